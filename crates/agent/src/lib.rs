@@ -1,0 +1,1 @@
+//! Beside each proxy: bootstrap, certificates, discovery forwarding, health ports.

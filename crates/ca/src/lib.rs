@@ -1,0 +1,1 @@
+//! Signing, root rotation, SPIFFE identities, TLS configurations.

@@ -1,0 +1,1 @@
+//! Pod and mesh configuration to the injected pod.

@@ -1,0 +1,1 @@
+//! The only package on kube-rs: typed watches, leases, token review.

@@ -1,0 +1,1 @@
+//! Profiles and operator values to Kubernetes objects.

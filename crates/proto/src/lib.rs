@@ -1,0 +1,18 @@
+//! Envoy v3 messages, the few Istio messages of the wire, and their JSON.
+//!
+//! The types are generated at build time. Maps are ordered, so equal messages have equal bytes: the version of a
+//! resource can be the hash of them.
+
+mod any;
+pub mod json;
+
+pub use any::{Any, AnyError};
+pub use prost::{Message, Name};
+pub use prost_types::{Duration, FieldMask, Struct, Timestamp, Value, value};
+
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/envoy.rs"));
+}
+
+pub use generated::*;

@@ -1,0 +1,1 @@
+//! Services, workloads and endpoints of N clusters; networks and localities. Events in, changes out.

@@ -1,0 +1,1 @@
+//! Start-up, readiness, drain, shutdown, logs, the admin-server skeleton.

@@ -1,0 +1,1 @@
+//! Types of the debug API and of the proxies' admin JSON.

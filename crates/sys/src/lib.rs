@@ -1,0 +1,1 @@
+//! The one package with unsafe code: process set-up and namespaces.

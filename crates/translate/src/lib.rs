@@ -1,0 +1,1 @@
+//! Mesh configuration and registry to Envoy v3 resources.

@@ -1,0 +1,2 @@
+//! Speed against stock Envoy.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Whole-system tests: the binary, kubectl and curl, as a user drives them.
