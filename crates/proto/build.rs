@@ -112,9 +112,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_name_domain(["."], "type.googleapis.com")
         .disable_comments(["."])
         .include_file("envoy.rs");
-    tonic_prost_build::configure()
-        .out_dir(&out)
-        .compile_fds_with_config(closure(set, ROOTS)?, config)?;
+    tonic_prost_build::configure().out_dir(&out).compile_fds_with_config(closure(set, ROOTS)?, config)?;
     Ok(())
 }
 
@@ -159,40 +157,53 @@ fn closure(set: FileDescriptorSet, roots: &[&str]) -> Result<FileDescriptorSet, 
 
 /// `istio.v1.auth.IstioCertificateService`, by which a workload's agent has its key certified.
 fn certificate_service() -> FileDescriptorProto {
-    file("istio/ca.proto", "istio.v1.auth", vec![
-        message("IstioCertificateRequest", vec![
-            field("csr", 1, Type::String),
-            field("validity_duration", 3, Type::Int64),
-            reference("metadata", 4, ".google.protobuf.Struct"),
-        ]),
-        message("IstioCertificateResponse", vec![repeated(field("cert_chain", 1, Type::String))]),
-    ], vec![ServiceDescriptorProto {
-        name: Some("IstioCertificateService".into()),
-        method: vec![MethodDescriptorProto {
-            name: Some("CreateCertificate".into()),
-            input_type: Some(".istio.v1.auth.IstioCertificateRequest".into()),
-            output_type: Some(".istio.v1.auth.IstioCertificateResponse".into()),
+    file(
+        "istio/ca.proto",
+        "istio.v1.auth",
+        vec![
+            message(
+                "IstioCertificateRequest",
+                vec![
+                    field("csr", 1, Type::String),
+                    field("validity_duration", 3, Type::Int64),
+                    reference("metadata", 4, ".google.protobuf.Struct"),
+                ],
+            ),
+            message("IstioCertificateResponse", vec![repeated(field("cert_chain", 1, Type::String))]),
+        ],
+        vec![ServiceDescriptorProto {
+            name: Some("IstioCertificateService".into()),
+            method: vec![MethodDescriptorProto {
+                name: Some("CreateCertificate".into()),
+                input_type: Some(".istio.v1.auth.IstioCertificateRequest".into()),
+                output_type: Some(".istio.v1.auth.IstioCertificateResponse".into()),
+                ..Default::default()
+            }],
             ..Default::default()
         }],
-        ..Default::default()
-    }], vec!["google/protobuf/struct.proto"])
+        vec!["google/protobuf/struct.proto"],
+    )
 }
 
 /// `istio.networking.nds.v1.NameTable`, the names that the agent's DNS server answers.
 fn name_table() -> FileDescriptorProto {
     const TABLE: &str = ".istio.networking.nds.v1.NameTable";
-    let info = message("NameInfo", vec![
-        repeated(field("ips", 1, Type::String)),
-        field("registry", 2, Type::String),
-        field("shortname", 3, Type::String),
-        field("namespace", 4, Type::String),
-    ]);
-    let mut entry = message("TableEntry", vec![
-        field("key", 1, Type::String),
-        reference("value", 2, &format!("{TABLE}.NameInfo")),
-    ]);
+    let info = message(
+        "NameInfo",
+        vec![
+            repeated(field("ips", 1, Type::String)),
+            field("registry", 2, Type::String),
+            field("shortname", 3, Type::String),
+            field("namespace", 4, Type::String),
+        ],
+    );
+    let mut entry = message(
+        "TableEntry",
+        vec![field("key", 1, Type::String), reference("value", 2, &format!("{TABLE}.NameInfo"))],
+    );
     entry.options = Some(MessageOptions { map_entry: Some(true), ..Default::default() });
-    let mut table = message("NameTable", vec![repeated(reference("table", 1, &format!("{TABLE}.TableEntry")))]);
+    let mut table =
+        message("NameTable", vec![repeated(reference("table", 1, &format!("{TABLE}.TableEntry")))]);
     table.nested_type = vec![info, entry];
     file("istio/nds.proto", "istio.networking.nds.v1", vec![table], vec![], vec![])
 }
