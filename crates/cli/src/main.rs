@@ -1,2 +1,47 @@
-//! The `lateen` binary.
-fn main() {}
+//! The `lateen` binary: control plane, data-plane proxy, operator's command line and local cluster in one.
+//!
+//! This file parses and dispatches; each command is a module of its own under `commands`.
+
+mod commands;
+mod globals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::commands::Command;
+use crate::globals::Globals;
+
+/// What the binary is called when it runs; users' scripts call it by the names they know.
+const ALIASES: &[&str] = &["lateen", "istioctl", "pilot-agent"];
+
+#[derive(clap::Parser)]
+#[command(name = "lateen", version, about = "A service mesh in one binary, speaking Istio's API.")]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    let name = args
+        .first()
+        .and_then(|path| std::path::Path::new(path).file_name()?.to_str())
+        .and_then(|name| ALIASES.iter().find(|alias| **alias == name))
+        .unwrap_or(&ALIASES[0]);
+    let matches = Cli::command().name(*name).bin_name(*name).get_matches_from(args);
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match cli.command.run(&cli.globals) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

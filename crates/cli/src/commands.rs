@@ -1,0 +1,43 @@
+//! The commands, one module each.
+
+mod app;
+mod version;
+
+use std::process::ExitCode;
+
+use crate::globals::Globals;
+
+/// What went wrong, in words for the operator: it is printed after `Error: `.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct CliError(pub(crate) String);
+
+impl CliError {
+    /// An error of this text.
+    pub(crate) fn new(text: impl std::fmt::Display) -> Self {
+        Self(text.to_string())
+    }
+}
+
+/// How a command ends: with an exit code of its own, or an error (exit code 1).
+pub(crate) type Outcome = Result<ExitCode, CliError>;
+
+/// Every command. A command is a `clap::Args` struct with `run(self, &Globals) -> Outcome`.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print the version
+    Version(version::Cmd),
+    /// Run a built-in sample application
+    #[command(hide = true)]
+    App(app::Cmd),
+}
+
+impl Command {
+    /// Runs it.
+    pub(crate) fn run(self, globals: &Globals) -> Outcome {
+        match self {
+            Self::Version(cmd) => cmd.run(globals),
+            Self::App(cmd) => cmd.run(globals),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `lateen app`: a built-in sample application, as a container of the local cluster runs it.
+
+use std::process::ExitCode;
+
+use super::{CliError, Outcome};
+use crate::globals::Globals;
+
+/// Arguments of `lateen app`.
+#[derive(clap::Args)]
+pub(crate) struct Cmd {
+    /// Which application
+    name: String,
+    /// The version it plays, such as v2
+    #[arg(long = "app-version", default_value = "v1")]
+    version: String,
+    /// What the container's image would take as its command line
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl Cmd {
+    pub(crate) fn run(self, _globals: &Globals) -> Outcome {
+        lateen_samples::run(&self.name, &self.version, &self.args).map_err(CliError::new)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

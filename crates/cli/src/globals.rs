@@ -1,0 +1,20 @@
+//! Flags that every command takes, spelt as istioctl spells them.
+
+use std::path::PathBuf;
+
+/// Flags common to all commands.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Globals {
+    /// Kubernetes configuration file
+    #[arg(long, short = 'c', global = true, env = "KUBECONFIG", value_name = "FILE", hide_env_values = true)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Kubernetes configuration context
+    #[arg(long, global = true)]
+    pub(crate) context: Option<String>,
+    /// Kubernetes namespace
+    #[arg(long, short = 'n', global = true)]
+    pub(crate) namespace: Option<String>,
+    /// Kubernetes namespace where the control plane runs
+    #[arg(long, short = 'i', global = true, default_value = "istio-system", value_name = "NAMESPACE")]
+    pub(crate) istio_namespace: String,
+}
