@@ -13,6 +13,9 @@ pub(crate) struct Cmd {
     /// The version it plays, such as v2
     #[arg(long = "app-version", default_value = "v1")]
     version: String,
+    /// The port to listen on, instead of the image's own
+    #[arg(long)]
+    port: Option<u16>,
     /// What the container's image would take as its command line
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
@@ -20,7 +23,7 @@ pub(crate) struct Cmd {
 
 impl Cmd {
     pub(crate) fn run(self, _globals: &Globals) -> Outcome {
-        lateen_samples::run(&self.name, &self.version, &self.args).map_err(CliError::new)?;
+        lateen_samples::run(&self.name, &self.version, self.port, &self.args).map_err(CliError::new)?;
         Ok(ExitCode::SUCCESS)
     }
 }
