@@ -1,1 +1,2 @@
 //! Signing, root rotation, SPIFFE identities, TLS configurations.
+pub mod tls;

@@ -1,0 +1,15 @@
+//! TLS as the mesh uses it: rustls configurations made from PEM, verifiers with Envoy's rules.
+//!
+//! A peer is accepted when its chain leads to a trust anchor and, if a list of subject alternative names was given, one
+//! of its names is on the list. Host names are not compared (Envoy does not either): the list is what binds a name.
+//! Chains are judged by webpki, which knows X.509 v3 only.
+
+mod pem;
+mod settings;
+mod verify;
+
+pub use pem::{PeerCertificate, PemError, Trust, identity};
+pub use settings::{
+    ClientAuth, ClientSettings, Server, ServerSettings, SettingsError, Version, client_config, server_config,
+};
+pub use verify::{SanKind, SanPredicate, SanRule};
