@@ -29,9 +29,7 @@ fn permissions(installation: &Installation) -> Vec<Value> {
     const RBAC: &str = "rbac.authorization.k8s.io/v1";
     let account = installation.revisioned(APP);
     let cluster_role = format!("{}-clusterrole-{}", installation.revisioned(APP), installation.namespace);
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| {
-        json!({ "apiGroups": groups, "resources": resources, "verbs": verbs })
-    };
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
     let read = &["get", "list", "watch"];
     let istio = &["networking.istio.io", "security.istio.io", "telemetry.istio.io", "extensions.istio.io"];
     let subject = json!([{ "kind": "ServiceAccount", "name": account, "namespace": installation.namespace }]);
@@ -46,7 +44,11 @@ fn permissions(installation: &Installation) -> Vec<Value> {
         rule(&[""], &["configmaps"], &["get", "list", "watch", "create", "update", "patch"]),
         rule(&[""], &["secrets"], read),
         rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], read),
-        rule(&["admissionregistration.k8s.io"], &["mutatingwebhookconfigurations"], &["get", "list", "watch", "patch", "update"]),
+        rule(
+            &["admissionregistration.k8s.io"],
+            &["mutatingwebhookconfigurations"],
+            &["get", "list", "watch", "patch", "update"]
+        ),
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
         rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
     ]);
@@ -75,7 +77,8 @@ fn mesh_config(installation: &Installation) -> Value {
 }
 
 fn injector_config(installation: &Installation) -> Value {
-    let mut map = named(("v1", "ConfigMap"), &installation.revisioned("istio-sidecar-injector"), true, installation);
+    let mut map =
+        named(("v1", "ConfigMap"), &installation.revisioned("istio-sidecar-injector"), true, installation);
     map["data"] = json!({ "values": format!("{:#}", installation.injector_values()) });
     map
 }
@@ -85,7 +88,8 @@ fn deployment(installation: &Installation) -> Value {
     let labels = json!({ "app": APP, "istio": "pilot", "istio.io/rev": installation.revision_name(),
                          "sidecar.istio.io/inject": "false" });
     let env = |name: &str, value: &str| json!({ "name": name, "value": value });
-    let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    let field =
+        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let mut deployment = named(("apps/v1", "Deployment"), &name, true, installation);
     deployment["spec"] = json!({
         "replicas": 1,

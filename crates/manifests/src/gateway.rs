@@ -69,7 +69,8 @@ pub(crate) fn objects(gateway: &Gateway, installation: &Installation) -> Vec<Val
     };
     let rbac = "rbac.authorization.k8s.io";
     let mut role = named(&format!("{rbac}/v1"), "Role", &sds);
-    role["rules"] = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "watch", "list"] }]);
+    role["rules"] =
+        json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "watch", "list"] }]);
     let mut binding = named(&format!("{rbac}/v1"), "RoleBinding", &sds);
     binding["roleRef"] = json!({ "apiGroup": rbac, "kind": "Role", "name": sds });
     binding["subjects"] = json!([{ "kind": "ServiceAccount", "name": account, "namespace": namespace }]);

@@ -158,6 +158,7 @@ impl Installation {
     /// The settings with which proxies are rendered.
     pub(crate) fn proxy_settings(&self) -> Settings {
         // The values were made above and by typed fields, so each has its type; defaults stand in for the impossible.
-        Settings::from_values(&self.injector_values(), &Value::Object(self.mesh_config.clone())).unwrap_or_default()
+        Settings::from_values(&self.injector_values(), &Value::Object(self.mesh_config.clone()))
+            .unwrap_or_default()
     }
 }

@@ -16,12 +16,11 @@ pub use installation::{Installation, Profile, UnknownProfile};
 /// The objects of an installation, in the order in which they are applied. The definitions of the Istio kinds come
 /// first, the namespace before what lives in it.
 pub fn render(installation: &Installation) -> Vec<Value> {
-    let mut objects = lateen_api::crds();
-    objects.push(json!({
+    let mut objects = vec![json!({
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": { "name": installation.namespace },
-    }));
+    })];
     objects.extend(control_plane::objects(installation));
     objects.push(webhook::sidecar_injector(installation));
     objects.extend(installation.gateways.iter().flat_map(|gateway| gateway::objects(gateway, installation)));
@@ -74,7 +73,10 @@ mod tests {
             .iter()
             .map(|port| (port["name"].as_str().unwrap(), port["port"].as_u64().unwrap()))
             .collect();
-        assert_eq!(ports, [("status-port", 15021), ("http2", 80), ("https", 443), ("tcp", 31400), ("tls", 15443)]);
+        assert_eq!(
+            ports,
+            [("status-port", 15021), ("http2", 80), ("https", 443), ("tcp", 31400), ("tls", 15443)]
+        );
         let mesh = find("ConfigMap", "istio")["data"]["mesh"].as_str().unwrap();
         assert!(mesh.contains("accessLogFile: /dev/stdout"));
         find("Deployment", "istiod");
@@ -104,6 +106,9 @@ mod tests {
             .filter(|o| matches!(o["kind"].as_str(), Some("Deployment" | "ConfigMap" | "Service")))
             .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["istio-canary", "istio-sidecar-injector-canary", "istiod-canary", "istiod-canary"]);
+        assert_eq!(
+            names,
+            ["istio-canary", "istio-sidecar-injector-canary", "istiod-canary", "istiod-canary"]
+        );
     }
 }

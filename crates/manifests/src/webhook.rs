@@ -23,7 +23,12 @@ pub(crate) fn sidecar_injector(installation: &Installation) -> Value {
 
     let mut webhooks = vec![
         webhook(installation, "rev.namespace", json!([this_revision, no_injection]), json!([not_refused])),
-        webhook(installation, "rev.object", json!([no_revision, no_injection]), json!([not_refused, this_revision])),
+        webhook(
+            installation,
+            "rev.object",
+            json!([no_revision, no_injection]),
+            json!([not_refused, this_revision]),
+        ),
     ];
     if installation.revision.is_empty() {
         let enabled = expression("istio-injection", "In", &["enabled"]);
