@@ -1,5 +1,7 @@
 //! The protocol from both sides: client and server machines against each other, and over real sockets.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -383,7 +385,6 @@ async fn client_and_server_over_tcp_survive_a_restart_of_the_server() {
     server.abort();
     let _ = server.await;
     publish.send(Arc::new(first.clone())).unwrap();
-    drop(fake.catalogs.clone());
     first.remove(types::CLUSTER, "a");
     publish.send(Arc::new(first)).unwrap();
     let listener = deadline(async {
