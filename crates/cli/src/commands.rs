@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod app;
+mod load;
 mod version;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ pub(crate) type Outcome = Result<ExitCode, CliError>;
 /// Every command. A command is a `clap::Args` struct with `run(self, &Globals) -> Outcome`.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// Send requests and report, with fortio's flags
+    Load(load::Cmd),
     /// Print the version
     Version(version::Cmd),
     /// Run a built-in sample application
@@ -36,6 +39,7 @@ impl Command {
     /// Runs it.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self {
+            Self::Load(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),
         }

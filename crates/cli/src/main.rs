@@ -2,8 +2,11 @@
 //!
 //! This file parses and dispatches; each command is a module of its own under `commands`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod commands;
 mod globals;
+mod load;
 
 use std::process::ExitCode;
 

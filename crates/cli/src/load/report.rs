@@ -1,0 +1,75 @@
+//! The report, with fortio's closing lines.
+
+use serde_json::{Value, json};
+
+use super::Options;
+use super::run::{Outcome, Sizes};
+
+const PERCENTILES: &[f64] = &[50.0, 75.0, 90.0, 99.0, 99.9];
+
+/// The report as text.
+pub(crate) fn text(options: &Options, outcome: &Outcome) -> String {
+    let calls: u64 = outcome.codes.values().sum();
+    let seconds = outcome.elapsed.as_secs_f64();
+    let mut text = String::new();
+    for percentile in PERCENTILES {
+        let micros = outcome.latency.value_at_percentile(*percentile);
+        text += &format!("# target {percentile}% {:.6}\n", micros as f64 / 1e6);
+    }
+    text += &format!(
+        "Sockets used: {} (for perfect keepalive, would be {})\n",
+        outcome.sockets, options.connections
+    );
+    text += "Jitter: false\n";
+    for (code, count) in &outcome.codes {
+        text += &format!("Code {code:>3} : {count} ({:.1} %)\n", 100.0 * *count as f64 / calls.max(1) as f64);
+    }
+    text += &format!("Response Body/Total Sizes : {}\n", sizes(&outcome.body));
+    text += &format!(
+        "All done {calls} calls (plus 0 warmup) {:.3} ms avg, {:.1} qps\n",
+        outcome.latency.mean() / 1000.0,
+        calls as f64 / seconds.max(1e-9)
+    );
+    text
+}
+
+fn sizes(sizes: &Sizes) -> String {
+    let count = sizes.count.max(1) as f64;
+    let mean = sizes.sum as f64 / count;
+    let deviation = (sizes.squares / count - mean * mean).max(0.0).sqrt();
+    format!(
+        "count {} avg {mean:.2} +/- {deviation:.1} min {} max {} sum {}",
+        sizes.count, sizes.min, sizes.max, sizes.sum
+    )
+}
+
+/// The report as JSON, with fortio's names.
+pub(crate) fn json(options: &Options, outcome: &Outcome) -> Value {
+    let calls: u64 = outcome.codes.values().sum();
+    let seconds = outcome.elapsed.as_secs_f64();
+    let percentiles: Vec<Value> = PERCENTILES
+        .iter()
+        .map(|percentile| {
+            let micros = outcome.latency.value_at_percentile(*percentile);
+            json!({ "Percentile": percentile, "Value": micros as f64 / 1e6 })
+        })
+        .collect();
+    let codes: serde_json::Map<String, Value> =
+        outcome.codes.iter().map(|(code, count)| (code.to_string(), json!(count))).collect();
+    json!({
+        "URL": options.url.to_string(),
+        "NumThreads": options.connections,
+        "ActualDuration": outcome.elapsed.as_nanos() as u64,
+        "ActualQPS": calls as f64 / seconds.max(1e-9),
+        "SocketCount": outcome.sockets,
+        "RetCodes": codes,
+        "DurationHistogram": {
+            "Count": calls,
+            "Avg": outcome.latency.mean() / 1e6,
+            "Min": outcome.latency.min() as f64 / 1e6,
+            "Max": outcome.latency.max() as f64 / 1e6,
+            "Percentiles": percentiles,
+        },
+        "Sizes": { "Count": outcome.body.count, "Sum": outcome.body.sum },
+    })
+}
