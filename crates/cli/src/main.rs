@@ -29,7 +29,11 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<_> = std::env::args_os().collect();
+    let mut args: Vec<_> = std::env::args_os().collect();
+    // fortio's flags are not ours: `-c` is connections there and the kubeconfig here.
+    if args.get(1).is_some_and(|command| command == "load") {
+        args.insert(2, "--".into());
+    }
     let name = args
         .first()
         .and_then(|path| std::path::Path::new(path).file_name()?.to_str())
