@@ -38,6 +38,12 @@ pub trait Catalog: Send + Sync {
     fn contains(&self, type_url: &str, name: &str) -> bool {
         self.find(type_url, name).is_some()
     }
+
+    /// Whether a resource of that name is on its way: a subscription to it is answered when it is there, not
+    /// with "it does not exist".
+    fn is_pending(&self, _type_url: &str, _name: &str) -> bool {
+        false
+    }
 }
 
 /// A catalog that is a plain map, for tests, agents and small servers.

@@ -1,10 +1,12 @@
 //! Channels for gRPC: a Unix socket, TCP, or TLS over TCP with the caller's own rustls configuration.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -30,9 +32,17 @@ pub enum Target {
         server_name: String,
         /// Anchors, client certificate, versions; ALPN is set to `h2`. Asked for before every connection, so
         /// that renewed anchors and certificates are used.
-        config: Arc<dyn Fn() -> Result<Arc<rustls::ClientConfig>, String> + Send + Sync>,
+        config: TlsConfig,
+        /// Finds the address of the host, where the system's resolver does not know it.
+        resolver: Option<Resolver>,
     },
 }
+
+/// Gives the TLS configuration of the next connection, or why there is none.
+pub type TlsConfig = Arc<dyn Fn() -> Result<Arc<rustls::ClientConfig>, String> + Send + Sync>;
+
+/// Turns `host:port` into a socket address.
+pub type Resolver = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<SocketAddr>> + Send + Sync>;
 
 /// Why no channel could be made.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +84,16 @@ impl Target {
             .map_err(|error| TransportError::Connect { target: self.to_string(), reason: innermost(&error) })
     }
 
+    /// A channel that connects when it is first used, and again after it broke.
+    ///
+    /// # Errors
+    /// When the address is malformed.
+    pub fn lazy_channel(&self) -> Result<Channel, TransportError> {
+        let target = self.clone();
+        let connector = tower::service_fn(move |_: Uri| dial(target.clone()));
+        Ok(self.endpoint()?.connect_with_connector_lazy(connector))
+    }
+
     /// The HTTP/2 settings, and the authority that requests carry.
     fn endpoint(&self) -> Result<Endpoint, TransportError> {
         let uri = match self {
@@ -101,19 +121,22 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Io for T {}
 async fn dial(target: Target) -> io::Result<TokioIo<Box<dyn Io>>> {
     let stream: Box<dyn Io> = match target {
         Target::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        Target::Tcp(address) => Box::new(tcp(&address).await?),
-        Target::Tls { address, server_name, config } => {
+        Target::Tcp(address) => Box::new(tcp(address).await?),
+        Target::Tls { address, server_name, config, resolver } => {
             let mut config = (*config().map_err(io::Error::other)?).clone();
             config.alpn_protocols = vec![b"h2".to_vec()];
             let name = ServerName::try_from(server_name).map_err(io::Error::other)?;
-            let stream = tcp(&address).await?;
+            let stream = match resolver {
+                Some(resolve) => tcp(resolve(address).await?).await?,
+                None => tcp(address).await?,
+            };
             Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
         }
     };
     Ok(TokioIo::new(stream))
 }
 
-async fn tcp(address: &str) -> io::Result<TcpStream> {
+async fn tcp(address: impl tokio::net::ToSocketAddrs) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -150,6 +150,51 @@ fn state_of_the_world_carries_all_that_is_subscribed() {
     assert!(session.pushes(&catalog).is_empty(), "a request with an old nonce is stale");
 }
 
+/// A catalog whose resource `soon` is on its way.
+struct Soon(ResourceMap);
+
+impl Catalog for Soon {
+    fn stamp(&self, type_url: &str) -> u64 {
+        self.0.stamp(type_url)
+    }
+
+    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = &'a Resource> + 'a> {
+        self.0.all(type_url)
+    }
+
+    fn find(&self, type_url: &str, name: &str) -> Option<Resource> {
+        self.0.find(type_url, name)
+    }
+
+    fn is_pending(&self, type_url: &str, name: &str) -> bool {
+        name == "soon" && !self.0.contains(type_url, name)
+    }
+}
+
+#[test]
+fn a_resource_on_its_way_is_waited_for() {
+    for dialect in [Dialect::Delta, Dialect::StateOfTheWorld] {
+        let mut catalog = Soon(ResourceMap::default());
+        let mut session = Session::new(dialect);
+        let resource_names = vec!["soon".to_owned()];
+        match dialect {
+            Dialect::Delta => session.on_delta(ask(types::SECRET, &["soon"])).unwrap(),
+            Dialect::StateOfTheWorld => session
+                .on_state_of_the_world(DiscoveryRequest {
+                    node: node(),
+                    type_url: types::SECRET.into(),
+                    resource_names,
+                    ..Default::default()
+                })
+                .unwrap(),
+        };
+        assert!(session.pushes(&catalog).is_empty());
+        catalog.0.insert(types::SECRET, resource("soon", 1));
+        assert_eq!(names(&session.pushes(&catalog)[0]), ["soon"]);
+        assert!(session.pushes(&catalog).is_empty());
+    }
+}
+
 #[test]
 fn a_request_without_node_or_type_is_refused() {
     let mut session = Session::new(Dialect::Delta);

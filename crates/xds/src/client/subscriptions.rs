@@ -68,8 +68,10 @@ impl Subscriptions {
         let interest = self.interest(type_url);
         let names: Vec<String> = names.into_iter().map(|n| n.as_ref().to_owned()).collect();
         let gone: Vec<String> = names.into_iter().filter(|n| interest.names.remove(n)).collect();
-        for name in &gone {
-            interest.versions.remove(name);
+        let Interest { names: wanted, versions } = interest;
+        match gone.iter().any(|name| name == "*") {
+            true => versions.retain(|name, _| wanted.contains(name)),
+            false => versions.retain(|name, _| !gone.contains(name)),
         }
         if gone.is_empty() {
             return None;

@@ -87,9 +87,10 @@ impl Subscription {
         }
         self.by_name(type_url, catalog, &mut difference);
         self.gone(type_url, catalog, &mut difference);
-        let due = self.answer || !difference.changed.is_empty() || !difference.removed.is_empty();
-        self.answer = false;
-        self.owed.clear();
+        self.owed.retain(|name| catalog.is_pending(type_url, name));
+        let news = !difference.changed.is_empty() || !difference.removed.is_empty();
+        let due = news || (self.answer && self.owed.is_empty());
+        self.answer &= !due;
         for resource in &difference.changed {
             self.held.insert(resource.name.clone(), resource.version.clone());
         }
@@ -168,7 +169,7 @@ impl Subscription {
         let unheld = self.owed.iter().filter(|name| !self.held.contains_key(*name));
         let gone = self.held.keys().chain(unheld).filter(|name| {
             let wanted = self.wildcard || self.names.contains(*name);
-            !wanted || !catalog.contains(type_url, name)
+            !wanted || !(catalog.contains(type_url, name) || catalog.is_pending(type_url, name))
         });
         difference.removed.extend(gone.cloned());
         difference.removed.sort();
