@@ -1,1 +1,12 @@
-//! The only package on kube-rs: typed watches, leases, token review.
+//! The only package on kube-rs: objects as JSON in and out, watches that survive relists, token review.
+//!
+//! What an object means is for others: this package moves `serde_json::Value`s between a Kubernetes API server and its
+//! caller, and tells errors in words.
+
+mod client;
+mod kind;
+mod watch;
+
+pub use client::{Access, Client, KubeError, LogOptions, Patch, TokenIdentity};
+pub use kind::ResourceKind;
+pub use watch::{Scope, WatchEvent};
