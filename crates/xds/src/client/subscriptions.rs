@@ -69,9 +69,9 @@ impl Subscriptions {
         let names: Vec<String> = names.into_iter().map(|n| n.as_ref().to_owned()).collect();
         let gone: Vec<String> = names.into_iter().filter(|n| interest.names.remove(n)).collect();
         let Interest { names: wanted, versions } = interest;
-        match gone.iter().any(|name| name == "*") {
-            true => versions.retain(|name, _| wanted.contains(name)),
-            false => versions.retain(|name, _| !gone.contains(name)),
+        // What the wildcard still covers is still held, and a reconnect must say so.
+        if !wanted.contains("*") {
+            versions.retain(|name, _| wanted.contains(name));
         }
         if gone.is_empty() {
             return None;
