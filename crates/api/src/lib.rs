@@ -1,1 +1,13 @@
 //! Istio kinds, mesh configuration and networks: types, defaults, validation, CRDs; one table of kinds.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod field;
+pub mod kinds;
+mod manifest;
+pub mod mesh;
+mod object;
+
+pub use field::{FieldError, FieldErrors};
+pub use kinds::{Column, KINDS, Kind, KindInfo, Spec};
+pub use manifest::{Document, parse_yaml};
+pub use object::{Object, ObjectError, Origin, parse_json, reference_of};

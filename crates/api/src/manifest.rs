@@ -1,0 +1,163 @@
+//! Manifests: YAML or JSON text with any number of documents, Lists among them.
+
+mod yaml;
+
+use std::sync::Arc;
+
+use lateen_base::ObjectRef;
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::kinds::{KINDS, Kind};
+use crate::object::{Object, ObjectError, Origin, group_version, parse_json, reference_of};
+
+/// One object of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Document {
+    /// One of Istio's.
+    Istio(Box<Object>),
+    /// Any other.
+    Other {
+        /// The object as it is.
+        value: Value,
+        /// Where it was written.
+        origin: Origin,
+    },
+}
+
+impl Document {
+    /// What it calls itself.
+    pub fn reference(&self) -> Option<ObjectRef> {
+        match self {
+            Document::Istio(object) => Some(object.reference()),
+            Document::Other { value, .. } => reference_of(value),
+        }
+    }
+}
+
+/// Reads a manifest as `kubectl` reads it: documents between `---` lines, `List`s taken apart, YAML 1.1 booleans.
+/// Documents that fail do not keep others from being read; empty ones are left out.
+pub fn parse_yaml(file: &str, text: &str) -> Vec<Result<Document, ObjectError>> {
+    let file: Arc<str> = file.into();
+    let mut documents = Vec::new();
+    for (line, text) in yaml::documents(text) {
+        let origin = Origin { file: file.clone(), line };
+        match yaml::parse(text) {
+            Ok(Value::Null) => {}
+            Ok(value) => read(value, &origin, 0, &mut documents),
+            Err(error) => documents.push(Err(broken(origin, error))),
+        }
+    }
+    documents
+}
+
+fn broken(mut origin: Origin, error: yaml::YamlError) -> ObjectError {
+    let first = origin.line;
+    origin.line += error.line.saturating_sub(1);
+    let message = format!("broken YAML: {} (in the document that begins at line {first})", error.message);
+    ObjectError {
+        origin: Some(origin),
+        object: None,
+        errors: vec![FieldError { path: String::new(), message }],
+    }
+}
+
+fn read(value: Value, origin: &Origin, depth: usize, documents: &mut Vec<Result<Document, ObjectError>>) {
+    let fail = |path: &str, message: String| {
+        let errors = vec![FieldError { path: path.to_owned(), message }];
+        Err(ObjectError { origin: Some(origin.clone()), object: reference_of(&value), errors })
+    };
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (kind, (group, version)) = (text("kind"), group_version(text("apiVersion")));
+    if !value.is_object() {
+        return documents.push(fail("", "expected an object with apiVersion and kind".to_owned()));
+    }
+    if kind.is_empty() || version.is_empty() {
+        let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
+        return documents.push(fail(missing, "is required".to_owned()));
+    }
+    if depth < 4
+        && let Some(items) = list_items(&value, kind)
+    {
+        return items.iter().for_each(|item| read(item.clone(), origin, depth + 1, documents));
+    }
+    if Kind::of(group, kind).is_some() {
+        let object = parse_json(&value).map(|mut object| {
+            object.origin = Some(origin.clone());
+            Document::Istio(Box::new(object))
+        });
+        return documents.push(object.map_err(|error| ObjectError { origin: Some(origin.clone()), ..error }));
+    }
+    if KINDS.iter().any(|info| info.group == group) {
+        let known: Vec<&str> =
+            KINDS.iter().filter(|info| info.group == group).map(|info| info.name).collect();
+        let message = format!("no kind {kind:?} in group {group}; it has {}", known.join(", "));
+        return documents.push(fail("kind", message));
+    }
+    documents.push(Ok(Document::Other { value, origin: origin.clone() }));
+}
+
+fn list_items<'v>(value: &'v Value, kind: &str) -> Option<&'v Vec<Value>> {
+    if !kind.ends_with("List") {
+        return None;
+    }
+    value.get("items").and_then(Value::as_array)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = "\
+# a comment
+---
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata: {name: reviews, namespace: shop}
+spec:
+  hosts: [reviews]
+  http:
+  - timeout: 0.5s
+    route:
+    - destination: {host: reviews, subset: v1}
+      weight: \"100\"
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {name: a, labels: {x: 'yes'}}
+  spec: {publishNotReadyAddresses: yes}
+- apiVersion: networking.istio.io/v1
+  kind: DestinationRule
+  metadata: {name: b}
+  spec: {host: b, trafic_policy: {}}
+";
+
+    #[test]
+    fn reads_documents_and_lists() {
+        let documents = parse_yaml("f.yaml", TWO);
+        assert_eq!(documents.len(), 3);
+        let Ok(Document::Istio(object)) = &documents[0] else { panic!("{:?}", documents[0]) };
+        assert_eq!(object.origin.as_ref().unwrap().to_string(), "f.yaml:3");
+        let crate::Spec::VirtualService(spec) = &object.spec else { panic!() };
+        assert_eq!(spec.http[0].route[0].weight, 100);
+        let Ok(Document::Other { value, .. }) = &documents[1] else { panic!("{:?}", documents[1]) };
+        assert_eq!(value.pointer("/spec/publishNotReadyAddresses"), Some(&Value::Bool(true)));
+        assert_eq!(value.pointer("/metadata/labels/x"), Some(&Value::String("yes".to_owned())));
+        let error = documents[2].as_ref().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "f.yaml:14: DestinationRule b: spec.trafic_policy: unknown field \"trafic_policy\"; \
+             did you mean \"trafficPolicy\"?"
+        );
+    }
+
+    #[test]
+    fn one_broken_document_leaves_the_others() {
+        let documents = parse_yaml("f", "a: [\n---\nkind: X\napiVersion: v1\n");
+        assert!(documents[0].is_err());
+        assert!(documents[1].is_ok());
+    }
+}
