@@ -1,6 +1,9 @@
 //! The commands, one module each.
 
 mod app;
+mod apply;
+mod delete;
+mod get;
 mod load;
 mod version;
 
@@ -26,6 +29,12 @@ pub(crate) type Outcome = Result<ExitCode, CliError>;
 /// Every command. A command is a `clap::Args` struct with `run(self, &Globals) -> Outcome`.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// Create or change objects from manifests
+    Apply(apply::Cmd),
+    /// Delete objects, by manifest or by name
+    Delete(delete::Cmd),
+    /// Show objects
+    Get(get::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
     /// Print the version
@@ -39,6 +48,9 @@ impl Command {
     /// Runs it.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self {
+            Self::Apply(cmd) => cmd.run(globals),
+            Self::Delete(cmd) => cmd.run(globals),
+            Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),

@@ -4,9 +4,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cluster;
 mod commands;
 mod globals;
 mod load;
+mod manifest;
 
 use std::process::ExitCode;
 
@@ -30,7 +32,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let mut args: Vec<_> = std::env::args_os().collect();
-    // fortio's flags are not ours: `-c` is connections there and the kubeconfig here.
+    // fortio's flags are not ours: `-n` is calls there and the namespace here.
     if args.get(1).is_some_and(|command| command == "load") {
         args.insert(2, "--".into());
     }

@@ -323,6 +323,18 @@ impl Client {
         Ok(api.log_stream(pod, &params).await?)
     }
 
+    /// The answer to a `GET` of any path, with this `Accept` header, as JSON.
+    ///
+    /// # Errors
+    /// When the request fails, or the answer is no JSON.
+    pub async fn raw_get(&self, path: &str, accept: &str) -> Result<Value, KubeError> {
+        let request = http::Request::get(path)
+            .header(http::header::ACCEPT, accept)
+            .body(Vec::new())
+            .map_err(|error| KubeError::Config(format!("{path}: {error}")))?;
+        Ok(self.inner.request(request).await?)
+    }
+
     pub(crate) fn api(&self, kind: &ResourceKind, namespace: Option<&str>) -> Api<DynamicObject> {
         let resource = kind.api_resource();
         match namespace {

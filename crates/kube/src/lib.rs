@@ -4,9 +4,11 @@
 //! caller, and tells errors in words.
 
 mod client;
+mod discovery;
 mod kind;
 mod watch;
 
 pub use client::{Access, Client, KubeError, LogOptions, Patch, TokenIdentity};
+pub use discovery::Discovery;
 pub use kind::ResourceKind;
 pub use watch::{Scope, WatchEvent};
