@@ -1,1 +1,22 @@
 //! Mesh configuration and registry to Envoy v3 resources.
+//!
+//! [`Snapshot::build`] takes what is known at one moment, [`generate`] makes everything that one proxy gets from it.
+//! All is pure: equal input gives equal bytes.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod clusters;
+pub mod endpoints;
+mod generate;
+pub mod hosts;
+pub mod listeners;
+pub mod name_table;
+pub mod names;
+mod proxy;
+mod resource;
+pub mod routes;
+pub mod snapshot;
+
+pub use generate::generate;
+pub use proxy::{Interception, Metadata, Proxy, ProxyError, ProxyKind};
+pub use resource::{Built, Note, Resource, Resources};
+pub use snapshot::Snapshot;

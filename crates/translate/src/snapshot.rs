@@ -1,0 +1,179 @@
+//! Everything that configuration is made from, at one moment.
+
+mod destination_rules;
+mod peer_authentication;
+mod policies;
+mod scope;
+mod services;
+mod targets;
+mod virtual_services;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lateen_api::mesh::{MeshConfig, MeshNetworks};
+use lateen_api::{Kind, Object};
+use lateen_base::{Host, Namespace};
+use lateen_registry::{Generations, Settings, View};
+
+use crate::Proxy;
+
+pub use destination_rules::{DestinationRules, MergedRule};
+pub use peer_authentication::{MtlsMode, PeerPolicy};
+pub use scope::{Egress, Scope};
+pub use services::Services;
+pub use targets::ServiceTarget;
+pub use virtual_services::{VirtualServiceConfig, VirtualServices};
+
+/// An immutable picture of mesh configuration, services and Istio objects, and what can be asked of them.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The mesh configuration.
+    pub mesh: Arc<MeshConfig>,
+    /// The networks.
+    pub networks: Arc<MeshNetworks>,
+    /// The registry's settings: domain, trust domain, root namespace.
+    pub settings: Settings,
+    /// Services, endpoints, workloads and objects as they are.
+    pub view: View,
+    /// The services, indexed.
+    pub services: Arc<Services>,
+    /// The virtual services, completed and ordered.
+    pub virtual_services: Arc<VirtualServices>,
+    /// The destination rules, merged.
+    pub destination_rules: Arc<DestinationRules>,
+    by_age: Arc<BTreeMap<Kind, ByAge>>,
+    scopes: Mutex<BTreeMap<ScopeKey, Arc<Scope>>>,
+}
+
+/// The objects of a kind, oldest first, at one generation.
+#[derive(Debug)]
+struct ByAge {
+    generation: u64,
+    objects: Arc<Vec<Arc<Object>>>,
+}
+
+/// What a scope depends on: the namespace, the Sidecar that applies, and the kind of proxy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ScopeKey {
+    namespace: Namespace,
+    sidecar: Option<(Namespace, String)>,
+}
+
+impl Snapshot {
+    /// A snapshot of these. What did not change since `previous` is taken over from it.
+    pub fn build(
+        mesh: Arc<MeshConfig>,
+        networks: Arc<MeshNetworks>,
+        settings: &Settings,
+        view: View,
+        previous: Option<&Snapshot>,
+    ) -> Arc<Self> {
+        let same_mesh = previous.is_some_and(|old| old.mesh == mesh && old.settings == *settings);
+        let previous = previous.filter(|_| same_mesh);
+        let by_age = Arc::new(by_age(&view, previous));
+        let same = |kinds: &[Kind]| {
+            previous.is_some_and(|old| {
+                let generation = |view: &View, kind: &Kind| view.configs.generation(*kind);
+                kinds.iter().all(|kind| generation(&old.view, kind) == generation(&view, kind))
+            })
+        };
+        let same_services =
+            previous.is_some_and(|old| old.view.generations.services == view.generations.services);
+        let services = match previous.filter(|_| same_services) {
+            Some(old) => old.services.clone(),
+            None => Arc::new(Services::of(&view, &mesh)),
+        };
+        let objects = |kind: Kind| by_age.get(&kind).map(|of| of.objects.clone()).unwrap_or_default();
+        let virtual_services = match previous.filter(|_| same(&[Kind::VirtualService])) {
+            Some(old) => old.virtual_services.clone(),
+            None => Arc::new(VirtualServices::of(&objects(Kind::VirtualService), &mesh, settings)),
+        };
+        let destination_rules = match previous.filter(|_| same(&[Kind::DestinationRule])) {
+            Some(old) => old.destination_rules.clone(),
+            None => Arc::new(DestinationRules::of(&objects(Kind::DestinationRule), &mesh, settings)),
+        };
+        let scope_inputs = [Kind::VirtualService, Kind::DestinationRule, Kind::Sidecar];
+        let scopes = match previous.filter(|_| same_services && same(&scope_inputs)) {
+            Some(old) => old.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            None => BTreeMap::new(),
+        };
+        Arc::new(Self {
+            mesh,
+            networks,
+            settings: settings.clone(),
+            view,
+            services,
+            virtual_services,
+            destination_rules,
+            by_age,
+            scopes: Mutex::new(scopes),
+        })
+    }
+
+    /// How often each part of the registry had changed.
+    pub fn generations(&self) -> Generations {
+        self.view.generations
+    }
+
+    /// The domain of Kubernetes services.
+    pub fn domain(&self) -> &str {
+        &self.settings.domain
+    }
+
+    /// The namespace whose objects hold for the whole mesh.
+    pub fn root_namespace(&self) -> &Namespace {
+        &self.settings.root_namespace
+    }
+
+    /// The objects of a kind, oldest first, then by name and namespace.
+    pub fn objects(&self, kind: Kind) -> &[Arc<Object>] {
+        self.by_age.get(&kind).map_or(&[], |of| of.objects.as_slice())
+    }
+
+    /// The objects of a kind in one namespace, oldest first.
+    pub fn objects_in<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a Namespace,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + 'a {
+        self.objects(kind).iter().filter(move |object| object.namespace == *namespace)
+    }
+
+    /// What a proxy sees: decided by its namespace and the Sidecar that applies to it.
+    pub fn scope(&self, proxy: &Proxy) -> Arc<Scope> {
+        let sidecar = scope::sidecar_for(self, proxy);
+        let key = ScopeKey {
+            namespace: proxy.namespace.clone(),
+            sidecar: sidecar.map(|object| (object.namespace.clone(), object.name.clone())),
+        };
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let scope = scopes.entry(key).or_insert_with(|| Arc::new(Scope::of(self, &proxy.namespace, sidecar)));
+        scope.clone()
+    }
+
+    /// A name completed by a namespace and the mesh's domain.
+    pub fn resolve(&self, name: &str, namespace: &Namespace) -> Host {
+        crate::hosts::resolve(name, namespace, self.domain())
+    }
+}
+
+fn by_age(view: &View, previous: Option<&Snapshot>) -> BTreeMap<Kind, ByAge> {
+    let kinds: std::collections::BTreeSet<Kind> = view.configs.iter().map(|object| object.kind).collect();
+    let sorted = |kind: Kind| {
+        let generation = view.configs.generation(kind);
+        let known = previous.and_then(|old| old.by_age.get(&kind)).filter(|of| of.generation == generation);
+        let objects = match known {
+            Some(known) => known.objects.clone(),
+            None => {
+                let mut objects: Vec<Arc<Object>> = view.configs.of_kind(kind).cloned().collect();
+                objects.sort_by(|a, b| {
+                    (a.created, &a.name, &a.namespace).cmp(&(b.created, &b.name, &b.namespace))
+                });
+                Arc::new(objects)
+            }
+        };
+        (kind, ByAge { generation, objects })
+    };
+    kinds.into_iter().map(sorted).collect()
+}
