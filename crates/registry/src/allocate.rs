@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lateen_api::{ServiceEntry, ServiceEntryResolution};
+use lateen_api::kinds::service_entry::{Resolution, ServiceEntry};
 use lateen_base::{Host, Namespace};
 
 use crate::registry::HostId;
@@ -38,14 +38,16 @@ pub(crate) fn allocate<'a>(
 }
 
 fn needs_address(entry: &ServiceEntry) -> bool {
-    let resolved = !matches!(entry.resolution, ServiceEntryResolution::None | ServiceEntryResolution::DynamicDns);
+    let resolved = !matches!(entry.resolution, Resolution::None | Resolution::DynamicDns);
     entry.addresses.is_empty() && resolved
 }
 
 fn free_slot(host: &str, taken: &BTreeSet<u32>) -> Option<u32> {
     let hash = fnv1a(host.as_bytes());
     let step = STEP - hash % STEP;
-    (0..SLOTS).map(|i| (hash % SLOTS + (u64::from(i) * u64::from(step) % u64::from(SLOTS)) as u32) % SLOTS).find(|slot| !taken.contains(slot))
+    (0..SLOTS)
+        .map(|i| (hash % SLOTS + (u64::from(i) * u64::from(step) % u64::from(SLOTS)) as u32) % SLOTS)
+        .find(|slot| !taken.contains(slot))
 }
 
 fn addresses(slot: u32) -> Vec<IpAddr> {
@@ -71,7 +73,7 @@ mod tests {
             .map(|i| {
                 let entry = ServiceEntry {
                     hosts: vec![format!("h{}.example.com", i % 2900)],
-                    resolution: ServiceEntryResolution::Static,
+                    resolution: Resolution::Static,
                     ..ServiceEntry::default()
                 };
                 (Namespace::new(if i < 2900 { "a" } else { "b" }), entry)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lateen_api::{Kind, Object};
 use lateen_base::{Host, Namespace};
 
-use crate::kube_objects::{Endpoints, EndpointSlice, Namespace as KubeNamespace, Node, Pod, Service};
+use crate::kube_objects::{EndpointSlice, Endpoints, Namespace as KubeNamespace, Node, Pod, Service};
 
 /// An object of a cluster.
 #[derive(Clone, Debug)]
@@ -31,9 +31,8 @@ pub enum Resource {
 impl Resource {
     /// What it is called.
     pub fn key(&self) -> Key {
-        let pair = |meta: &crate::kube_objects::ObjectMeta| {
-            (Namespace::new(&meta.namespace), meta.name.clone())
-        };
+        let pair =
+            |meta: &crate::kube_objects::ObjectMeta| (Namespace::new(&meta.namespace), meta.name.clone());
         match self {
             Self::Service(object) => {
                 let (namespace, name) = pair(&object.metadata);

@@ -1,9 +1,12 @@
 //! ServiceEntries and WorkloadEntries as services, workloads and endpoints.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
-use lateen_api::{Object, ServiceEntry, ServiceEntryLocation, ServiceEntryResolution, WorkloadEntry};
-use lateen_base::{Host, Labels, Locality, Network, ObjectRef};
+use lateen_api::Object;
+use lateen_api::kinds::WorkloadEntry;
+use lateen_api::kinds::service_entry::{self, Location, ServiceEntry, ServicePort};
+use lateen_base::{Host, Labels, Locality, Network};
 
 use crate::from_kube::{self, TLS_MODE_LABEL, augmented, identity};
 use crate::network::labelled;
@@ -21,24 +24,20 @@ pub(crate) fn service(object: &Object, entry: &ServiceEntry, host: &Host, settin
         namespace: object.namespace.clone(),
         name: object.name.clone(),
         source: Source::External,
-        object: ObjectRef {
-            kind: "ServiceEntry".to_owned(),
-            namespace: object.namespace.clone(),
-            name: object.name.clone(),
-        },
+        object: object.reference(),
         ports: entry.ports.iter().map(port).collect(),
         targets: entry.ports.iter().filter_map(target).collect(),
         addresses: BTreeMap::from([(settings.config_cluster.clone(), addresses.clone())]),
         default_addresses: addresses,
         allocated: Vec::new(),
         resolution: match entry.resolution {
-            ServiceEntryResolution::None => Resolution::None,
-            ServiceEntryResolution::Static => Resolution::Static,
-            ServiceEntryResolution::Dns => Resolution::Dns,
-            ServiceEntryResolution::DnsRoundRobin => Resolution::DnsRoundRobin,
-            ServiceEntryResolution::DynamicDns => Resolution::DynamicDns,
+            service_entry::Resolution::None => Resolution::None,
+            service_entry::Resolution::Static => Resolution::Static,
+            service_entry::Resolution::Dns => Resolution::Dns,
+            service_entry::Resolution::DnsRoundRobin => Resolution::DnsRoundRobin,
+            service_entry::Resolution::DynamicDns => Resolution::DynamicDns,
         },
-        mesh_external: entry.location == ServiceEntryLocation::MeshExternal,
+        mesh_external: entry.location == Location::MeshExternal,
         export_to: ExportTo::parse(entry.export_to.iter().map(String::as_str)),
         labels: object.labels.clone(),
         created: created(object),
@@ -52,37 +51,38 @@ pub(crate) fn service(object: &Object, entry: &ServiceEntry, host: &Host, settin
     }
 }
 
-/// When an object was made, in seconds since 1970.
-pub(crate) fn created(object: &Object) -> i64 {
-    object.created
+/// When an object was made, in seconds since 1970; 0 where unknown.
+pub fn created(object: &Object) -> i64 {
+    let since = object.created.and_then(|created| created.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn port(port: &lateen_api::ServicePort) -> Port {
+fn port(port: &ServicePort) -> Port {
     let number = port.number as u16;
     Port { name: port.name.clone(), number, protocol: protocol(port, number) }
 }
 
-fn protocol(port: &lateen_api::ServicePort, number: u16) -> Protocol {
+fn protocol(port: &ServicePort, number: u16) -> Protocol {
     match port.protocol.as_str() {
         "" => Protocol::of_service_port("TCP", number, &port.name, None),
         text => text.parse().unwrap_or(Protocol::Auto),
     }
 }
 
-fn target(port: &lateen_api::ServicePort) -> Option<(u16, TargetPort)> {
+fn target(port: &ServicePort) -> Option<(u16, TargetPort)> {
     (port.target_port != 0).then(|| (port.number as u16, TargetPort::Number(port.target_port as u16)))
 }
 
 /// Which workloads an entry selects.
 pub(crate) fn selector(entry: &ServiceEntry) -> Option<Labels> {
     let selector = entry.workload_selector.as_ref()?;
-    (!selector.labels.is_empty()).then(|| selector.labels.clone().into_iter().collect())
+    (!selector.labels.is_empty()).then(|| selector.labels.clone())
 }
 
 /// The labels by which a WorkloadEntry is selected: its spec's, over its object's.
 pub(crate) fn labels_of(object: &Object, entry: &WorkloadEntry) -> Labels {
     let mut labels = object.labels.clone();
-    labels.0.extend(entry.labels.clone());
+    labels.0.extend(entry.labels.0.clone());
     labels
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn listed(entry: &ServiceEntry, service: &Service, settings: &Setting
     let inline = entry.endpoints.iter();
     inline
         .flat_map(|endpoint| {
-            let labels: Labels = endpoint.labels.clone().into_iter().collect();
+            let labels = endpoint.labels.clone();
             members(endpoint, labels, "", service, Some(entry), settings)
         })
         .collect()
@@ -209,10 +209,10 @@ fn target_port(workload: &WorkloadEntry, port: &Port, service: &Service, by_targ
 }
 
 /// A pod as a member of a ServiceEntry that selects it, at each of its addresses.
-pub(crate) fn pod_member(pod: &Workload, service: &Service, entry: &ServiceEntry) -> Vec<Endpoint> {
+pub(crate) fn pod_member(pod: &Workload, entry: &ServiceEntry) -> Vec<Endpoint> {
     let labels = augmented(&pod.labels, &pod.cluster, &pod.locality, &pod.network, &pod.node);
     let Some(address) = pod.addresses.first() else { return Vec::new() };
-    let of_port = |port: &lateen_api::ServicePort| Endpoint {
+    let of_port = |port: &ServicePort| Endpoint {
         address: EndpointAddress::Ip(*address),
         port: if port.target_port == 0 { port.number as u16 } else { port.target_port as u16 },
         service_port: port.name.clone(),

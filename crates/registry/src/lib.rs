@@ -22,6 +22,7 @@ mod workload;
 pub use configs::Configs;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, Health};
 pub use event::{Change, Changes, Event, Key, Resource};
+pub use from_entry::created;
 pub use network::NetworkGateway;
 pub use protocol::Protocol;
 pub use registry::{Registry, Settings};

@@ -57,7 +57,10 @@ impl Protocol {
 
     /// Whether only bytes are seen, TLS included.
     pub fn is_tcp(self) -> bool {
-        matches!(self, Self::Tcp | Self::Https | Self::Tls | Self::Mongo | Self::Redis | Self::MySql | Self::Hbone)
+        matches!(
+            self,
+            Self::Tcp | Self::Https | Self::Tls | Self::Mongo | Self::Redis | Self::MySql | Self::Hbone
+        )
     }
 
     /// Whether it is found out per connection.

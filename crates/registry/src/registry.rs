@@ -191,7 +191,9 @@ impl Registry {
             Key::Endpoints(namespace, name) => {
                 stale.hosts.insert(self.kube_host(namespace, name));
             }
-            Key::Pod(namespace, name) => self.mark_pod(state, &(namespace.clone(), name.clone()), stale, changes),
+            Key::Pod(namespace, name) => {
+                self.mark_pod(state, &(namespace.clone(), name.clone()), stale, changes)
+            }
             Key::Node(_) => {
                 stale.everything = true;
                 stale.gateways = true;
@@ -209,7 +211,9 @@ impl Registry {
 
     fn mark_pod(&self, state: &Cluster, id: &Id, stale: &mut Stale, changes: &mut Changes) {
         let Some(workload) = state.workloads.get(id) else {
-            stale.hosts.extend(state.referring(id, &[]).map(|service| self.kube_host(&service.0, &service.1)));
+            stale
+                .hosts
+                .extend(state.referring(id, &[]).map(|service| self.kube_host(&service.0, &service.1)));
             return;
         };
         changes.extend(workload.addresses.iter().map(|address| Change::Workload(*address)));
@@ -231,7 +235,7 @@ impl Registry {
 
     fn put_config(&mut self, object: Arc<Object>, stale: &mut Stale, changes: &mut Changes) {
         let (kind, namespace, name) = (object.kind, object.namespace.clone(), object.name.clone());
-        if self.view.configs.object(kind, &namespace, &name).is_some_and(|old| old.same_content(&object)) {
+        if self.view.configs.object(kind, &namespace, &name).is_some_and(|old| **old == *object) {
             return;
         }
         self.mark_config(kind, &namespace, &name, stale, false);
@@ -259,7 +263,14 @@ impl Registry {
     }
 
     /// Notes what depends on an Istio object as it is now, and keeps the index of ServiceEntries.
-    fn mark_config(&mut self, kind: Kind, namespace: &Namespace, name: &str, stale: &mut Stale, present: bool) {
+    fn mark_config(
+        &mut self,
+        kind: Kind,
+        namespace: &Namespace,
+        name: &str,
+        stale: &mut Stale,
+        present: bool,
+    ) {
         let Some(object) = self.view.configs.object(kind, namespace, name).cloned() else { return };
         match &object.spec {
             Spec::ServiceEntry(entry) => {

@@ -49,7 +49,9 @@ pub enum ProxyError {
     #[error("proxy type {0:?} is not supported: use sidecar or router")]
     Kind(String),
     /// The identity is not a JSON object.
-    #[error("a proxy is described by a JSON object with type, id, ipAddresses, configNamespace, dnsDomain, labels, metadata")]
+    #[error(
+        "a proxy is described by a JSON object with type, id, ipAddresses, configNamespace, dnsDomain, labels, metadata"
+    )]
     Shape,
 }
 
@@ -397,7 +399,8 @@ mod tests {
 
     #[test]
     fn node_ids_are_istios() {
-        let node = Node { id: "sidecar~10.0.0.1~web-0.shop~shop.svc.cluster.local".into(), ..Node::default() };
+        let node =
+            Node { id: "sidecar~10.0.0.1~web-0.shop~shop.svc.cluster.local".into(), ..Node::default() };
         let proxy = Proxy::from_node(&node).unwrap();
         assert_eq!((proxy.id.as_str(), proxy.namespace.as_str()), ("web-0.shop", "shop"));
         for bad in ["", "sidecar~x", "ztunnel~10.0.0.1~a.b~c"] {

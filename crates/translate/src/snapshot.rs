@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
 use lateen_api::{Kind, Object};
 use lateen_base::{Host, Namespace};
-use lateen_registry::{Generations, Settings, View};
+use lateen_registry::{Generations, Settings, View, created};
 
 use crate::Proxy;
 
@@ -23,7 +23,7 @@ pub use peer_authentication::{MtlsMode, PeerPolicy};
 pub use scope::{Egress, Scope};
 pub use services::Services;
 pub use targets::ServiceTarget;
-pub use virtual_services::{VirtualServiceConfig, VirtualServices};
+pub use virtual_services::{MESH_GATEWAY, VirtualServiceConfig, VirtualServices};
 
 /// An immutable picture of mesh configuration, services and Istio objects, and what can be asked of them.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ fn by_age(view: &View, previous: Option<&Snapshot>) -> BTreeMap<Kind, ByAge> {
             None => {
                 let mut objects: Vec<Arc<Object>> = view.configs.of_kind(kind).cloned().collect();
                 objects.sort_by(|a, b| {
-                    (a.created, &a.name, &a.namespace).cmp(&(b.created, &b.name, &b.namespace))
+                    (created(a), &a.name, &a.namespace).cmp(&(created(b), &b.name, &b.namespace))
                 });
                 Arc::new(objects)
             }

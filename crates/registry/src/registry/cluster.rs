@@ -44,9 +44,7 @@ impl Cluster {
     pub(crate) fn differs(&self, key: &Key, resource: &Resource) -> bool {
         let id = |namespace: &Namespace, name: &str| (namespace.clone(), name.to_owned());
         match (key, resource) {
-            (Key::Service(ns, name), Resource::Service(new)) => {
-                self.services.get(&id(ns, name)) != Some(new)
-            }
+            (Key::Service(ns, name), Resource::Service(new)) => self.services.get(&id(ns, name)) != Some(new),
             (Key::EndpointSlice(ns, name), Resource::EndpointSlice(new)) => {
                 self.slices.get(&id(ns, name)) != Some(new)
             }
@@ -172,7 +170,10 @@ impl Cluster {
     }
 
     /// The slices of a service.
-    pub(crate) fn slices_of<'a>(&'a self, service: &Id) -> impl Iterator<Item = &'a kube::EndpointSlice> + 'a {
+    pub(crate) fn slices_of<'a>(
+        &'a self,
+        service: &Id,
+    ) -> impl Iterator<Item = &'a kube::EndpointSlice> + 'a {
         let namespace = service.0.clone();
         let names = self.slices_of.get(service).into_iter().flatten();
         names.filter_map(move |name| self.slices.get(&(namespace.clone(), name.clone()))).map(Arc::as_ref)

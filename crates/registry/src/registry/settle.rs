@@ -12,8 +12,8 @@ use super::cluster::Cluster;
 use super::{HostId, Id, Registry, Stale};
 use crate::network::{NetworkRules, labelled};
 use crate::{
-    Change, Changes, Endpoint, EndpointSet, Key, NetworkGateway, Service, ServiceKey, Settings, Source, Workload,
-    allocate, from_entry, from_kube,
+    Change, Changes, Endpoint, EndpointSet, Key, NetworkGateway, Service, ServiceKey, Settings, Source,
+    Workload, allocate, from_entry, from_kube,
 };
 
 impl Registry {
@@ -70,12 +70,13 @@ impl Registry {
     /// Brings the workloads at an address up to date.
     fn refresh_address(&mut self, address: IpAddr, changes: &mut Changes) {
         let pods = self.clusters.values().flat_map(|state| state.workloads_at(address)).cloned();
-        let entries = self.view.configs.of_kind(Kind::WorkloadEntry).filter_map(|object| match &object.spec {
-            Spec::WorkloadEntry(entry) if entry.address.parse() == Ok(address) => {
-                Some(Arc::new(from_entry::workload(object, entry, &self.settings)))
-            }
-            _ => None,
-        });
+        let entries =
+            self.view.configs.of_kind(Kind::WorkloadEntry).filter_map(|object| match &object.spec {
+                Spec::WorkloadEntry(entry) if entry.address.parse() == Ok(address) => {
+                    Some(Arc::new(from_entry::workload(object, entry, &self.settings)))
+                }
+                _ => None,
+            });
         let all: Vec<Arc<Workload>> = pods.chain(entries).collect();
         match all.is_empty() {
             true => drop(self.view.workloads.remove(&address)),
@@ -86,7 +87,13 @@ impl Registry {
     }
 
     /// Brings the workload of a WorkloadEntry up to date.
-    pub(super) fn derive_entry_workload(&mut self, kind: Kind, ns: &Namespace, name: &str, changes: &mut Changes) {
+    pub(super) fn derive_entry_workload(
+        &mut self,
+        kind: Kind,
+        ns: &Namespace,
+        name: &str,
+        changes: &mut Changes,
+    ) {
         if kind != Kind::WorkloadEntry {
             return;
         }
@@ -139,10 +146,11 @@ impl Registry {
         for (id, pod, workload) in fresh {
             self.set_workload(&id, &pod, workload, changes);
         }
-        let entries = self.view.configs.of_kind(Kind::WorkloadEntry).filter_map(|object| match &object.spec {
-            Spec::WorkloadEntry(entry) => entry.address.parse().ok(),
-            _ => None,
-        });
+        let entries =
+            self.view.configs.of_kind(Kind::WorkloadEntry).filter_map(|object| match &object.spec {
+                Spec::WorkloadEntry(entry) => entry.address.parse().ok(),
+                _ => None,
+            });
         for address in entries.collect::<BTreeSet<IpAddr>>() {
             self.refresh_address(address, changes);
         }
@@ -311,7 +319,8 @@ impl Registry {
         state: &Cluster,
         all: &mut Vec<Endpoint>,
     ) {
-        let network = |address: Option<IpAddr>, labels: &Labels| self.network(cluster, state, address, labels);
+        let network =
+            |address: Option<IpAddr>, labels: &Labels| self.network(cluster, state, address, labels);
         for endpoint in raw {
             let workload = match &endpoint.pod {
                 // What the slice says is a pod has to be known as one: its labels decide on mTLS.
@@ -331,7 +340,7 @@ impl Registry {
     fn workload_entries(
         &self,
         namespace: &Namespace,
-    ) -> impl Iterator<Item = (&Arc<Object>, &lateen_api::WorkloadEntry)> {
+    ) -> impl Iterator<Item = (&Arc<Object>, &lateen_api::kinds::WorkloadEntry)> {
         let of = self.view.configs.of_kind(Kind::WorkloadEntry);
         of.filter(move |object| object.namespace == *namespace).filter_map(|object| match &object.spec {
             Spec::WorkloadEntry(entry) => Some((object, entry.as_ref())),
@@ -356,7 +365,7 @@ impl Registry {
             let first = (service.namespace.clone(), String::new());
             let own = state.workloads.range(first..).take_while(|((ns, _), _)| *ns == service.namespace);
             for (_, pod) in own.filter(|(_, pod)| selector.selects(&pod.labels)) {
-                all.extend(from_entry::pod_member(pod, service, entry));
+                all.extend(from_entry::pod_member(pod, entry));
             }
         }
     }

@@ -52,8 +52,12 @@ impl DestinationRules {
             };
             let host = hosts::resolve(&spec.host, &object.namespace, &settings.domain);
             let selector = spec.workload_selector.as_ref().map(|s| s.match_labels.clone());
-            let of_host =
-                rules.by_namespace.entry(object.namespace.clone()).or_default().entry(host.clone()).or_default();
+            let of_host = rules
+                .by_namespace
+                .entry(object.namespace.clone())
+                .or_default()
+                .entry(host.clone())
+                .or_default();
             merge(of_host, object.reference(), spec, host, export_to, selector.filter(|s| !s.is_empty()));
         }
         rules
@@ -63,18 +67,24 @@ impl DestinationRules {
     /// proxy's, the service's and the root namespace; there, of the most specific host.
     pub fn lookup(&self, service: &Service, viewer: &Namespace) -> &[Arc<MergedRule>] {
         let own = Some(viewer).filter(|viewer| **viewer != self.root);
-        if let Some(found) = own.and_then(|own| self.of(own, &service.host, None)) {
+        if let Some(found) = own.and_then(|own| self.most_specific(own, &service.host, None)) {
             return found;
         }
         let theirs = Some(&service.namespace).filter(|namespace| !namespace.is_empty());
-        if let Some(found) = theirs.and_then(|theirs| self.of(theirs, &service.host, Some(viewer))) {
+        if let Some(found) = theirs.and_then(|theirs| self.most_specific(theirs, &service.host, Some(viewer)))
+        {
             return found;
         }
-        self.of(&self.root, &service.host, Some(viewer)).unwrap_or_default()
+        self.most_specific(&self.root, &service.host, Some(viewer)).unwrap_or_default()
     }
 
     /// The rules of a namespace for a host, of those that `viewer` is shown where given.
-    fn of(&self, namespace: &Namespace, host: &Host, viewer: Option<&Namespace>) -> Option<&[Arc<MergedRule>]> {
+    fn most_specific(
+        &self,
+        namespace: &Namespace,
+        host: &Host,
+        viewer: Option<&Namespace>,
+    ) -> Option<&[Arc<MergedRule>]> {
         let by_host = self.by_namespace.get(namespace)?;
         let shown = by_host.iter().filter(|(_, rules)| {
             viewer.is_none_or(|viewer| rules.iter().any(|rule| rule.export_to.shows(namespace, viewer)))
@@ -86,7 +96,7 @@ impl DestinationRules {
 
 /// The rule that applies to a client: one whose selector has its labels, else the one for all. Selectors count only
 /// in the client's own namespace.
-pub fn for_client<'a>(
+pub(super) fn for_client<'a>(
     rules: &'a [Arc<MergedRule>],
     client: &Labels,
     namespace: &Namespace,

@@ -62,7 +62,11 @@ impl Snapshot {
         oldest.mtls.as_ref().and_then(|mtls| known(mtls.mode))
     }
 
-    fn workload_policy(&self, namespace: &Namespace, labels: &Labels) -> Option<&PeerAuthentication> {
+    fn workload_policy<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        labels: &Labels,
+    ) -> Option<&'a PeerAuthentication> {
         self.peer_authentications(namespace)
             .find(|spec| selector(spec).is_some_and(|selector| selector.selects(labels)))
     }

@@ -62,11 +62,8 @@ impl Scope {
             for service in &seen {
                 scope.add(service.clone());
             }
-            scope.egress = vec![Egress {
-                listener: None,
-                services: scope.services.clone(),
-                virtual_services: routed,
-            }];
+            scope.egress =
+                vec![Egress { listener: None, services: scope.services.clone(), virtual_services: routed }];
         } else {
             for listener in listeners {
                 let egress = imported(listener, &seen, &routed, namespace);
@@ -113,7 +110,8 @@ impl Scope {
         if known.source != Source::Kubernetes && service.source == Source::Kubernetes {
             *known = service;
         } else if mergeable(known, &service) {
-            let more: Vec<_> = service.ports.iter().filter(|port| known.port(port.number).is_none()).collect();
+            let more: Vec<_> =
+                service.ports.iter().filter(|port| known.port(port.number).is_none()).collect();
             if !more.is_empty() {
                 let more: Vec<_> = more.into_iter().cloned().collect();
                 let merged = Arc::make_mut(known);
@@ -221,9 +219,8 @@ fn imported(
         of(namespace.as_str()) || of("*")
     };
     let port = port_of(Some(&listener));
-    let wanted = |service: &&Arc<Service>| {
-        imported(&service.namespace, &|host: &Host| host.contains(&service.host))
-    };
+    let wanted =
+        |service: &&Arc<Service>| imported(&service.namespace, &|host: &Host| host.contains(&service.host));
     let chosen = seen.iter().filter(wanted).filter_map(|service| match port {
         Some(port) => trimmed(service, |number| number == port),
         None => Some(service.clone()),
@@ -241,10 +238,7 @@ fn imported(
 }
 
 /// Of the services of a host, the one of the proxy's namespace counts, else those of the first namespace seen.
-fn one_for_each_host(
-    services: impl Iterator<Item = Arc<Service>>,
-    own: &Namespace,
-) -> Vec<Arc<Service>> {
+fn one_for_each_host(services: impl Iterator<Item = Arc<Service>>, own: &Namespace) -> Vec<Arc<Service>> {
     let all: Vec<Arc<Service>> = services.collect();
     let mut chosen: BTreeMap<Host, Namespace> = BTreeMap::new();
     for service in &all {

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lateen_api::kinds::VirtualService;
+use lateen_api::kinds::virtual_service::Destination;
 use lateen_api::mesh::MeshConfig;
-use lateen_api::{Destination, Object, Spec, VirtualService};
+use lateen_api::{Object, Spec};
 use lateen_base::{Host, Namespace, ObjectRef};
 use lateen_registry::{ExportTo, Settings};
 
@@ -115,16 +117,17 @@ fn completed(
     if gateways.is_empty() {
         gateways.push(MESH_GATEWAY.to_owned());
     }
-    let export: &[String] = match (spec.export_to.is_empty(), mesh.default_virtual_service_export_to.is_empty()) {
-        (false, _) => &spec.export_to,
-        (true, false) => &mesh.default_virtual_service_export_to,
-        (true, true) => &["*".to_owned()],
-    };
+    let export: &[String] =
+        match (spec.export_to.is_empty(), mesh.default_virtual_service_export_to.is_empty()) {
+            (false, _) => &spec.export_to,
+            (true, false) => &mesh.default_virtual_service_export_to,
+            (true, true) => &["*".to_owned()],
+        };
     VirtualServiceConfig {
-        object: object.object_ref(),
+        object: object.reference(),
         namespace: namespace.clone(),
         name: object.name.clone(),
-        created: object.created,
+        created: lateen_registry::created(object),
         hosts: spec.hosts.iter().map(|host| resolve(host)).collect(),
         gateways: gateways.into_iter().collect(),
         export_to: ExportTo::parse(export.iter().map(String::as_str)),
@@ -153,7 +156,7 @@ fn for_each_destination<'a>(spec: &'a VirtualService, mut visit: impl FnMut(&'a 
     for route in &spec.http {
         route.route.iter().for_each(|split| visit(&split.destination));
         route.mirror.iter().for_each(&mut visit);
-        route.mirrors.iter().filter_map(|mirror| mirror.destination.as_ref()).for_each(&mut visit);
+        route.mirrors.iter().map(|mirror| &mirror.destination).for_each(&mut visit);
     }
     let tcp = spec.tcp.iter().flat_map(|route| &route.route);
     let tls = spec.tls.iter().flat_map(|route| &route.route);
@@ -164,7 +167,7 @@ fn for_each_destination_mut(spec: &mut VirtualService, mut visit: impl FnMut(&mu
     for route in &mut spec.http {
         route.route.iter_mut().for_each(|split| visit(&mut split.destination));
         route.mirror.iter_mut().for_each(&mut visit);
-        route.mirrors.iter_mut().filter_map(|mirror| mirror.destination.as_mut()).for_each(&mut visit);
+        route.mirrors.iter_mut().map(|mirror| &mut mirror.destination).for_each(&mut visit);
     }
     let tcp = spec.tcp.iter_mut().flat_map(|route| &mut route.route);
     let tls = spec.tls.iter_mut().flat_map(|route| &mut route.route);
