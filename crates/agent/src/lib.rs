@@ -1,1 +1,24 @@
-//! Beside each proxy: bootstrap, certificates, discovery forwarding, health ports.
+//! Beside each proxy: its identity, its bootstrap, and its way to the control plane.
+//!
+//! The agent makes the workload's key, has it certified, and serves the certificate on a socket; forwards the
+//! proxy's discovery stream with the workload's token; writes the bootstrap that stock Envoy and Lateen's proxy
+//! both read; answers health probes; and, beside stock Envoy, runs it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod agent;
+mod bootstrap;
+mod envoy;
+mod files;
+mod forwarder;
+mod health;
+mod identity;
+mod metadata;
+mod resolve;
+mod secrets;
+mod settings;
+mod upstream;
+
+pub use agent::{Agent, AgentError};
+pub use envoy::{Envoy, EnvoyError};
+pub use settings::{Arguments, ProxyConfig, Role, Settings, SettingsError, StatsMatcher};

@@ -1,0 +1,403 @@
+//! What an agent is told: by its arguments, by the environment of the pod, and by `PROXY_CONFIG`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lateen_base::SpiffeId;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::files;
+use crate::metadata;
+
+/// Beside an application, or alone at the mesh's edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `proxy sidecar`.
+    Sidecar,
+    /// `proxy router`.
+    Router,
+}
+
+impl Role {
+    /// The word in the node's id.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// The flags of `pilot-agent proxy` that have an effect.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    /// `--domain`; the default is `NAMESPACE.svc.cluster.local`.
+    pub domain: Option<String>,
+    /// `--concurrency`: worker threads, 0 for all processors.
+    pub concurrency: Option<u32>,
+    /// `--proxyLogLevel`.
+    pub log_level: Option<String>,
+    /// `--proxyComponentLogLevel`.
+    pub component_log_level: Option<String>,
+}
+
+/// What an agent does, resolved.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The role.
+    pub role: Role,
+    /// The pod's root folder; every path of the agent lies in it.
+    pub root: PathBuf,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's addresses, the first of which the proxy uses.
+    pub addresses: Vec<IpAddr>,
+    /// The identity that is asked for.
+    pub identity: SpiffeId,
+    /// The proxy configuration.
+    pub config: ProxyConfig,
+    /// `host:port` of the certificate authority.
+    pub ca_address: String,
+    /// The lifetime that is asked for.
+    pub certificate_ttl: Duration,
+    /// The DNS domain of the node.
+    pub domain: String,
+    /// The node's metadata.
+    pub metadata: Map<String, Value>,
+    /// The node's cluster, as `app.namespace`.
+    pub service_cluster: String,
+    /// Worker threads; 0 is one for each processor.
+    pub concurrency: u32,
+    /// Envoy's log level.
+    pub log_level: String,
+    /// Envoy's log levels by component.
+    pub component_log_level: String,
+    /// The DNS server to use instead of the system's.
+    pub dns: Option<SocketAddr>,
+}
+
+/// The part of Istio's `ProxyConfig` that an agent acts on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyConfig {
+    /// `host:port` of the control plane.
+    pub discovery_address: String,
+    /// The folder of the bootstrap and of the discovery socket.
+    pub config_path: PathBuf,
+    /// The port of the proxy's admin interface.
+    pub proxy_admin_port: u16,
+    /// The agent's own port: readiness and merged metrics.
+    pub status_port: u16,
+    /// Worker threads.
+    pub concurrency: Option<u32>,
+    /// How long a drain of listeners takes.
+    #[serde(deserialize_with = "duration")]
+    pub drain_duration: Duration,
+    /// How long the proxy goes on serving after SIGTERM.
+    #[serde(deserialize_with = "duration")]
+    pub termination_drain_duration: Duration,
+    /// More environment.
+    pub proxy_metadata: BTreeMap<String, String>,
+    /// The Envoy binary.
+    pub binary_path: String,
+    /// Statistics to keep beside the usual ones.
+    pub proxy_stats_matcher: StatsMatcher,
+}
+
+/// Statistics that are kept.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatsMatcher {
+    /// By the start of the name.
+    pub inclusion_prefixes: Vec<String>,
+    /// By its end.
+    pub inclusion_suffixes: Vec<String>,
+    /// By pattern.
+    pub inclusion_regexps: Vec<String>,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            discovery_address: "istiod.istio-system.svc:15012".into(),
+            config_path: "./etc/istio/proxy".into(),
+            proxy_admin_port: 15000,
+            status_port: 15020,
+            concurrency: None,
+            drain_duration: Duration::from_secs(45),
+            termination_drain_duration: Duration::from_secs(5),
+            proxy_metadata: BTreeMap::new(),
+            binary_path: "envoy".into(),
+            proxy_stats_matcher: StatsMatcher::default(),
+        }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A variable of the environment is missing.
+    #[error("environment variable {name} is missing: {why}")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// What it is for.
+        why: &'static str,
+    },
+    /// A variable of the environment is malformed.
+    #[error("environment variable {name}={value:?}: {reason}")]
+    Malformed {
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Worker threads when nobody says how many.
+const DEFAULT_CONCURRENCY: u32 = 2;
+
+impl Settings {
+    /// Reads arguments and environment, and the pod's labels and annotations under the root folder.
+    ///
+    /// # Errors
+    /// When a variable that has no default is missing, or one is malformed.
+    pub fn read(
+        role: Role,
+        arguments: &Arguments,
+        root: PathBuf,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Self, SettingsError> {
+        let env = Environment(env);
+        let config = env.proxy_config()?;
+        let pod = env.required("POD_NAME", "it is part of the proxy's id")?;
+        let namespace = env.required("POD_NAMESPACE", "it is part of the proxy's identity")?;
+        let addresses = env.addresses()?;
+        let account = env.text("SERVICE_ACCOUNT").unwrap_or("default");
+        let identity = SpiffeId {
+            trust_domain: env.text("TRUST_DOMAIN").unwrap_or("cluster.local").to_owned(),
+            namespace: namespace.clone(),
+            service_account: account.to_owned(),
+        };
+        let ttl = env.duration("SECRET_TTL", Duration::from_secs(24 * 3600))?;
+        let dns = env.dns(addresses.first())?;
+        let pod_info = files::PodInfo::read(&root);
+        let facts = metadata::Facts { pod: &pod, namespace: &namespace, account, addresses: &addresses };
+        let metadata = metadata::of_node(env.0, &config, &pod_info, &facts);
+        Ok(Self {
+            role,
+            pod,
+            identity,
+            ca_address: env.text("CA_ADDR").unwrap_or(&config.discovery_address).to_owned(),
+            certificate_ttl: ttl,
+            domain: arguments.domain.clone().unwrap_or_else(|| format!("{namespace}.svc.cluster.local")),
+            service_cluster: metadata::service_cluster(&pod_info, &namespace),
+            concurrency: arguments.concurrency.or(config.concurrency).unwrap_or(DEFAULT_CONCURRENCY),
+            log_level: arguments.log_level.clone().unwrap_or_else(|| "warning".into()),
+            component_log_level: arguments.component_log_level.clone().unwrap_or_else(|| "misc:error".into()),
+            namespace,
+            addresses,
+            config,
+            metadata,
+            dns,
+            root,
+        })
+    }
+
+    /// The node's id: `sidecar~ADDRESS~POD.NAMESPACE~DOMAIN`.
+    pub fn node_id(&self) -> String {
+        format!("{}~{}~{}.{}~{}", self.role.as_str(), self.address(), self.pod, self.namespace, self.domain)
+    }
+
+    /// The pod's first address.
+    pub fn address(&self) -> IpAddr {
+        self.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// Whether many pods share this host's loopback: then every port binds the pod's own address.
+    pub fn shares_loopback(&self) -> bool {
+        self.address().is_loopback() && self.address() != IpAddr::from([127, 0, 0, 1])
+    }
+
+    /// The address of the proxy's admin interface.
+    pub fn admin(&self) -> SocketAddr {
+        let address = match self.shares_loopback() {
+            true => self.address(),
+            false => IpAddr::from([127, 0, 0, 1]),
+        };
+        SocketAddr::new(address, self.config.proxy_admin_port)
+    }
+
+    /// Where ports that other pods reach are bound.
+    pub fn wildcard(&self) -> IpAddr {
+        match (self.shares_loopback(), self.address()) {
+            (true, address) => address,
+            (false, IpAddr::V4(_)) => IpAddr::from([0, 0, 0, 0]),
+            (false, IpAddr::V6(_)) => IpAddr::from([0u16; 8]),
+        }
+    }
+
+    /// The agent's own port.
+    pub fn status(&self) -> SocketAddr {
+        SocketAddr::new(self.wildcard(), self.config.status_port)
+    }
+
+    /// The socket on which secrets are served.
+    pub fn secrets_socket(&self) -> PathBuf {
+        self.root.join("var/run/secrets/workload-spiffe-uds/socket")
+    }
+
+    /// The socket on which discovery is forwarded.
+    pub fn discovery_socket(&self) -> PathBuf {
+        self.root.join(files::relative(&self.config.config_path)).join("XDS")
+    }
+
+    /// The bootstrap file.
+    pub fn bootstrap_file(&self) -> PathBuf {
+        self.root.join(files::relative(&self.config.config_path)).join("envoy-rev.json")
+    }
+
+    /// The service-account token for the control plane.
+    pub fn token_file(&self) -> PathBuf {
+        self.root.join("var/run/secrets/tokens/istio-token")
+    }
+
+    /// The root certificate of the control plane.
+    pub fn root_certificate_file(&self) -> PathBuf {
+        self.root.join("var/run/secrets/istio/root-cert.pem")
+    }
+}
+
+/// Reads the environment, with errors that name the variable.
+struct Environment<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Environment<'a> {
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn required(&self, name: &'static str, why: &'static str) -> Result<String, SettingsError> {
+        self.text(name).map(str::to_owned).ok_or(SettingsError::Missing { name, why })
+    }
+
+    fn malformed(name: &str, value: &str, reason: impl ToString) -> SettingsError {
+        SettingsError::Malformed { name: name.into(), value: value.into(), reason: reason.to_string() }
+    }
+
+    fn addresses(&self) -> Result<Vec<IpAddr>, SettingsError> {
+        let list = self.required("INSTANCE_IP", "it is the address that the proxy serves")?;
+        list.split(',')
+            .map(|text| {
+                text.trim()
+                    .parse()
+                    .map_err(|_| Self::malformed("INSTANCE_IP", &list, "expected IP addresses, by commas"))
+            })
+            .collect()
+    }
+
+    fn duration(&self, name: &str, default: Duration) -> Result<Duration, SettingsError> {
+        match self.text(name) {
+            Some(text) => lateen_base::parse_duration(text).map_err(|e| Self::malformed(name, text, e)),
+            None => Ok(default),
+        }
+    }
+
+    fn proxy_config(&self) -> Result<ProxyConfig, SettingsError> {
+        match self.text("PROXY_CONFIG").map(str::trim).filter(|text| !text.is_empty()) {
+            Some(text) => serde_json::from_str(text).map_err(|e| Self::malformed("PROXY_CONFIG", text, e)),
+            None => Ok(ProxyConfig::default()),
+        }
+    }
+
+    /// `LATEEN_DNS`; on a shared loopback the node's server, whose address follows from the pod's.
+    fn dns(&self, address: Option<&IpAddr>) -> Result<Option<SocketAddr>, SettingsError> {
+        if let Some(text) = self.text("LATEEN_DNS") {
+            let address = text.parse();
+            return address
+                .map(Some)
+                .map_err(|_| Self::malformed("LATEEN_DNS", text, "expected address:port"));
+        }
+        Ok(match address {
+            Some(IpAddr::V4(v4)) if v4.is_loopback() && v4.octets()[1] != 0 => {
+                Some(SocketAddr::from(([127, v4.octets()[1], 0, 1], NODE_DNS_PORT)))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// The port of a node's DNS server in loopback isolation.
+const NODE_DNS_PORT: u16 = 15053;
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    lateen_base::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(extra: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let mut env: BTreeMap<String, String> = [
+            ("POD_NAME", "reviews-v1-abc"),
+            ("POD_NAMESPACE", "default"),
+            ("INSTANCE_IP", "127.10.0.7"),
+            ("SERVICE_ACCOUNT", "bookinfo-reviews"),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect();
+        env.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        env
+    }
+
+    fn read(extra: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::read(Role::Sidecar, &Arguments::default(), ".".into(), &env(extra))
+    }
+
+    #[test]
+    fn defaults_are_istios() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.node_id(), "sidecar~127.10.0.7~reviews-v1-abc.default~default.svc.cluster.local");
+        assert_eq!(settings.ca_address, "istiod.istio-system.svc:15012");
+        assert_eq!(settings.identity.to_string(), "spiffe://cluster.local/ns/default/sa/bookinfo-reviews");
+        assert_eq!(settings.concurrency, 2);
+    }
+
+    #[test]
+    fn a_shared_loopback_binds_the_pods_address_and_asks_the_nodes_dns() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.admin().to_string(), "127.10.0.7:15000");
+        assert_eq!(settings.status().to_string(), "127.10.0.7:15020");
+        assert_eq!(settings.dns.unwrap().to_string(), "127.10.0.1:15053");
+        let real = read(&[("INSTANCE_IP", "10.1.2.3")]).unwrap();
+        assert_eq!(real.admin().to_string(), "127.0.0.1:15000");
+        assert_eq!(real.status().to_string(), "0.0.0.0:15020");
+        assert!(real.dns.is_none());
+    }
+
+    #[test]
+    fn proxy_config_is_read_and_errors_name_the_variable() {
+        let settings = read(&[(
+            "PROXY_CONFIG",
+            r#"{"discoveryAddress":"istiod.mesh.svc:15012","concurrency":4,"drainDuration":"1s","tracing":{}}"#,
+        )])
+        .unwrap();
+        assert_eq!(settings.ca_address, "istiod.mesh.svc:15012");
+        assert_eq!(settings.concurrency, 4);
+        for (name, value) in [("PROXY_CONFIG", "{"), ("INSTANCE_IP", "x"), ("SECRET_TTL", "1 day")] {
+            let error = read(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        let error = read(&[("POD_NAME", "")]).unwrap_err().to_string();
+        assert!(error.contains("POD_NAME is missing"), "{error}");
+    }
+}
