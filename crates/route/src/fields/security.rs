@@ -1,0 +1,127 @@
+//! Fields of TLS contexts, secrets and RBAC.
+
+use lateen_proto::envoy;
+
+super::fields! {
+    envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext as "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" {
+        supported: [common_tls_context, require_client_certificate, require_sni, disable_stateful_session_resumption],
+        ignored: [
+            session_timeout = "the library decides",
+            ocsp_staple_policy = "staples are not sent",
+            full_scan_certs_on_sni_mismatch = "there is one certificate",
+            prefer_client_ciphers = "the library decides",
+        ],
+        refused: [
+            session_ticket_keys_type = "tickets use keys of the process",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext as "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" {
+        supported: [common_tls_context, sni, auto_host_sni, auto_sni_san_validation],
+        ignored: [
+            max_session_keys = "the library decides",
+            enforce_rsa_key_usage = "the library decides",
+        ],
+        refused: [
+            allow_renegotiation = "TLS 1.2 renegotiation is not spoken",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::CommonTlsContext as "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext" {
+        supported: [tls_params, tls_certificates, tls_certificate_sds_secret_configs, alpn_protocols, validation_context_type],
+        ignored: [],
+        refused: [
+            tls_certificate_provider_instance = "use secret discovery",
+            custom_tls_certificate_selector = "use secret discovery",
+            tls_certificate_certificate_provider = "use secret discovery",
+            tls_certificate_certificate_provider_instance = "use secret discovery",
+            custom_handshaker = "handshakes are the library's",
+            key_log = "keys are not logged",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::TlsParameters as "envoy.extensions.transport_sockets.tls.v3.TlsParameters" {
+        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites, ecdh_curves],
+        ignored: [
+            signature_algorithms = "the library decides",
+        ],
+        refused: [
+            compliance_policies = "the library is not certified",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::common_tls_context::CombinedCertificateValidationContext as "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext" {
+        supported: [default_validation_context, validation_context_sds_secret_config],
+        ignored: [],
+        refused: [
+            validation_context_certificate_provider = "use secret discovery",
+            validation_context_certificate_provider_instance = "use secret discovery",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::CertificateValidationContext as "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext" {
+        supported: [trusted_ca, system_root_certs, verify_certificate_spki, verify_certificate_hash, match_typed_subject_alt_names, match_subject_alt_names, crl, allow_expired_certificate, trust_chain_verification, only_verify_leaf_cert_crl, max_verify_depth],
+        ignored: [
+            watched_directory = "secret discovery watches",
+            suppress_client_ca_list = "the list is not sent",
+        ],
+        refused: [
+            ca_certificate_provider_instance = "use secret discovery",
+            require_signed_certificate_timestamp = "Envoy does not implement it",
+            custom_validator_config = "the built-in validator is what there is",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::SubjectAltNameMatcher as "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher" {
+        supported: [san_type, matcher],
+        ignored: [],
+        refused: [
+            oid = "OTHER_NAME is not supported",
+        ],
+    }
+    envoy::extensions::transport_sockets::tls::v3::TlsCertificate as "envoy.extensions.transport_sockets.tls.v3.TlsCertificate" {
+        supported: [certificate_chain, private_key],
+        ignored: [
+            watched_directory = "secret discovery watches",
+            ocsp_staple = "staples are not sent",
+            signed_certificate_timestamp = "Envoy does not implement it",
+            tls_params = "those of the context hold",
+        ],
+        refused: [
+            pkcs12 = "give PEM",
+            private_key_provider = "keys are in memory",
+            password = "give a key without password",
+        ],
+    }
+    envoy::config::rbac::v3::Rbac as "envoy.config.rbac.v3.RBAC" {
+        supported: [action, policies],
+        ignored: [
+            audit_logging_options = "use access_log",
+        ],
+        refused: [],
+    }
+    envoy::config::rbac::v3::Policy as "envoy.config.rbac.v3.Policy" {
+        supported: [permissions, principals],
+        ignored: [
+            cel_config = "there are no expressions",
+        ],
+        refused: [
+            condition = "expressions are not supported",
+            checked_condition = "expressions are not supported",
+        ],
+    }
+    envoy::extensions::filters::http::rbac::v3::Rbac as "envoy.extensions.filters.http.rbac.v3.RBAC" {
+        supported: [rules, rules_stat_prefix, shadow_rules, shadow_rules_stat_prefix],
+        ignored: [
+            track_per_rule_stats = "metrics are by policy",
+        ],
+        refused: [
+            matcher = "use rules",
+            shadow_matcher = "use shadow_rules",
+        ],
+    }
+    envoy::extensions::filters::network::rbac::v3::Rbac as "envoy.extensions.filters.network.rbac.v3.RBAC" {
+        supported: [rules, shadow_rules, shadow_rules_stat_prefix, stat_prefix],
+        ignored: [],
+        refused: [
+            matcher = "use rules",
+            shadow_matcher = "use shadow_rules",
+            enforcement_type = "rules are looked at once",
+            delay_deny = "a denial is at once",
+        ],
+    }
+}

@@ -1,0 +1,531 @@
+//! TLS contexts and secrets: which names, which checks; keys stay as PEM for whoever owns the TLS library.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lateen_proto::envoy::config::core::v3 as core;
+use lateen_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use lateen_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+use lateen_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
+use lateen_proto::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+
+use crate::error::{CompileError, Compiled, Cx, Result};
+use crate::string_match::StringMatcher;
+
+/// How a listener's filter chain terminates TLS.
+#[derive(Clone, Debug)]
+pub struct DownstreamTls {
+    /// What both directions share.
+    pub common: CommonTls,
+    /// Whether a client without certificate is turned away.
+    pub require_client_certificate: bool,
+    /// Whether a client without server name is turned away.
+    pub require_sni: bool,
+    /// Whether sessions are resumed by identifier or ticket.
+    pub resumption: bool,
+}
+
+/// How a cluster's connections speak TLS.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// What both directions share.
+    pub common: CommonTls,
+    /// The server name to ask for.
+    pub sni: Option<Arc<str>>,
+    /// Whether the server name is the request's host (or the endpoint's host name) when `sni` is unset.
+    pub auto_host_sni: bool,
+    /// Whether the peer's certificate has to be for the server name asked for.
+    pub auto_sni_san_validation: bool,
+}
+
+/// What both directions of TLS share.
+#[derive(Clone, Debug, Default)]
+pub struct CommonTls {
+    /// Our certificates, in order of preference.
+    pub certificates: Vec<CertificateSource>,
+    /// How the peer's certificate is checked; without it, it is not.
+    pub validation: Option<Validation>,
+    /// The application protocols to offer or accept, in order.
+    pub alpn: Vec<Arc<[u8]>>,
+    /// The oldest version allowed.
+    pub min_version: TlsVersion,
+    /// The newest version allowed.
+    pub max_version: TlsVersion,
+    /// OpenSSL names of the TLS 1.2 ciphers allowed, in order; empty is the library's choice.
+    pub cipher_suites: Vec<Arc<str>>,
+    /// Names of the key exchange groups allowed, in order; empty is the library's choice.
+    pub curves: Vec<Arc<str>>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2
+    V12,
+    /// TLS 1.3
+    V13,
+}
+
+impl Default for TlsVersion {
+    fn default() -> Self {
+        Self::V12
+    }
+}
+
+/// Where one of our certificates comes from.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// From secret discovery.
+    Sds(SecretRef),
+    /// From the resource itself.
+    Inline(Arc<Certificate>),
+}
+
+/// A secret by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    /// Its resource name, as `default`, `ROOTCA`, `kubernetes://name`.
+    pub name: Arc<str>,
+    /// Who serves it.
+    pub source: SecretSource,
+}
+
+/// Who serves a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SecretSource {
+    /// The control plane, by ADS.
+    Ads,
+    /// A gRPC service that is a cluster of the bootstrap, as `sds-grpc` (the agent beside the proxy).
+    Cluster(Arc<str>),
+    /// The secrets that came along with the configuration (no `sds_config`: static secrets).
+    Static,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, leaf first: PEM, or the path of a PEM file.
+    pub chain: DataSource,
+    /// The key: PEM, or the path of a PEM file.
+    pub key: DataSource,
+}
+
+/// Bytes, or where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataSource {
+    /// The bytes themselves.
+    Inline(Bytes),
+    /// A file's path.
+    File(Arc<str>),
+    /// An environment variable's name.
+    Environment(Arc<str>),
+}
+
+/// How a peer's certificate is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Validation {
+    /// The checks in the resource itself.
+    pub context: ValidationContext,
+    /// A context from secret discovery: its trust anchors and checks are merged into `context`.
+    pub sds: Option<SecretRef>,
+}
+
+/// The checks on a peer's certificate.
+#[derive(Clone, Debug, Default)]
+pub struct ValidationContext {
+    /// The trust anchors, as PEM; without, the chain is not checked.
+    pub trusted_ca: Option<DataSource>,
+    /// Whether the anchors are the system's.
+    pub system_roots: bool,
+    /// One of these has to match a subject alternative name; empty takes any.
+    pub subject_alt_names: Vec<SanMatcher>,
+    /// Base64 SHA-256 hashes of the public key, of which one has to match; empty takes any.
+    pub spki_hashes: Vec<Arc<str>>,
+    /// Hex SHA-256 hashes of the certificate, of which one has to match; empty takes any.
+    pub certificate_hashes: Vec<Arc<str>>,
+    /// Revoked certificates, as PEM.
+    pub crl: Option<DataSource>,
+    /// Whether only the leaf is looked up in the revocation list.
+    pub only_leaf_crl: bool,
+    /// Whether an expired certificate passes.
+    pub allow_expired: bool,
+    /// Whether a certificate that fails these checks is accepted all the same (and counts as not validated).
+    pub accept_untrusted: bool,
+    /// The longest chain, above the leaf.
+    pub max_depth: Option<u32>,
+}
+
+/// A test of a subject alternative name.
+#[derive(Clone, Debug)]
+pub struct SanMatcher {
+    /// Which names are looked at; `None` is all of them.
+    pub kind: Option<SanKind>,
+    /// The test.
+    pub matcher: StringMatcher,
+}
+
+/// A kind of subject alternative name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SanKind {
+    /// A mail address.
+    Email,
+    /// A host name, possibly with a wildcard.
+    Dns,
+    /// A URI, as a SPIFFE identity.
+    Uri,
+    /// An IP address.
+    IpAddress,
+}
+
+impl SanMatcher {
+    /// Whether a name of a certificate passes. A certificate's DNS wildcard stands for one label.
+    pub fn matches(&self, kind: SanKind, name: &str) -> bool {
+        if self.kind.is_some_and(|wanted| wanted != kind) {
+            return false;
+        }
+        if let (SanKind::Dns, Some(host), Some(suffix)) =
+            (kind, self.matcher.as_exact(), name.strip_prefix("*."))
+        {
+            return host
+                .split_once('.')
+                .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(suffix));
+        }
+        self.matcher.matches(name.as_bytes())
+    }
+}
+
+/// A compiled `Secret`.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// Its resource name.
+    pub name: Arc<str>,
+    /// What it holds.
+    pub value: SecretValue,
+}
+
+/// What a secret holds.
+#[derive(Clone, Debug)]
+pub enum SecretValue {
+    /// A certificate and its key.
+    Certificate(Arc<Certificate>),
+    /// Checks on peers.
+    Validation(Arc<ValidationContext>),
+    /// Anything else, as a filter's password.
+    Generic(Option<DataSource>),
+}
+
+/// Compiles a `Secret`.
+///
+/// # Errors
+/// Names the field that is missing or not supported.
+pub fn compile_secret(message: &tls::Secret) -> Result<Compiled<Secret>, CompileError> {
+    use tls::secret::Type;
+    Cx::run(&message.name, |cx| {
+        let value = match &message.r#type {
+            Some(Type::TlsCertificate(certificate)) => SecretValue::Certificate(
+                cx.field("tls_certificate", |cx| compile_certificate(cx, certificate))?,
+            ),
+            Some(Type::ValidationContext(context)) => SecretValue::Validation(Arc::new(
+                cx.field("validation_context", |cx| ValidationContext::compile(cx, context))?,
+            )),
+            Some(Type::GenericSecret(generic)) => {
+                SecretValue::Generic(generic.secret.as_ref().map(|s| DataSource::compile(cx, s)).transpose()?)
+            }
+            Some(Type::SessionTicketKeys(_)) => {
+                return Err(
+                    cx.refuse_at("session_ticket_keys", "is not supported: tickets use keys of the process")
+                );
+            }
+            None => return Err(cx.refuse("needs tls_certificate, validation_context or generic_secret")),
+        };
+        Ok(Secret { name: message.name.as_str().into(), value })
+    })
+}
+
+impl DownstreamTls {
+    pub(crate) fn compile(cx: &mut Cx<'_>, message: &tls::DownstreamTlsContext) -> Result<Self> {
+        cx.check(message)?;
+        let common = cx.required("common_tls_context", &message.common_tls_context)?;
+        let common = cx.field("common_tls_context", |cx| CommonTls::compile(cx, common))?;
+        if common.certificates.is_empty() {
+            return Err(
+                cx.refuse_at("common_tls_context", "needs a certificate: inline or by secret discovery")
+            );
+        }
+        let require_client_certificate = message.require_client_certificate.unwrap_or(false);
+        Ok(Self {
+            common,
+            require_client_certificate,
+            require_sni: message.require_sni.unwrap_or(false),
+            resumption: !message.disable_stateful_session_resumption,
+        })
+    }
+}
+
+impl UpstreamTls {
+    pub(crate) fn compile(cx: &mut Cx<'_>, message: &tls::UpstreamTlsContext) -> Result<Self> {
+        cx.check(message)?;
+        let common = match &message.common_tls_context {
+            Some(common) => cx.field("common_tls_context", |cx| CommonTls::compile(cx, common))?,
+            None => CommonTls { max_version: TlsVersion::V13, ..CommonTls::default() },
+        };
+        Ok(Self {
+            common,
+            sni: (!message.sni.is_empty()).then(|| message.sni.as_str().into()),
+            auto_host_sni: message.auto_host_sni,
+            auto_sni_san_validation: message.auto_sni_san_validation,
+        })
+    }
+}
+
+impl CommonTls {
+    fn compile(cx: &mut Cx<'_>, message: &tls::CommonTlsContext) -> Result<Self> {
+        cx.check(message)?;
+        let inline = cx.each("tls_certificates", &message.tls_certificates, |cx, certificate| {
+            Ok(CertificateSource::Inline(compile_certificate(cx, certificate)?))
+        })?;
+        let sds = cx.each(
+            "tls_certificate_sds_secret_configs",
+            &message.tls_certificate_sds_secret_configs,
+            |cx, sds| Ok(CertificateSource::Sds(SecretRef::compile(cx, sds)?)),
+        )?;
+        let validation = match &message.validation_context_type {
+            None => None,
+            Some(kind) => Some(compile_validation(cx, kind)?),
+        };
+        let params = message.tls_params.clone().unwrap_or_default();
+        let (min_version, max_version) = cx.field("tls_params", |cx| versions(cx, &params))?;
+        let strings = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
+        Ok(Self {
+            certificates: inline.into_iter().chain(sds).collect(),
+            validation,
+            alpn: message.alpn_protocols.iter().map(|name| name.as_bytes().into()).collect(),
+            min_version,
+            max_version,
+            cipher_suites: strings(&params.cipher_suites),
+            curves: strings(&params.ecdh_curves),
+        })
+    }
+}
+
+fn versions(cx: &mut Cx<'_>, params: &tls::TlsParameters) -> Result<(TlsVersion, TlsVersion)> {
+    use tls::tls_parameters::TlsProtocol as P;
+    cx.check(params)?;
+    let min = match params.tls_minimum_protocol_version() {
+        P::TlsAuto | P::TlSv12 => TlsVersion::V12,
+        P::TlSv13 => TlsVersion::V13,
+        P::TlSv10 | P::TlSv11 => {
+            cx.note_at(
+                "tls_minimum_protocol_version",
+                "TLS below 1.2 is not spoken; 1.2 is the oldest offered",
+            );
+            TlsVersion::V12
+        }
+    };
+    let max = match params.tls_maximum_protocol_version() {
+        P::TlsAuto | P::TlSv13 => TlsVersion::V13,
+        P::TlSv12 => TlsVersion::V12,
+        P::TlSv10 | P::TlSv11 => {
+            return Err(cx.refuse_at("tls_maximum_protocol_version", "TLS below 1.2 is not supported"));
+        }
+    };
+    if min > max {
+        return Err(cx.refuse_at("tls_minimum_protocol_version", "is above the maximum"));
+    }
+    Ok((min, max))
+}
+
+fn compile_validation(cx: &mut Cx<'_>, kind: &ValidationContextType) -> Result<Validation> {
+    match kind {
+        ValidationContextType::ValidationContext(context) => Ok(Validation {
+            context: cx.field("validation_context", |cx| ValidationContext::compile(cx, context))?,
+            sds: None,
+        }),
+        ValidationContextType::ValidationContextSdsSecretConfig(sds) => Ok(Validation {
+            context: ValidationContext::default(),
+            sds: Some(cx.field("validation_context_sds_secret_config", |cx| SecretRef::compile(cx, sds))?),
+        }),
+        ValidationContextType::CombinedValidationContext(both) => {
+            cx.field("combined_validation_context", |cx| {
+                cx.check(both)?;
+                let context = cx.required("default_validation_context", &both.default_validation_context)?;
+                let sds = cx.required(
+                    "validation_context_sds_secret_config",
+                    &both.validation_context_sds_secret_config,
+                )?;
+                Ok(Validation {
+                    context: cx
+                        .field("default_validation_context", |cx| ValidationContext::compile(cx, context))?,
+                    sds: Some(
+                        cx.field("validation_context_sds_secret_config", |cx| SecretRef::compile(cx, sds))?,
+                    ),
+                })
+            })
+        }
+        ValidationContextType::ValidationContextCertificateProvider(_)
+        | ValidationContextType::ValidationContextCertificateProviderInstance(_) => {
+            Err(cx.refuse("certificate providers are not supported: use secret discovery"))
+        }
+    }
+}
+
+impl ValidationContext {
+    fn compile(cx: &mut Cx<'_>, message: &tls::CertificateValidationContext) -> Result<Self> {
+        use tls::certificate_validation_context::TrustChainVerification;
+        cx.check(message)?;
+        let mut names = cx.each(
+            "match_typed_subject_alt_names",
+            &message.match_typed_subject_alt_names,
+            SanMatcher::compile,
+        )?;
+        names.extend(cx.each(
+            "match_subject_alt_names",
+            &message.match_subject_alt_names,
+            |cx, matcher| Ok(SanMatcher { kind: None, matcher: StringMatcher::compile(cx, matcher)? }),
+        )?);
+        let source = |cx: &mut Cx<'_>, field: &str, source: &Option<core::DataSource>| {
+            source.as_ref().map(|s| cx.field(field, |cx| DataSource::compile(cx, s))).transpose()
+        };
+        Ok(Self {
+            trusted_ca: source(cx, "trusted_ca", &message.trusted_ca)?,
+            system_roots: message.system_root_certs.is_some(),
+            subject_alt_names: names,
+            spki_hashes: message.verify_certificate_spki.iter().map(|h| h.as_str().into()).collect(),
+            certificate_hashes: message
+                .verify_certificate_hash
+                .iter()
+                .map(|hash| hash.replace(':', "").to_ascii_lowercase().into())
+                .collect(),
+            crl: source(cx, "crl", &message.crl)?,
+            only_leaf_crl: message.only_verify_leaf_cert_crl,
+            allow_expired: message.allow_expired_certificate,
+            accept_untrusted: message.trust_chain_verification() == TrustChainVerification::AcceptUntrusted,
+            max_depth: message.max_verify_depth,
+        })
+    }
+}
+
+impl SanMatcher {
+    fn compile(cx: &mut Cx<'_>, message: &tls::SubjectAltNameMatcher) -> Result<Self> {
+        cx.check(message)?;
+        let kind = match message.san_type() {
+            SanType::Email => SanKind::Email,
+            SanType::Dns => SanKind::Dns,
+            SanType::Uri => SanKind::Uri,
+            SanType::IpAddress => SanKind::IpAddress,
+            SanType::OtherName => return Err(cx.refuse_at("san_type", "OTHER_NAME is not supported")),
+            SanType::Unspecified => return Err(cx.refuse_at("san_type", "is required")),
+        };
+        let matcher = cx.required("matcher", &message.matcher)?;
+        Ok(Self { kind: Some(kind), matcher: cx.field("matcher", |cx| StringMatcher::compile(cx, matcher))? })
+    }
+}
+
+impl SecretRef {
+    pub(crate) fn compile(cx: &mut Cx<'_>, message: &tls::SdsSecretConfig) -> Result<Self> {
+        if message.name.is_empty() {
+            return Err(cx.refuse_at("name", "must not be empty"));
+        }
+        let source = match &message.sds_config {
+            None => SecretSource::Static,
+            Some(config) => cx.field("sds_config", |cx| secret_source(cx, config))?,
+        };
+        Ok(Self { name: message.name.as_str().into(), source })
+    }
+}
+
+fn secret_source(cx: &mut Cx<'_>, config: &core::ConfigSource) -> Result<SecretSource> {
+    use core::grpc_service::TargetSpecifier;
+    match &config.config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Ok(SecretSource::Ads),
+        Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
+            let service = api.grpc_services.first().and_then(|service| service.target_specifier.as_ref());
+            match service {
+                Some(TargetSpecifier::EnvoyGrpc(grpc)) => {
+                    Ok(SecretSource::Cluster(grpc.cluster_name.as_str().into()))
+                }
+                _ => Err(cx.refuse_at("api_config_source", "needs an envoy_grpc service")),
+            }
+        }
+        Some(ConfigSourceSpecifier::Path(_) | ConfigSourceSpecifier::PathConfigSource(_)) => {
+            Err(cx.refuse("secrets from files are not supported: use ads or api_config_source"))
+        }
+        None => Err(cx.refuse("needs ads or api_config_source")),
+    }
+}
+
+fn compile_certificate(cx: &mut Cx<'_>, message: &tls::TlsCertificate) -> Result<Arc<Certificate>> {
+    cx.check(message)?;
+    let chain = cx.required("certificate_chain", &message.certificate_chain)?;
+    let key = cx.required("private_key", &message.private_key)?;
+    Ok(Arc::new(Certificate {
+        chain: cx.field("certificate_chain", |cx| DataSource::compile(cx, chain))?,
+        key: cx.field("private_key", |cx| DataSource::compile(cx, key))?,
+    }))
+}
+
+impl DataSource {
+    pub(crate) fn compile(cx: &mut Cx<'_>, message: &core::DataSource) -> Result<Self> {
+        use core::data_source::Specifier;
+        match &message.specifier {
+            Some(Specifier::InlineBytes(bytes)) => Ok(Self::Inline(bytes.clone())),
+            Some(Specifier::InlineString(text)) => Ok(Self::Inline(Bytes::from(text.clone().into_bytes()))),
+            Some(Specifier::Filename(path)) => Ok(Self::File(path.as_str().into())),
+            Some(Specifier::EnvironmentVariable(name)) => Ok(Self::Environment(name.as_str().into())),
+            None => Err(cx.refuse("names no source")),
+        }
+    }
+}
+
+/// A transport socket of a filter chain.
+pub(crate) fn compile_downstream(
+    cx: &mut Cx<'_>,
+    socket: &core::TransportSocket,
+) -> Result<Option<Arc<DownstreamTls>>> {
+    let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
+        return match socket.name.as_str() {
+            "envoy.transport_sockets.raw_buffer" => Ok(None),
+            _ => Err(cx.refuse_at("typed_config", "is required")),
+        };
+    };
+    cx.field("typed_config", |cx| {
+        if any.is::<tls::DownstreamTlsContext>() {
+            let message = cx.unpack(any)?;
+            return Ok(Some(Arc::new(DownstreamTls::compile(cx, &message)?)));
+        }
+        if any.type_url.ends_with("/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer") {
+            return Ok(None);
+        }
+        Err(cx
+            .refuse(format!("transport socket {} is not supported: use DownstreamTlsContext", any.type_url)))
+    })
+}
+
+/// A transport socket of a cluster.
+pub(crate) fn compile_upstream(
+    cx: &mut Cx<'_>,
+    socket: &core::TransportSocket,
+) -> Result<Option<Arc<UpstreamTls>>> {
+    let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type else {
+        return match socket.name.as_str() {
+            "envoy.transport_sockets.raw_buffer" => Ok(None),
+            _ => Err(cx.refuse_at("typed_config", "is required")),
+        };
+    };
+    cx.field("typed_config", |cx| {
+        if any.is::<tls::UpstreamTlsContext>() {
+            let message = cx.unpack(any)?;
+            return Ok(Some(Arc::new(UpstreamTls::compile(cx, &message)?)));
+        }
+        if any.type_url.ends_with("/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer") {
+            return Ok(None);
+        }
+        Err(cx.refuse(format!("transport socket {} is not supported: use UpstreamTlsContext", any.type_url)))
+    })
+}
+
+/// Whether text is an IP address, which is never sent as a server name (RFC 6066).
+pub fn is_ip(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
