@@ -25,6 +25,13 @@ pub trait Field: Sized {
     /// Reads the value; what is wrong goes to `reader`, and nothing comes back.
     fn read(value: &Value, reader: &mut Reader) -> Option<Self>;
 
+    /// Reads the value over this one: a message keeps the fields that `value` does not have.
+    fn overlay(&mut self, value: &Value, reader: &mut Reader) {
+        if let Some(read) = Self::read(value, reader) {
+            *self = read;
+        }
+    }
+
     /// Writes the value.
     fn write(&self) -> Value;
 
@@ -48,6 +55,18 @@ pub fn read<T: Field>(value: &Value) -> Result<T, FieldErrors> {
         Some(read) if errors.is_empty() => Ok(read),
         _ => Err(FieldErrors(errors)),
     }
+}
+
+/// Reads a value over another one, see [`Field::overlay`].
+///
+/// # Errors
+/// As [`read`]; `base` is then half overlaid.
+pub fn overlay<T: Field>(base: &mut T, value: &Value) -> Result<(), FieldErrors> {
+    let mut reader = Reader::default();
+    base.overlay(value, &mut reader);
+    let (mut errors, violations) = reader.finish();
+    errors.extend(violations);
+    if errors.is_empty() { Ok(()) } else { Err(FieldErrors(errors)) }
 }
 
 /// The name that JSON has for a field of the protobuf name `snake`.

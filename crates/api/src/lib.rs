@@ -9,5 +9,5 @@ mod object;
 
 pub use field::{FieldError, FieldErrors};
 pub use kinds::{Column, KINDS, Kind, KindInfo, Spec};
-pub use manifest::{Document, parse_yaml};
+pub use manifest::{Document, parse_yaml, value as yaml_value};
 pub use object::{Object, ObjectError, Origin, parse_json, reference_of};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lateen_base::ObjectRef;
 use serde_json::Value;
 
-use crate::field::FieldError;
+use crate::field::{FieldError, FieldErrors};
 use crate::kinds::{KINDS, Kind};
 use crate::object::{Object, ObjectError, Origin, group_version, parse_json, reference_of};
 
@@ -49,6 +49,20 @@ pub fn parse_yaml(file: &str, text: &str) -> Vec<Result<Document, ObjectError>> 
         }
     }
     documents
+}
+
+/// Reads text that is one YAML or JSON value.
+///
+/// # Errors
+/// Broken YAML.
+pub fn value(text: &str) -> Result<Value, FieldErrors> {
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    yaml::parse(text).map_err(|error| {
+        let message = format!("broken YAML: line {}: {}", error.line, error.message);
+        FieldErrors(vec![FieldError { path: String::new(), message }])
+    })
 }
 
 fn broken(mut origin: Origin, error: yaml::YamlError) -> ObjectError {

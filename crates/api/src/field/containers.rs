@@ -13,6 +13,13 @@ impl<T: Field> Field for Option<T> {
         T::read(value, reader).map(Some)
     }
 
+    fn overlay(&mut self, value: &Value, reader: &mut Reader) {
+        match self {
+            Some(inner) => inner.overlay(value, reader),
+            None => *self = T::read(value, reader),
+        }
+    }
+
     fn write(&self) -> Value {
         self.as_ref().map_or(Value::Null, T::write)
     }
@@ -65,6 +72,10 @@ impl<K: FromStr + Ord + ToString, T: Field> Field for BTreeMap<K, T> {
         Some(map)
     }
 
+    fn overlay(&mut self, value: &Value, reader: &mut Reader) {
+        self.extend(Self::read(value, reader).unwrap_or_default());
+    }
+
     fn write(&self) -> Value {
         self.iter().map(|(key, value)| (key.to_string(), value.write())).collect::<Map<_, _>>().into()
     }
@@ -93,23 +104,5 @@ impl Field for Labels {
 
     fn schema() -> Schema {
         BTreeMap::<String, String>::schema()
-    }
-}
-
-impl<T: Field> Field for Box<T> {
-    fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
-        T::read(value, reader).map(Box::new)
-    }
-
-    fn write(&self) -> Value {
-        T::write(self)
-    }
-
-    fn is_unset(&self) -> bool {
-        T::is_unset(self)
-    }
-
-    fn schema() -> Schema {
-        T::schema()
     }
 }

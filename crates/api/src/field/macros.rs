@@ -13,6 +13,7 @@ macro_rules! message {
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, Default, PartialEq)]
+        #[allow(non_snake_case)]
         pub struct $message {
             $( $(#[doc = $field_doc])* pub $field: $type, )*
         }
@@ -34,23 +35,25 @@ macro_rules! message {
 
             impl Field for $message {
                 fn read(value: &serde_json::Value, reader: &mut Reader) -> Option<Self> {
-                    let object = reader.object(value)?;
-                    #[allow(unused_mut)]
                     let mut message = Self::default();
+                    message.overlay(value, reader);
+                    Some(message)
+                }
+
+                fn overlay(&mut self, value: &serde_json::Value, reader: &mut Reader) {
+                    let Some(object) = reader.object(value) else { return };
+                    #[allow(unused_variables)]
                     for (key, value) in object {
                         $(
                             if $crate::field::names(stringify!($field), key) {
                                 const DECLARED: &[Rule] = &[$($($rule),*)?];
-                                if let Some(read) = reader.value(key, value, DECLARED) {
-                                    message.$field = read;
-                                }
+                                reader.overlay(key, value, DECLARED, &mut self.$field);
                                 continue;
                             }
                         )*
                         reader.unknown_field(key, NAMES);
                     }
                     reader.whole(value, object, FIELDS, RULES);
-                    Some(message)
                 }
 
                 fn write(&self) -> serde_json::Value {

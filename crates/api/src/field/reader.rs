@@ -140,6 +140,17 @@ impl Reader {
         })
     }
 
+    /// Reads the value of the field `key` over `field`, as [`Reader::value`] does.
+    pub fn overlay<T: Field>(&mut self, key: &str, value: &Value, rules: &[Rule], field: &mut T) {
+        if value.is_null() {
+            return;
+        }
+        self.field(key, |reader| {
+            rules.iter().for_each(|rule| rule.check(value, reader));
+            field.overlay(value, reader);
+        });
+    }
+
     /// Checks what concerns a message as a whole.
     pub fn whole(&mut self, value: &Value, object: &Map<String, Value>, fields: &[Declared], rules: &[Rule]) {
         for field in fields {
