@@ -15,7 +15,7 @@ use lateen_proto::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate,
 };
 use lateen_xds::server::{Discovery, Heard, Observer, Opened, Peer, Push, Session};
-use lateen_xds::{Catalog, Resource, types};
+use lateen_xds::{Catalog, Entry, Resource, types};
 use tokio::sync::watch;
 use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64;
@@ -117,7 +117,7 @@ impl Catalog for SecretCatalog {
         self.stamp
     }
 
-    fn all<'a>(&'a self, _: &str) -> Box<dyn Iterator<Item = &'a Resource> + 'a> {
+    fn all<'a>(&'a self, _: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
         Box::new(std::iter::empty())
     }
 

@@ -14,4 +14,4 @@ pub mod transport;
 pub mod types;
 
 pub use backoff::Backoff;
-pub use resource::{Catalog, Rejection, Resource, ResourceMap};
+pub use resource::{Catalog, Entry, Rejection, Resource, ResourceMap};

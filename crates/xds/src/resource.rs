@@ -23,13 +23,37 @@ impl Resource {
     }
 }
 
+/// A resource where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a Arc<str>,
+    /// Its version.
+    pub version: &'a Arc<str>,
+    /// The message.
+    pub any: &'a Any,
+}
+
+impl Entry<'_> {
+    /// A copy that shares the message's bytes.
+    pub fn to_resource(self) -> Resource {
+        Resource { name: self.name.clone(), version: self.version.clone(), any: self.any.clone() }
+    }
+}
+
+impl<'a> From<&'a Resource> for Entry<'a> {
+    fn from(resource: &'a Resource) -> Self {
+        Self { name: &resource.name, version: &resource.version, any: &resource.any }
+    }
+}
+
 /// Everything that one client may see, at one moment.
 pub trait Catalog: Send + Sync {
     /// Changes whenever any resource of the type may have changed; equal stamps let a session skip the type.
     fn stamp(&self, type_url: &str) -> u64;
 
     /// Every resource that a wildcard subscription covers.
-    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = &'a Resource> + 'a>;
+    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a>;
 
     /// The resource of that name, also one that only a subscription by name reaches.
     fn find(&self, type_url: &str, name: &str) -> Option<Resource>;
@@ -74,8 +98,8 @@ impl Catalog for ResourceMap {
         self.stamp
     }
 
-    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = &'a Resource> + 'a> {
-        Box::new(self.types.get(type_url).into_iter().flat_map(BTreeMap::values))
+    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
+        Box::new(self.types.get(type_url).into_iter().flat_map(BTreeMap::values).map(Entry::from))
     }
 
     fn find(&self, type_url: &str, name: &str) -> Option<Resource> {

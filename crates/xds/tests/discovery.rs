@@ -14,7 +14,7 @@ use lateen_xds::server::{
     Dialect, Discovery, Heard, Observer, Opened, Peer, Push, Session, Verdict, service,
 };
 use lateen_xds::transport::Target;
-use lateen_xds::{Catalog, Rejection, Resource, ResourceMap, types};
+use lateen_xds::{Catalog, Entry, Rejection, Resource, ResourceMap, types};
 use proptest::prelude::*;
 use tokio::sync::watch;
 
@@ -158,7 +158,7 @@ impl Catalog for Soon {
         self.0.stamp(type_url)
     }
 
-    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = &'a Resource> + 'a> {
+    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
         self.0.all(type_url)
     }
 

@@ -80,8 +80,8 @@ impl Subscription {
         let mut difference = Difference::default();
         if self.wildcard {
             for resource in catalog.all(type_url) {
-                if self.is_due(resource) {
-                    difference.changed.push(resource.clone());
+                if self.is_due(resource.name, resource.version) {
+                    difference.changed.push(resource.to_resource());
                 }
             }
         }
@@ -104,7 +104,7 @@ impl Subscription {
     pub(super) fn everything(&self, type_url: &str, catalog: &dyn Catalog) -> Vec<Resource> {
         let mut all: BTreeMap<Arc<str>, Resource> = BTreeMap::new();
         if self.wildcard {
-            all.extend(catalog.all(type_url).map(|r| (r.name.clone(), r.clone())));
+            all.extend(catalog.all(type_url).map(|r| (r.name.clone(), r.to_resource())));
         }
         for name in &self.names {
             all.extend(catalog.find(type_url, name).map(|r| (r.name.clone(), r)));
@@ -146,8 +146,8 @@ impl Subscription {
         !self.in_flight.is_empty()
     }
 
-    fn is_due(&self, resource: &Resource) -> bool {
-        self.owed.contains(&resource.name) || self.held.get(&resource.name) != Some(&resource.version)
+    fn is_due(&self, name: &Arc<str>, version: &Arc<str>) -> bool {
+        self.owed.contains(name) || self.held.get(name) != Some(version)
     }
 
     fn by_name(&self, type_url: &str, catalog: &dyn Catalog, difference: &mut Difference) {
@@ -157,7 +157,7 @@ impl Subscription {
         };
         for name in self.names.iter().filter(|name| !covered.contains(*name)) {
             if let Some(resource) = catalog.find(type_url, name)
-                && self.is_due(&resource)
+                && self.is_due(&resource.name, &resource.version)
             {
                 difference.changed.push(resource);
             }
