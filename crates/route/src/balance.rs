@@ -247,7 +247,7 @@ impl Tier {
                 groups.push((1, Group::new(assignment, balancing, &hosts)));
             }
         }
-        (!groups.is_empty()).then(|| Self { priority, panic: matches!(which, Which::All), groups })
+        (!groups.is_empty()).then_some(Self { priority, panic: matches!(which, Which::All), groups })
     }
 
     #[inline]

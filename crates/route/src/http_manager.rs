@@ -379,7 +379,7 @@ impl HttpManager {
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &hcm::HttpConnectionManager) -> Result<Self> {
         cx.check(message)?;
-        let common = message.common_http_protocol_options.clone().unwrap_or_default();
+        let common = message.common_http_protocol_options.unwrap_or_default();
         cx.field("common_http_protocol_options", |cx| cx.check(&common))?;
         let filters = cx.each("http_filters", &message.http_filters, HttpFilter::compile)?;
         let filters: Vec<HttpFilter> = filters.into_iter().flatten().collect();
@@ -450,10 +450,9 @@ impl HttpManager {
             append_x_forwarded_port: message.append_x_forwarded_port,
             scheme_overwrite: message.scheme_header_transformation.as_ref().and_then(|t| {
                 use core::scheme_header_transformation::Transformation;
-                match &t.transformation {
-                    Some(Transformation::SchemeToOverwrite(scheme)) => Some(scheme.as_str().into()),
-                    None => None,
-                }
+                t.transformation
+                    .as_ref()
+                    .map(|Transformation::SchemeToOverwrite(scheme)| scheme.as_str().into())
             }),
         })
     }

@@ -59,18 +59,13 @@ pub struct CommonTls {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum TlsVersion {
     /// TLS 1.2
+    #[default]
     V12,
     /// TLS 1.3
     V13,
-}
-
-impl Default for TlsVersion {
-    fn default() -> Self {
-        Self::V12
-    }
 }
 
 /// Where one of our certificates comes from.

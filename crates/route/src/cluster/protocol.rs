@@ -109,7 +109,7 @@ impl UpstreamHttp {
                 (HttpProtocol::Auto, h1, h2)
             }
         };
-        let common = options.common_http_protocol_options.clone().unwrap_or_default();
+        let common = options.common_http_protocol_options.unwrap_or_default();
         let upstream = options.upstream_http_protocol_options.clone().unwrap_or_default();
         cx.field("common_http_protocol_options", |cx| cx.check(&common))?;
         cx.field("upstream_http_protocol_options", |cx| cx.check(&upstream))?;
@@ -150,7 +150,7 @@ fn old_style(message: &proto::Cluster) -> http_options::HttpProtocolOptions {
         })
     };
     http_options::HttpProtocolOptions {
-        common_http_protocol_options: message.common_http_protocol_options.clone(),
+        common_http_protocol_options: message.common_http_protocol_options,
         upstream_http_protocol_options: message.upstream_http_protocol_options.clone(),
         upstream_protocol_options: Some(options),
         ..Default::default()
