@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod endpoints;
 mod entropy;
 mod error;
+pub mod explain;
 pub mod fields;
 pub mod format;
 pub mod header_edits;
