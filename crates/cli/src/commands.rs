@@ -3,6 +3,8 @@
 mod app;
 mod apply;
 mod delete;
+mod dump_xds;
+mod experimental;
 mod get;
 mod load;
 mod version;
@@ -39,6 +41,9 @@ pub(crate) enum Command {
     Load(load::Cmd),
     /// Print the version
     Version(version::Cmd),
+    /// Experimental commands, and what is for looking inside
+    #[command(name = "experimental", visible_alias = "x", alias = "exp")]
+    Experimental(experimental::Cmd),
     /// Run a built-in sample application
     #[command(hide = true)]
     App(app::Cmd),
@@ -53,6 +58,7 @@ impl Command {
             Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
+            Self::Experimental(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),
         }
     }

@@ -30,6 +30,15 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, CliError> {
     Ok(documents)
 }
 
+/// The text of every file of these paths, with its name; a folder means its YAML and JSON files, `-` standard input.
+pub(crate) fn texts_of(paths: &[PathBuf]) -> Result<Vec<(String, String)>, CliError> {
+    let mut all = Vec::new();
+    for path in paths {
+        all.extend(texts(path)?);
+    }
+    Ok(all)
+}
+
 fn collect(object: Value, origin: String, documents: &mut Vec<Document>) {
     let is_list = object["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
     match object {
