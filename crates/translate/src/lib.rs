@@ -6,6 +6,8 @@
 
 pub mod clusters;
 pub mod endpoints;
+mod filters;
+mod gateways;
 mod generate;
 pub mod hosts;
 pub mod listeners;
