@@ -86,17 +86,17 @@ impl<'a> OutboundHosts<'a> {
             for (port, services) in self.by_port(services, !hosts.is_empty()) {
                 let inputs = ActionInputs {
                     destinations: self.destinations,
-                    owner: &rule.object.namespace,
+                    owner: &rule.config.namespace,
                     port,
                     semantics: rule.semantics,
                 };
-                let (routes, unreachable) = virtual_service::routes(*rule, self.client, &inputs);
+                let (routes, unreachable) = virtual_service::routes(rule, self.client, &inputs);
                 if unreachable > 0 {
                     let text = format!("{unreachable} routes come after one that takes every request");
-                    notes.push(Note::on(rule.object, text));
+                    notes.push(Note::on(&rule.config.object, text));
                 }
                 if !routes.is_empty() {
-                    claims.push(Claim { object: rule.object, port, services, hosts: hosts.clone(), routes });
+                    claims.push(Claim { object: &rule.config.object, port, services, hosts: hosts.clone(), routes });
                 }
             }
         }
@@ -121,7 +121,7 @@ impl<'a> OutboundHosts<'a> {
     fn best_wildcards(&self) -> BTreeMap<&'a Host, usize> {
         let mut best: BTreeMap<&Host, (usize, usize)> = BTreeMap::new();
         for (index, rule) in self.rules.iter().enumerate() {
-            for host in rule.hosts {
+            for host in &rule.config.hosts {
                 for (service, _) in &self.services {
                     let score = match *host == service.host {
                         true => usize::MAX,
@@ -145,7 +145,7 @@ impl<'a> OutboundHosts<'a> {
         best: &BTreeMap<&'a Host, usize>,
     ) -> (Vec<&'a Service>, Vec<Host>) {
         let (mut services, mut hosts) = (Vec::new(), Vec::new());
-        for host in rule.hosts {
+        for host in &rule.config.hosts {
             let mut known = false;
             for (service, _) in &self.services {
                 let named = *host == service.host;

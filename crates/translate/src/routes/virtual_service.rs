@@ -1,11 +1,15 @@
 //! The routes of one VirtualService for one port.
 
-use lateen_api::kinds::virtual_service::{HttpMatchRequest, HttpRoute, VirtualService};
-use lateen_base::{Host, Labels, Namespace, ObjectRef};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use lateen_api::kinds::virtual_service::{HttpMatchRequest, HttpRoute};
+use lateen_base::{Labels, Namespace};
 use lateen_proto::envoy::config::route::v3 as route;
 
 use super::action::{self, ActionInputs};
 use super::matches::{Semantics, is_catch_all, route_match};
+use crate::VirtualServiceConfig;
 use crate::filters::wire::provenance;
 
 /// Who asks for routes: matches may be limited to some clients.
@@ -19,31 +23,27 @@ pub(crate) struct Client<'a> {
     pub(crate) labels: &'a Labels,
 }
 
-/// A VirtualService with what it says about itself.
-#[derive(Clone, Copy, Debug)]
+/// A VirtualService, ready to be translated.
+#[derive(Clone, Debug)]
 pub(crate) struct Rule<'a> {
-    /// The object.
-    pub(crate) object: &'a ObjectRef,
-    /// What it says.
-    pub(crate) spec: &'a VirtualService,
-    /// Its hosts, in full.
-    pub(crate) hosts: &'a [Host],
+    /// The VirtualService, its names completed.
+    pub(crate) config: &'a VirtualServiceConfig,
+    /// Its HTTP routes, with those of delegates in the places that they are for.
+    pub(crate) http: Cow<'a, [HttpRoute]>,
     /// How its prefixes are read.
     pub(crate) semantics: Semantics,
-    /// Its HTTP routes, delegates merged in.
-    pub(crate) http: &'a [HttpRoute],
 }
 
 /// The routes, in order, up to the first that takes everything; and how many came after that one.
 pub(crate) fn routes(
-    rule: Rule<'_>,
+    rule: &Rule<'_>,
     client: Client<'_>,
     inputs: &ActionInputs<'_>,
 ) -> (Vec<route::Route>, usize) {
     let mut out: Vec<route::Route> = Vec::new();
     let mut unreachable = 0;
     for (http, wanted) in rule.http.iter().flat_map(branches) {
-        if !wanted.is_none_or(|wanted| applies(wanted, client, inputs.port, rule.object)) {
+        if !wanted.is_none_or(|wanted| applies(wanted, client, inputs.port)) {
             continue;
         }
         if out.last().is_some_and(is_catch_all) {
@@ -62,7 +62,7 @@ fn branches(http: &HttpRoute) -> impl Iterator<Item = (&HttpRoute, Option<&HttpM
 }
 
 fn one(
-    rule: Rule<'_>,
+    rule: &Rule<'_>,
     http: &HttpRoute,
     wanted: Option<&HttpMatchRequest>,
     inputs: &ActionInputs<'_>,
@@ -75,56 +75,40 @@ fn one(
             (true, _) => name.to_owned(),
         },
         r#match: Some(route_match(wanted, inputs.semantics)),
-        metadata: Some(provenance(rule.object)),
+        metadata: Some(provenance(&rule.config.object)),
         stat_prefix: wanted.map(|wanted| wanted.stat_prefix.clone()).unwrap_or_default(),
         ..Default::default()
     };
     action::apply(http, &mut out, inputs);
     out.decorator = Some(route::Decorator {
-        operation: operation(&out, &rule.object.name, inputs.port),
+        operation: operation(&out, &rule.config.name, inputs.port),
         propagate: None,
     });
     out
 }
 
 /// Whether a match is meant for this client and port.
-pub(crate) fn applies(
-    wanted: &HttpMatchRequest,
-    client: Client<'_>,
-    port: u16,
-    object: &ObjectRef,
-) -> bool {
-    (wanted.port == 0 || wanted.port == u32::from(port))
-        && source_applies(
-            &wanted.gateways,
-            &wanted.source_labels,
-            &wanted.source_namespace,
-            client,
-            &object.namespace,
-        )
+fn applies(wanted: &HttpMatchRequest, client: Client<'_>, port: u16) -> bool {
+    port_applies(wanted.port, port)
+        && client.is_among(&wanted.gateways, &wanted.source_labels, &wanted.source_namespace)
 }
 
-/// Whether the conditions on the source that HTTP, TLS and TCP matches share hold for a client.
-pub(crate) fn source_applies(
-    gateways: &[String],
-    labels: &std::collections::BTreeMap<String, String>,
-    namespace: &str,
-    client: Client<'_>,
-    owner: &Namespace,
-) -> bool {
-    let gateway = |name: &String| gateway_name(name, owner) == client.gateway;
-    (gateways.is_empty() || gateways.iter().any(gateway))
-        && labels.iter().all(|(key, value)| client.labels.value(key) == Some(value))
-        && (namespace.is_empty() || namespace == client.namespace.as_str())
+/// Whether a match's port, 0 for any, is this one.
+pub(crate) fn port_applies(wanted: u32, port: u16) -> bool {
+    wanted == 0 || wanted == u32::from(port)
 }
 
-/// The full name of a gateway that an object of `owner` names: `mesh`, or `NAMESPACE/NAME`.
-pub(crate) fn gateway_name(name: &str, owner: &Namespace) -> String {
-    match name.split_once('/') {
-        _ if name == "mesh" => name.to_owned(),
-        Some((".", name)) => format!("{owner}/{name}"),
-        Some(_) => name.to_owned(),
-        None => format!("{owner}/{name}"),
+impl Client<'_> {
+    /// Whether the conditions on the source that HTTP, TLS and TCP matches share hold for it.
+    pub(crate) fn is_among(
+        &self,
+        gateways: &[String],
+        labels: &BTreeMap<String, String>,
+        namespace: &str,
+    ) -> bool {
+        (gateways.is_empty() || gateways.iter().any(|name| name == self.gateway))
+            && labels.iter().all(|(key, value)| self.labels.value(key) == Some(value))
+            && (namespace.is_empty() || namespace == self.namespace.as_str())
     }
 }
 
