@@ -1,15 +1,20 @@
 //! Which servers of which Gateways a gateway proxy runs, on which ports: selection, port translation, conflicts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lateen_api::kinds::gateway::{Gateway, Server, ServerTlsMode};
+use lateen_api::{Object, Spec};
 use lateen_base::{Host, Namespace, ObjectRef};
 use lateen_registry::Protocol;
 
-use crate::Note;
+use crate::snapshot::ServiceTarget;
+use crate::{Note, Proxy};
 
 /// The annotation by which a Gateway names the services that it is served by, in the place of a selector.
 pub(crate) const SERVED_BY: &str = "internal.istio.io/gateway-service";
+/// The label by which a service leaves the ports of Gateways as they are.
+const UNTRANSLATED: &str = "experimental.istio.io/disable-gateway-port-translation";
 /// Ports below this need privilege to bind.
 const PRIVILEGED: u16 = 1024;
 
@@ -144,13 +149,18 @@ pub(crate) struct Merged<'a> {
 
 /// Merges Gateways, given in order of age: HTTP servers share a port, TLS servers share one as long as their hosts differ; of
 /// other servers on one port the oldest wins.
-pub(crate) fn merge<'a>(gateways: &[Selected<'a>], exposed: &[Exposed<'_>], unprivileged: bool) -> Merged<'a> {
+pub(crate) fn merge<'a>(
+    gateways: &[Selected<'a>],
+    exposed: &[Exposed<'_>],
+    unprivileged: bool,
+) -> Merged<'a> {
     let mut merged = Merged::default();
     for gateway in gateways {
         for server in &gateway.spec.servers {
             for target in targets(*gateway, server, exposed) {
                 if unprivileged && target < PRIVILEGED {
-                    let text = format!("port {target} needs privilege to bind, which the gateway's pods lack");
+                    let text =
+                        format!("port {target} needs privilege to bind, which the gateway's pods lack");
                     merged.notes.push(Note::on(gateway.object, text));
                     continue;
                 }
@@ -226,4 +236,39 @@ fn targets(gateway: Selected<'_>, server: &Server, exposed: &[Exposed<'_>]) -> B
         (true, None) => [number].into(),
         _ => found,
     }
+}
+
+/// The Gateways that are meant for a proxy, oldest first.
+pub(crate) fn selected<'a>(
+    objects: &'a [(ObjectRef, Arc<Object>)],
+    proxy: &Proxy,
+    exposed: &[Exposed<'_>],
+) -> Vec<Selected<'a>> {
+    objects
+        .iter()
+        .filter_map(|(reference, object)| {
+            let Spec::Gateway(spec) = &object.spec else { return None };
+            let services = object.annotations.get(SERVED_BY).map(String::as_str);
+            let meant = match services {
+                Some(hosts) => {
+                    hosts.split(',').any(|name| exposed.iter().any(|port| port.host.as_str() == name.trim()))
+                }
+                None => spec.selector.selects(&proxy.labels),
+            };
+            meant.then_some(Selected { object: reference, spec, services })
+        })
+        .collect()
+}
+
+/// The ports by which services expose a proxy.
+pub(crate) fn exposed(targets: &[ServiceTarget]) -> Vec<Exposed<'_>> {
+    targets
+        .iter()
+        .map(|target| Exposed {
+            host: &target.service.host,
+            port: target.port.number,
+            target: target.target_port,
+            translates: target.service.labels.value(UNTRANSLATED) != Some("true"),
+        })
+        .collect()
 }

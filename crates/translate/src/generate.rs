@@ -14,13 +14,14 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy) -> Resources {
     let clusters = clusters::build(snapshot, proxy);
     let eds = eds_names(&clusters);
     let endpoints = endpoints::build(snapshot, proxy, &eds);
-    let routes = routes::build(snapshot, proxy, &BTreeSet::new());
+    let routes = routes::build(snapshot, proxy, &listeners::route_names(&listeners));
+    let secret_names = listeners::secret_names(&listeners);
     Resources {
         listeners: listeners.into_iter().map(Built::pack).collect(),
         clusters: clusters.into_iter().map(Built::pack).collect(),
         routes: routes.into_iter().map(Built::pack).collect(),
         endpoints: endpoints.into_iter().map(Built::pack).collect(),
-        secret_names: BTreeSet::new(),
+        secret_names,
         name_table: Arc::new(name_table::build(snapshot, proxy)),
         notes: Vec::new(),
     }

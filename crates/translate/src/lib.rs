@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clusters;
+mod edge;
 pub mod endpoints;
 mod filters;
 mod gateways;
@@ -16,6 +17,7 @@ pub mod names;
 mod proxy;
 mod resource;
 pub mod routes;
+mod sidecar;
 pub mod snapshot;
 
 pub use generate::generate;

@@ -1,4 +1,22 @@
-//! Route configurations.
+//! Route configurations: VirtualServices and services to virtual hosts and routes.
+
+pub(crate) mod action;
+mod connect;
+mod cors;
+mod delegate;
+pub(crate) mod destinations;
+mod domains;
+pub(crate) mod fallback;
+mod fault;
+pub(crate) mod gateway;
+mod headers;
+pub(crate) mod inbound;
+mod matches;
+mod outbound;
+mod retry;
+pub(crate) mod rules;
+mod virtual_hosts;
+pub(crate) mod virtual_service;
 
 use std::collections::BTreeSet;
 
@@ -6,11 +24,11 @@ use lateen_proto::envoy::config::route::v3::RouteConfiguration;
 
 use crate::{Built, Proxy, Snapshot};
 
-/// The route configurations of a proxy, of those names.
-pub fn build(
-    _snapshot: &Snapshot,
-    _proxy: &Proxy,
-    _names: &BTreeSet<String>,
-) -> Vec<Built<RouteConfiguration>> {
-    Vec::new()
+/// The route configurations of a proxy, of those names. A name that nothing is known of gets a configuration that says what
+/// becomes of unknown hosts.
+pub fn build(snapshot: &Snapshot, proxy: &Proxy, names: &BTreeSet<String>) -> Vec<Built<RouteConfiguration>> {
+    match proxy.is_router() {
+        true => gateway::build(snapshot, proxy, names),
+        false => outbound::build(snapshot, proxy, names),
+    }
 }

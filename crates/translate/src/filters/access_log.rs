@@ -3,6 +3,7 @@
 use lateen_proto::envoy::config::accesslog::v3 as log;
 use lateen_proto::envoy::config::core::v3 as core;
 use lateen_proto::envoy::extensions::access_loggers::file::v3 as file;
+use lateen_proto::xds::r#type::v3::TypedStruct;
 use lateen_proto::{Any, Struct};
 
 use super::wire::{structure, text};
@@ -109,4 +110,19 @@ pub(crate) fn for_listener(logs: &[log::AccessLog]) -> Vec<log::AccessLog> {
         ..log.clone()
     };
     logs.iter().map(unless_routed).collect()
+}
+
+/// A log of those requests only that a CEL expression holds for.
+pub(crate) fn filtered(log: log::AccessLog, expression: Option<&str>) -> log::AccessLog {
+    let Some(expression) = expression else { return log };
+    let config = TypedStruct {
+        type_url: "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+            .into(),
+        value: Some(structure([("expression", text(expression))])),
+    };
+    let filter = log::access_log_filter::FilterSpecifier::ExtensionFilter(log::ExtensionFilter {
+        name: "cel".into(),
+        config_type: Some(log::extension_filter::ConfigType::TypedConfig(Any::pack(&config))),
+    });
+    log::AccessLog { filter: Some(log::AccessLogFilter { filter_specifier: Some(filter) }), ..log }
 }

@@ -79,8 +79,7 @@ pub(crate) fn http_metadata_exchange(class: TrafficClass) -> HttpFilter {
 
 /// `istio.metadata_exchange` for TCP.
 pub(crate) fn tcp_metadata_exchange() -> Filter {
-    let config =
-        structure([("protocol", text("istio-peer-exchange")), ("enableDiscovery", boolean(true))]);
+    let config = structure([("protocol", text("istio-peer-exchange")), ("enableDiscovery", boolean(true))]);
     network_filter_of(
         "istio.metadata_exchange",
         typed("envoy.tcp.metadataexchange.config.MetadataExchange", config),

@@ -216,8 +216,7 @@ impl HttpChain {
             filters.push(extensions::http_stats(class));
         }
         filters.extend(self.last_filters.iter().cloned());
-        let router =
-            Router { suppress_envoy_headers: settings.headers.suppress_debug, ..Default::default() };
+        let router = Router { suppress_envoy_headers: settings.headers.suppress_debug, ..Default::default() };
         filters.push(http_filter("envoy.filters.http.router", &router));
         filters
     }
@@ -302,10 +301,9 @@ fn request_ids() -> hcm::RequestIdExtension {
 
 fn routes(source: RouteSource) -> parts::RouteSpecifier {
     match source {
-        RouteSource::Named(name) => parts::RouteSpecifier::Rds(hcm::Rds {
-            config_source: Some(ads(false)),
-            route_config_name: name,
-        }),
+        RouteSource::Named(name) => {
+            parts::RouteSpecifier::Rds(hcm::Rds { config_source: Some(ads(false)), route_config_name: name })
+        }
         RouteSource::Inline(config) => parts::RouteSpecifier::RouteConfig(*config),
     }
 }
@@ -313,10 +311,8 @@ fn routes(source: RouteSource) -> parts::RouteSpecifier {
 fn normalize(message: &mut hcm::HttpConnectionManager, normalization: PathNormalization) {
     use parts::PathWithEscapedSlashesAction as Escaped;
     message.normalize_path = (normalization != PathNormalization::None).then_some(true);
-    message.merge_slashes = matches!(
-        normalization,
-        PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes
-    );
+    message.merge_slashes =
+        matches!(normalization, PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes);
     let escaped = match normalization {
         PathNormalization::DecodeAndMergeSlashes => Escaped::UnescapeAndForward,
         _ => Escaped::KeepUnchanged,

@@ -17,8 +17,7 @@ const TLS_INSPECTOR_BUFFER: u32 = 512;
 
 /// Reads SNI and ALPN of a client hello.
 pub(crate) fn tls_inspector() -> ListenerFilter {
-    let config =
-        TlsInspector { initial_read_buffer_size: Some(TLS_INSPECTOR_BUFFER), ..Default::default() };
+    let config = TlsInspector { initial_read_buffer_size: Some(TLS_INSPECTOR_BUFFER), ..Default::default() };
     filter("envoy.filters.listener.tls_inspector", &config)
 }
 
@@ -51,9 +50,8 @@ pub(crate) fn disabled_for(mut filter: ListenerFilter, ports: &[u16]) -> Listene
 
 /// Turns an inspector off for all ports but those that need it.
 pub(crate) fn enabled_for(mut filter: ListenerFilter, ports: &[u16]) -> ListenerFilter {
-    filter.filter_disabled = any_of(ports).map(|rule| ListenerFilterChainMatchPredicate {
-        rule: Some(Rule::NotMatch(Box::new(rule))),
-    });
+    filter.filter_disabled = any_of(ports)
+        .map(|rule| ListenerFilterChainMatchPredicate { rule: Some(Rule::NotMatch(Box::new(rule))) });
     filter
 }
 

@@ -72,8 +72,12 @@ impl L4<'_> {
                             &wanted.source_labels,
                             &wanted.source_namespace,
                         );
-                    let names: Vec<String> =
-                        wanted.sni_hosts.iter().filter(|name| seen.insert((*name).clone())).cloned().collect();
+                    let names: Vec<String> = wanted
+                        .sni_hosts
+                        .iter()
+                        .filter(|name| seen.insert((*name).clone()))
+                        .cloned()
+                        .collect();
                     if !ours || names.is_empty() {
                         continue;
                     }
@@ -127,11 +131,7 @@ impl L4<'_> {
         let policy = self.destinations.policy(&service.host, port.number, "");
         let names = if by_name { server_names([service.host.as_str()].into_iter()) } else { Vec::new() };
         Chain {
-            matches: ChainMatch {
-                server_names: names,
-                destinations: blocks.to_vec(),
-                ..Default::default()
-            },
+            matches: ChainMatch { server_names: names, destinations: blocks.to_vec(), ..Default::default() },
             filters: self.filters(target.cluster.clone(), TcpTarget::Cluster(target.cluster), &policy),
             ..Default::default()
         }

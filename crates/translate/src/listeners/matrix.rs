@@ -1,5 +1,7 @@
 //! Which filter chains an inbound port gets, by protocol and mutual TLS mode (XDS facts, "Inbound chain matrix").
 
+use crate::snapshot::MtlsMode;
+
 /// What a chain makes of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Speaks {
@@ -18,18 +20,6 @@ pub(crate) enum PortSpeaks {
     Tcp,
     /// Found out per connection.
     Auto,
-}
-
-/// How a workload takes mutual TLS on a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Mtls {
-    /// Not at all.
-    Disable,
-    /// Mutual TLS and plain text.
-    #[default]
-    Permissive,
-    /// Mutual TLS only.
-    Strict,
 }
 
 /// One chain: what it matches and what it does.
@@ -67,28 +57,36 @@ const TLS_UNTOUCHED: ChainShape =
     ChainShape { transport: "tls", alpn: &[], terminates: false, speaks: Speaks::Tcp };
 
 /// The chains of a port, in order.
-pub(crate) fn chains(port: PortSpeaks, mode: Mtls) -> &'static [ChainShape] {
+pub(crate) fn chains(port: PortSpeaks, mode: MtlsMode) -> &'static [ChainShape] {
     use Speaks::{Http, Tcp};
     match (port, mode) {
-        (PortSpeaks::Auto, Mtls::Permissive) => {
-            const { &[tls(MESH_HTTP, Http), plain(PLAIN_HTTP, Http), tls(MESH_TCP, Tcp), plain(&[], Tcp), TLS_UNTOUCHED] }
+        (PortSpeaks::Auto, MtlsMode::Permissive) => {
+            const {
+                &[
+                    tls(MESH_HTTP, Http),
+                    plain(PLAIN_HTTP, Http),
+                    tls(MESH_TCP, Tcp),
+                    plain(&[], Tcp),
+                    TLS_UNTOUCHED,
+                ]
+            }
         }
-        (PortSpeaks::Auto, Mtls::Strict) => const { &[tls(MESH_HTTP, Http), tls(&[], Tcp)] },
-        (PortSpeaks::Auto, Mtls::Disable) => const { &[plain(PLAIN_HTTP, Http), plain(&[], Tcp)] },
-        (PortSpeaks::Http, Mtls::Permissive) => const { &[tls(MESH_ALL, Http), plain(&[], Http)] },
-        (PortSpeaks::Http, Mtls::Strict) => const { &[tls(&[], Http)] },
-        (PortSpeaks::Http, Mtls::Disable) => const { &[plain(&[], Http)] },
-        (PortSpeaks::Tcp, Mtls::Permissive) => {
+        (PortSpeaks::Auto, MtlsMode::Strict) => const { &[tls(MESH_HTTP, Http), tls(&[], Tcp)] },
+        (PortSpeaks::Auto, MtlsMode::Disable) => const { &[plain(PLAIN_HTTP, Http), plain(&[], Tcp)] },
+        (PortSpeaks::Http, MtlsMode::Permissive) => const { &[tls(MESH_ALL, Http), plain(&[], Http)] },
+        (PortSpeaks::Http, MtlsMode::Strict) => const { &[tls(&[], Http)] },
+        (PortSpeaks::Http, MtlsMode::Disable) => const { &[plain(&[], Http)] },
+        (PortSpeaks::Tcp, MtlsMode::Permissive) => {
             const { &[tls(MESH_ALL, Tcp), TLS_UNTOUCHED, plain(&[], Tcp)] }
         }
-        (PortSpeaks::Tcp, Mtls::Strict) => const { &[tls(&[], Tcp)] },
-        (PortSpeaks::Tcp, Mtls::Disable) => const { &[plain(&[], Tcp)] },
+        (PortSpeaks::Tcp, MtlsMode::Strict) => const { &[tls(&[], Tcp)] },
+        (PortSpeaks::Tcp, MtlsMode::Disable) => const { &[plain(&[], Tcp)] },
     }
 }
 
 /// Which inspectors the chains of a port depend on: of TLS, of HTTP.
-pub(crate) fn inspectors(port: PortSpeaks, mode: Mtls) -> (bool, bool) {
-    (mode != Mtls::Disable, port == PortSpeaks::Auto)
+pub(crate) fn inspectors(port: PortSpeaks, mode: MtlsMode) -> (bool, bool) {
+    (mode != MtlsMode::Disable, port == PortSpeaks::Auto)
 }
 
 #[cfg(test)]
@@ -101,16 +99,16 @@ mod tests {
         for (port, permissive, strict, disable) in
             [(PortSpeaks::Auto, 5, 2, 2), (PortSpeaks::Http, 2, 1, 1), (PortSpeaks::Tcp, 3, 1, 1)]
         {
-            assert_eq!(count(port, Mtls::Permissive), permissive);
-            assert_eq!(count(port, Mtls::Strict), strict);
-            assert_eq!(count(port, Mtls::Disable), disable);
+            assert_eq!(count(port, MtlsMode::Permissive), permissive);
+            assert_eq!(count(port, MtlsMode::Strict), strict);
+            assert_eq!(count(port, MtlsMode::Disable), disable);
         }
     }
 
     #[test]
     fn strict_never_takes_plain_text() {
         for port in [PortSpeaks::Auto, PortSpeaks::Http, PortSpeaks::Tcp] {
-            assert!(chains(port, Mtls::Strict).iter().all(|chain| chain.terminates));
+            assert!(chains(port, MtlsMode::Strict).iter().all(|chain| chain.terminates));
         }
     }
 }

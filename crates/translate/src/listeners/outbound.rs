@@ -72,9 +72,8 @@ impl<'a> Outbound<'a> {
     /// All of them, `virtualOutbound` last.
     pub(crate) fn build(&self, egress: &[Egress]) -> Vec<Built<Listener>> {
         let mut entries = Entries::new();
-        let explicit = |egress: &&Egress| {
-            egress.listener.as_ref().is_some_and(|listener| listener.port.is_some())
-        };
+        let explicit =
+            |egress: &&Egress| egress.listener.as_ref().is_some_and(|listener| listener.port.is_some());
         for egress in egress.iter().filter(explicit) {
             self.add_egress(&mut entries, egress, true);
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lateen_api::kinds::virtual_service::{
-    Destination, HttpBody, HttpDirectResponse, HttpRedirect, RedirectPortSelection, HttpRetry, HttpRewrite,
-    HttpRoute,
+    Destination, HttpBody, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+    RedirectPortSelection,
 };
 use lateen_base::Namespace;
 use lateen_proto::Any;
@@ -16,9 +16,7 @@ use lateen_proto::envoy::config::route::v3::redirect_action::{
 use lateen_proto::envoy::config::route::v3::route_action::{
     ClusterSpecifier, HashPolicy, HostRewriteSpecifier, RequestMirrorPolicy,
 };
-use lateen_proto::envoy::config::route::v3::weighted_cluster::{
-    self, ClusterWeight,
-};
+use lateen_proto::envoy::config::route::v3::weighted_cluster::{self, ClusterWeight};
 use lateen_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::cors::{CORS, cors};
@@ -98,6 +96,8 @@ pub(crate) fn apply(http: &HttpRoute, out: &mut route::Route, inputs: &ActionInp
 }
 
 /// A plain action to one cluster, as routes have that nobody wrote.
+// `max_grpc_timeout` is deprecated, and what Istio sends.
+#[allow(deprecated)]
 pub(crate) fn to_cluster(target: Target, mesh_retry: Option<&HttpRetry>) -> route::RouteAction {
     let sticky = !target.hash.is_empty();
     route::RouteAction {
@@ -121,6 +121,8 @@ pub(crate) fn alpn_overrides(alpn: UpstreamAlpn, has_alpn_filter: bool) -> BTree
     [(FILTER_STATE.to_owned(), config)].into()
 }
 
+// `max_grpc_timeout` is deprecated, and what Istio sends.
+#[allow(deprecated)]
 fn forward(
     http: &HttpRoute,
     out: &mut route::Route,
@@ -155,9 +157,7 @@ fn clusters(
 ) -> HeaderEdits {
     let single = http.route.len() == 1;
     let live = http.route.iter().filter(|to| single || to.weight > 0);
-    let mut targets: Vec<_> = live
-        .map(|to| (to, inputs.target(&to.destination)))
-        .collect();
+    let mut targets: Vec<_> = live.map(|to| (to, inputs.target(&to.destination))).collect();
     if let Some((_, target)) = targets.iter().find(|(_, target)| !target.hash.is_empty()) {
         action.hash_policy = target.hash.clone();
     }
@@ -168,7 +168,8 @@ fn clusters(
         if let Some(authority) = edits.authority.take() {
             action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
         }
-        out.typed_per_filter_config.extend(alpn_overrides(target.alpn, inputs.destinations.has_alpn_filter()));
+        out.typed_per_filter_config
+            .extend(alpn_overrides(target.alpn, inputs.destinations.has_alpn_filter()));
         action.cluster_specifier = Some(ClusterSpecifier::Cluster(target.cluster));
         return edits;
     }
@@ -195,12 +196,7 @@ fn clusters(
     HeaderEdits::default()
 }
 
-fn rewrite(
-    rewrite: &HttpRewrite,
-    out: &route::Route,
-    action: &mut route::RouteAction,
-    semantics: Semantics,
-) {
+fn rewrite(rewrite: &HttpRewrite, out: &route::Route, action: &mut route::RouteAction, semantics: Semantics) {
     if !rewrite.authority.is_empty() {
         action.host_rewrite_specifier =
             Some(HostRewriteSpecifier::HostRewriteLiteral(rewrite.authority.clone()));

@@ -1,6 +1,6 @@
 //! Cross-origin policies.
 
-use lateen_api::kinds::virtual_service::{CorsPolicy, UnmatchedPreflights, StringMatch};
+use lateen_api::kinds::virtual_service::{CorsPolicy, StringMatch, UnmatchedPreflights};
 use lateen_proto::envoy::config::core::v3::RuntimeFractionalPercent;
 use lateen_proto::envoy::extensions::filters::http::cors::v3 as filter;
 
@@ -28,9 +28,7 @@ pub(crate) fn cors(policy: &CorsPolicy) -> filter::CorsPolicy {
             default_value: Some(per_hundred(100)),
             ..Default::default()
         }),
-        forward_not_matching_preflights: Some(
-            policy.unmatched_preflights != UnmatchedPreflights::Ignore,
-        ),
+        forward_not_matching_preflights: Some(policy.unmatched_preflights != UnmatchedPreflights::Ignore),
         ..Default::default()
     }
 }

@@ -49,9 +49,7 @@ fn joined(root: &str, delegate: &str) -> String {
 fn merge_headers(root: Option<&Headers>, delegate: Option<&Headers>) -> Option<Headers> {
     let (Some(root), Some(delegate)) = (root, delegate) else { return delegate.or(root).cloned() };
     let mut merged = delegate.clone();
-    for (own, inherited) in
-        [(&mut merged.request, &root.request), (&mut merged.response, &root.response)]
-    {
+    for (own, inherited) in [(&mut merged.request, &root.request), (&mut merged.response, &root.response)] {
         match (own.as_mut(), inherited) {
             (Some(own), Some(inherited)) => {
                 own.set = with(&inherited.set, &own.set);
@@ -131,9 +129,9 @@ pub(crate) fn conflict(root: &HttpMatchRequest, leaf: &HttpMatchRequest) -> bool
     ];
     root.ignore_uri_case != leaf.ignore_uri_case
         || texts.iter().any(|(root, leaf)| text_conflict(root.as_ref(), leaf.as_ref()))
-        || maps.iter().any(|(root, leaf)| {
-            root.iter().any(|(key, wanted)| text_conflict(Some(wanted), leaf.get(key)))
-        })
+        || maps
+            .iter()
+            .any(|(root, leaf)| root.iter().any(|(key, wanted)| text_conflict(Some(wanted), leaf.get(key))))
         || (root.port > 0 && leaf.port > 0 && root.port != leaf.port)
         || root
             .source_labels

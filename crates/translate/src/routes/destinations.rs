@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use lateen_api::kinds::destination_rule::{
-    ClientTlsMode, ClientTlsSettings, ConsistentHashLb, H2UpgradePolicy, HttpSettings, LoadBalancerSettings, TcpSettings,
-    TrafficPolicy, TunnelSettings,
+    ClientTlsMode, ClientTlsSettings, ConsistentHashLb, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
+    TcpSettings, TrafficPolicy, TunnelSettings,
 };
 use lateen_api::kinds::virtual_service::{Destination, HttpRetry};
 use lateen_base::{Host, Namespace};
@@ -13,10 +13,10 @@ use lateen_proto::envoy::config::route::v3::route_action::hash_policy as hash;
 use lateen_registry::{Port, Protocol, Service};
 
 use super::action::{Target, UpstreamAlpn};
+use crate::Proxy;
 use crate::filters::wire::duration;
 use crate::names::{self, Direction};
 use crate::snapshot::{MergedRule, Scope, Snapshot};
-use crate::Proxy;
 
 /// What destinations stand for, as one proxy sees them.
 pub(crate) struct Destinations<'a> {
@@ -61,7 +61,11 @@ impl<'a> Destinations<'a> {
         let policy = self.policy(host, port, subset);
         Target {
             cluster: names::cluster(Direction::Outbound, port, subset, host),
-            hash: policy.balancer.and_then(|lb| lb.consistent_hash.as_ref()).map(hash_policy).unwrap_or_default(),
+            hash: policy
+                .balancer
+                .and_then(|lb| lb.consistent_hash.as_ref())
+                .map(hash_policy)
+                .unwrap_or_default(),
             alpn: self.alpn(&policy, protocol),
         }
     }

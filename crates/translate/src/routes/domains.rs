@@ -67,8 +67,7 @@ fn shared_suffix_names(host: &str, dns_domain: &str) -> Vec<String> {
     }
     let host_labels: Vec<&str> = host.split('.').collect();
     let domain_labels: Vec<&str> = dns_domain.split('.').collect();
-    let shared =
-        host_labels.iter().rev().zip(domain_labels.iter().rev()).take_while(|(a, b)| a == b).count();
+    let shared = host_labels.iter().rev().zip(domain_labels.iter().rev()).take_while(|(a, b)| a == b).count();
     let unique = &host_labels[..host_labels.len() - shared];
     if shared == 0 || unique.is_empty() {
         return Vec::new();
@@ -94,11 +93,22 @@ mod tests {
         let names = |domain| sorted(of_service("echo.default.svc.cluster.local", domain, &[], false));
         assert_eq!(
             names("default.svc.cluster.local"),
-            ["echo", "echo.default", "echo.default.svc", "echo.default.svc.cluster.local", "echo.default.svc.cluster.local."]
+            [
+                "echo",
+                "echo.default",
+                "echo.default.svc",
+                "echo.default.svc.cluster.local",
+                "echo.default.svc.cluster.local."
+            ]
         );
         assert_eq!(
             names("mesh.svc.cluster.local"),
-            ["echo.default", "echo.default.svc", "echo.default.svc.cluster.local", "echo.default.svc.cluster.local."]
+            [
+                "echo.default",
+                "echo.default.svc",
+                "echo.default.svc.cluster.local",
+                "echo.default.svc.cluster.local."
+            ]
         );
     }
 
@@ -122,10 +132,7 @@ mod tests {
     fn addresses_are_names_too() {
         let addresses = ["9.9.9.9".to_owned(), "10.0.0.0/8".to_owned(), "::1".to_owned()];
         assert_eq!(of_service("a.com", "", &addresses, false), ["a.com", "a.com.", "9.9.9.9", "[::1]"]);
-        assert_eq!(
-            with_port(vec!["a.com".into()], 80),
-            ["a.com", "a.com:80"],
-        );
+        assert_eq!(with_port(vec!["a.com".into()], 80), ["a.com", "a.com:80"],);
         assert_eq!(with_port(vec!["a.com".into()], 81), ["a.com:81"]);
     }
 }

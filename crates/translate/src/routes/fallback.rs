@@ -73,6 +73,8 @@ pub(crate) fn configuration(
     }
 }
 
+// `max_grpc_timeout` is deprecated, and what Istio sends.
+#[allow(deprecated)]
 fn forward(cluster: &str) -> route::route::Action {
     route::route::Action::Route(route::RouteAction {
         timeout: Some(zero()),

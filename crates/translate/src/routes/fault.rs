@@ -1,6 +1,6 @@
 //! Faults: delays and aborts that a route injects.
 
-use lateen_api::kinds::virtual_service::{HttpFaultInjection, FaultAbort, FaultDelay, Percent};
+use lateen_api::kinds::virtual_service::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
 use lateen_proto::envoy::extensions::filters::common::fault::v3 as common;
 use lateen_proto::envoy::extensions::filters::http::fault::v3 as filter;
 use lateen_proto::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;

@@ -1,6 +1,6 @@
 //! Route configurations of gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_base::{Host, Labels, Namespace};
 use lateen_proto::envoy::config::route::v3 as route;
@@ -11,8 +11,9 @@ use super::destinations::Destinations;
 use super::fallback::configuration;
 use super::matches::is_catch_all;
 use super::virtual_service::{self, Client, Rule};
-use crate::Note;
+use crate::edge::EdgeObjects;
 use crate::gateways::Running;
+use crate::{Built, Note, Proxy, Snapshot, sidecar};
 
 /// What a route configuration of a gateway is made from.
 pub(crate) struct GatewayHosts<'a> {
@@ -138,4 +139,33 @@ fn collapsed(hosts: Vec<route::VirtualHost>) -> Vec<route::VirtualHost> {
         }
     }
     out
+}
+
+/// The route configurations of a gateway proxy, of those names.
+pub(crate) fn build(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    names: &BTreeSet<String>,
+) -> Vec<Built<route::RouteConfiguration>> {
+    let scope = snapshot.scope(proxy);
+    let destinations = sidecar::destinations(snapshot, proxy, &scope);
+    let objects = EdgeObjects::of(snapshot, proxy);
+    let merged = objects.merged(proxy);
+    let rules = objects.rules(snapshot, &mut Vec::new());
+    let servers: Vec<Running<'_>> =
+        merged.ports.values().flat_map(|port| port.servers.iter().copied()).collect();
+    let build = |name: &String| {
+        let mine: Vec<Running<'_>> =
+            servers.iter().filter(|server| server.route_name().as_ref() == Some(name)).copied().collect();
+        let hosts = GatewayHosts {
+            servers: &mine,
+            rules: &rules,
+            destinations: &destinations,
+            namespace: &proxy.namespace,
+            labels: &proxy.labels,
+        };
+        let (message, notes) = hosts.build(name);
+        Built { name: name.clone(), message, notes }
+    };
+    names.iter().map(build).collect()
 }

@@ -11,7 +11,12 @@ use super::retry;
 use crate::filters::wire::zero;
 
 /// The routes of a service's port.
-pub(crate) fn of_service(cluster: &str, host: &Host, port: u16, protocol: Protocol) -> route::RouteConfiguration {
+pub(crate) fn of_service(
+    cluster: &str,
+    host: &Host,
+    port: u16,
+    protocol: Protocol,
+) -> route::RouteConfiguration {
     let retries = (!protocol.is_grpc()).then(retry::inbound);
     inline(cluster, format!("inbound|http|{port}"), format!("{host}:{port}/*"), retries)
 }

@@ -167,9 +167,9 @@ fn claim_value(wanted: &StringMatch) -> matcher::ValueMatcher {
     let value = |pattern| matcher::ValueMatcher { match_pattern: Some(pattern) };
     let Some(text) = string_matcher(wanted) else { return value(Value::PresentMatch(true)) };
     let one_of = matcher::ListMatcher {
-        match_pattern: Some(matcher::list_matcher::MatchPattern::OneOf(Box::new(value(
-            Value::StringMatch(text.clone()),
-        )))),
+        match_pattern: Some(matcher::list_matcher::MatchPattern::OneOf(Box::new(value(Value::StringMatch(
+            text.clone(),
+        ))))),
     };
     value(Value::OrMatch(matcher::OrMatcher {
         value_matchers: vec![value(Value::ListMatch(Box::new(one_of))), value(Value::StringMatch(text))],
@@ -185,17 +185,20 @@ mod tests {
         assert_eq!(claim("@request.auth.claims.key1-key2"), Some(vec!["key1-key2"]));
         assert_eq!(claim("@request.auth.claims.a.b"), Some(vec!["a", "b"]));
         assert_eq!(claim("@request.auth.claims[a@b.io][c]"), Some(vec!["a@b.io", "c"]));
-        for other in
-            ["@request.auth.claims", "@request.auth.claims.", "@request.auth.claims-a", "request.auth.claims.a", "x-a"]
-        {
+        for other in [
+            "@request.auth.claims",
+            "@request.auth.claims.",
+            "@request.auth.claims-a",
+            "request.auth.claims.a",
+            "x-a",
+        ] {
             assert_eq!(claim(other), None, "{other}");
         }
     }
 
     #[test]
     fn prefixes_by_text_and_by_segment() {
-        let request =
-            HttpMatchRequest { uri: Some(StringMatch::Prefix("/a/".into())), ..Default::default() };
+        let request = HttpMatchRequest { uri: Some(StringMatch::Prefix("/a/".into())), ..Default::default() };
         let path = |semantics| route_match(Some(&request), semantics).path_specifier;
         assert_eq!(path(Semantics::Istio), Some(PathSpecifier::Prefix("/a/".into())));
         assert_eq!(path(Semantics::Segments), Some(PathSpecifier::PathSeparatedPrefix("/a".into())));

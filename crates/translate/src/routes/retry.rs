@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use lateen_api::kinds::virtual_service::HttpRetry;
+use lateen_proto::Any;
 use lateen_proto::envoy::config::route::v3::RetryPolicy;
 use lateen_proto::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
 use lateen_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use lateen_proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-use lateen_proto::Any;
 
 use crate::filters::wire::duration;
 
@@ -96,7 +96,10 @@ mod tests {
 
     #[test]
     fn codes_are_told_from_conditions() {
-        assert_eq!(conditions("5xx, 503,gateway-error"), ("5xx,gateway-error,retriable-status-codes".into(), vec![503]));
+        assert_eq!(
+            conditions("5xx, 503,gateway-error"),
+            ("5xx,gateway-error,retriable-status-codes".into(), vec![503])
+        );
         assert_eq!(conditions("connect-failure"), ("connect-failure".into(), vec![]));
     }
 

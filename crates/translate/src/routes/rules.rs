@@ -9,8 +9,8 @@ use lateen_base::Namespace;
 use super::delegate;
 use super::matches::Semantics;
 use super::virtual_service::Rule;
-use crate::snapshot::{VirtualServiceConfig, VirtualServices};
 use crate::Note;
+use crate::snapshot::{VirtualServiceConfig, VirtualServices};
 
 /// The rules of these VirtualServices, in their order.
 pub(crate) fn rules<'a>(

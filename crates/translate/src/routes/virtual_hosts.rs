@@ -96,7 +96,13 @@ impl<'a> OutboundHosts<'a> {
                     notes.push(Note::on(&rule.config.object, text));
                 }
                 if !routes.is_empty() {
-                    claims.push(Claim { object: &rule.config.object, port, services, hosts: hosts.clone(), routes });
+                    claims.push(Claim {
+                        object: &rule.config.object,
+                        port,
+                        services,
+                        hosts: hosts.clone(),
+                        routes,
+                    });
                 }
             }
         }
@@ -164,11 +170,11 @@ impl<'a> OutboundHosts<'a> {
         (services, hosts)
     }
 
-    fn service_names(&self, service: &Service, port: u16) -> Vec<String> {
+    /// The names by which a service is reached on a port.
+    pub(crate) fn service_names(&self, service: &Service, port: u16) -> Vec<String> {
         let domain = self.destinations.dns_domain();
         let addresses = self.destinations.addresses(service);
-        let mut names =
-            domains::of_service(service.host.as_str(), domain, &addresses, service.is_headless());
+        let mut names = domains::of_service(service.host.as_str(), domain, &addresses, service.is_headless());
         for alias in self.destinations.aliases(service) {
             names.extend(domains::of_service(alias.as_str(), domain, &[], false));
         }

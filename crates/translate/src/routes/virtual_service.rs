@@ -9,8 +9,8 @@ use lateen_proto::envoy::config::route::v3 as route;
 
 use super::action::{self, ActionInputs};
 use super::matches::{Semantics, is_catch_all, route_match};
-use crate::VirtualServiceConfig;
 use crate::filters::wire::provenance;
+use crate::snapshot::VirtualServiceConfig;
 
 /// Who asks for routes: matches may be limited to some clients.
 #[derive(Clone, Copy, Debug)]
