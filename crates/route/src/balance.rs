@@ -277,20 +277,18 @@ impl Group {
             });
             sums.collect()
         };
-        let table = |make: &dyn Fn(&[(u64, u64)]) -> hashing::Table, by_hostname: bool| {
-            let keys: Vec<(u64, u64)> =
-                hosts.iter().map(|host| (host_hash(assignment, *host, by_hostname), weight(host))).collect();
-            PickBy::Table(make(&keys))
+        let keys = |by_hostname: bool| -> Vec<(u64, u64)> {
+            hosts.iter().map(|host| (host_hash(assignment, *host, by_hostname), weight(host))).collect()
         };
         let policy = match balancing.policy {
             Policy::RoundRobin | Policy::ClusterProvided => PickBy::Turn,
             Policy::Random => PickBy::Chance,
             Policy::LeastRequest { choices } => PickBy::LeastRequest { choices },
             Policy::RingHash { min_size, max_size, by_hostname } => {
-                table(&|keys| hashing::Table::ring(keys, min_size, max_size), by_hostname)
+                PickBy::Table(hashing::Table::ring(&keys(by_hostname), min_size, max_size))
             }
             Policy::Maglev { size, by_hostname } => {
-                table(&|keys| hashing::Table::maglev(keys, size), by_hostname)
+                PickBy::Table(hashing::Table::maglev(&keys(by_hostname), size))
             }
         };
         // An assignment of more hosts than u32 does not fit into memory.

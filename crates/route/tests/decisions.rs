@@ -1,4 +1,5 @@
 //! What compiled resources decide, from the JSON that a control plane would send.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{IpAddr, SocketAddr};
 
