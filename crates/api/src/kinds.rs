@@ -255,7 +255,7 @@ kinds! {
     /// WebAssembly that runs inside the proxy.
     WasmPlugin {
         "wasmplugins" [], "extensions.istio.io", ["v1alpha1"] => "v1alpha1",
-        columns [AGE], spec_required false
+        columns [AGE], spec_required true
     }
     /// WebAssembly or Lua that runs inside the proxy.
     TrafficExtension {
