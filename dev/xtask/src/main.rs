@@ -1,5 +1,6 @@
 //! `cargo run -p xtask -- layers`: checks on the house itself. The same checks run as tests.
 
+mod docs;
 mod layers;
 
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let outcome = match task.as_str() {
         "layers" => layers::workspace().map(|packages| layers::violations(&packages)),
-        other => Err(format!("unknown task {other:?}; there is: layers")),
+        "docs" => docs::write().map(|()| Vec::new()),
+        other => Err(format!("unknown task {other:?}; there are: docs, layers")),
     };
     match outcome {
         Ok(violations) if violations.is_empty() => {
