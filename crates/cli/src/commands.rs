@@ -5,6 +5,7 @@ mod apply;
 mod delete;
 mod dump_xds;
 mod experimental;
+mod explain;
 mod get;
 mod load;
 mod version;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Apply(apply::Cmd),
     /// Delete objects, by manifest or by name
     Delete(delete::Cmd),
+    /// Tell where a call goes, and why
+    Explain(explain::Cmd),
     /// Show objects
     Get(get::Cmd),
     /// Send requests and report, with fortio's flags
@@ -55,6 +58,7 @@ impl Command {
         match self {
             Self::Apply(cmd) => cmd.run(globals),
             Self::Delete(cmd) => cmd.run(globals),
+            Self::Explain(cmd) => cmd.run(globals),
             Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),

@@ -59,9 +59,11 @@ pub fn freeze(dump: &Value) -> Value {
         freezer.freeze(cluster);
         freezer.freeze_cluster(cluster);
     });
-    let known: Vec<String> =
-        list("secrets").iter().filter_map(|secret| Some(secret["name"].as_str()?.to_owned())).collect();
     let mut secrets = list("secrets");
+    // The offline dump tells names only.
+    secrets.retain(|secret| secret.as_object().is_some_and(|fields| fields.len() > 1));
+    let known: Vec<String> =
+        secrets.iter().filter_map(|secret| Some(secret["name"].as_str()?.to_owned())).collect();
     let missing = freezer.certificates.into_values().chain(freezer.validations.into_values());
     secrets.extend(missing.filter(|secret| !known.iter().any(|name| secret["name"] == **name)));
     json!({
