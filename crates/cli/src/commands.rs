@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod apiserver;
 mod app;
 mod apply;
 mod delete;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// Experimental commands, and what is for looking inside
     #[command(name = "experimental", visible_alias = "x", alias = "exp")]
     Experimental(experimental::Cmd),
+    /// Run the embedded Kubernetes API alone
+    #[command(hide = true)]
+    Apiserver(apiserver::Cmd),
     /// Run a built-in sample application
     #[command(hide = true)]
     App(app::Cmd),
@@ -63,6 +67,7 @@ impl Command {
             Self::Load(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
             Self::Experimental(cmd) => cmd.run(globals),
+            Self::Apiserver(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),
         }
     }

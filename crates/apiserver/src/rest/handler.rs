@@ -1,0 +1,431 @@
+//! From a request to an answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use super::negotiate::{self, Form};
+use super::request::{Address, Place, Query};
+use super::response::{self, Body};
+use super::{CertificateUser, discovery, log, options, reviews, subresources, table, watch};
+use crate::access::{self, Action, User};
+use crate::api::{Api, Call, Done, WriteOptions};
+use crate::convert;
+use crate::object::{self, Object};
+use crate::resource::Resource;
+use crate::selector::Selector;
+use crate::status::Status;
+use crate::watch::WatchStart;
+
+/// As Kubernetes: what etcd would take, doubled.
+const LARGEST_BODY: usize = 3 << 20;
+
+type Stopped = tokio::sync::watch::Receiver<bool>;
+
+/// One request on a resource.
+pub(super) struct Job<'a> {
+    pub(super) api: &'a Arc<Api>,
+    pub(super) user: &'a User,
+    pub(super) resource: Arc<Resource>,
+    pub(super) place: Place,
+    pub(super) query: Query,
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    pub(super) stopped: Stopped,
+}
+
+pub(super) async fn answer(
+    api: &Arc<Api>,
+    user: CertificateUser,
+    request: Request<Incoming>,
+    stopped: Stopped,
+) -> Response<Body> {
+    match route(api, user, request, stopped).await {
+        Ok(response) => response,
+        Err(status) => response::failure(&status),
+    }
+}
+
+async fn route(
+    api: &Arc<Api>,
+    user: CertificateUser,
+    request: Request<Incoming>,
+    stopped: Stopped,
+) -> Result<Response<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let user = authenticate(api, user, &parts)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let place = match Address::parse(parts.uri.path()) {
+        Address::Resource(place) => place,
+        Address::Other(segments) => {
+            let verb = parts.method.as_str().to_lowercase();
+            allow(api, &user, Action { verb: &verb, path: parts.uri.path(), ..Action::default() })?;
+            return discovery::other(api, &segments, &parts);
+        }
+    };
+    let catalog = api.catalog();
+    let resource =
+        catalog.at(&place.group, &place.version, &place.plural).ok_or_else(Status::no_such_path)?.clone();
+    let full = [place.plural.as_str(), place.subresource.as_str()].join("/");
+    let action = Action {
+        verb: verb(&parts.method, &place, &query)?,
+        group: &place.group,
+        resource: full.trim_end_matches('/'),
+        namespace: if resource.is("namespaces") { &place.name } else { &place.namespace },
+        name: &place.name,
+        path: "",
+    };
+    allow(api, &user, action)?;
+    if resource.namespaced && place.namespace.is_empty() && !place.name.is_empty()
+        || !resource.namespaced && !place.namespace.is_empty()
+    {
+        return Err(Status::no_such_path());
+    }
+    let body = read(body).await?;
+    Job { api, user: &user, resource, place, query, parts, body, stopped }.run().await
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Status> {
+    match Limited::new(body, LARGEST_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(LARGEST_BODY)),
+        Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+    }
+}
+
+fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, Status> {
+    Ok(match (method.as_str(), place.name.is_empty()) {
+        ("GET" | "HEAD", true) if query.flag("watch") => "watch",
+        ("GET" | "HEAD", true) => "list",
+        ("GET" | "HEAD", false) => "get",
+        ("POST", _) => "create",
+        ("PUT", false) => "update",
+        ("PATCH", false) => "patch",
+        ("DELETE", true) => "deletecollection",
+        ("DELETE", false) => "delete",
+        _ => return Err(Status::method_not_allowed()),
+    })
+}
+
+/// A certificate, or a bearer token; nothing is anonymous, something wrong is 401.
+fn authenticate(api: &Api, certificate: CertificateUser, parts: &Parts) -> Result<User, Status> {
+    let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
+    let user = match (certificate, header("authorization")) {
+        (Some(user), _) => (*user).clone(),
+        (None, None) => User::anonymous(),
+        (None, Some(text)) => {
+            let token = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer "));
+            let verified = crate::token::verify(api, token.ok_or_else(Status::unauthorized)?.trim(), &[]);
+            verified
+                .map_err(|why| {
+                    tracing::debug!(%why, "a bearer token was refused");
+                    Status::unauthorized()
+                })?
+                .0
+        }
+    };
+    let Some(name) = header("impersonate-user") else { return Ok(user) };
+    if !access::allows(
+        api,
+        &user,
+        Action { verb: "impersonate", resource: "users", name, ..Action::default() },
+    ) {
+        return Err(Status::forbidden("users", name, &format!("User \"{}\" cannot impersonate", user.name)));
+    }
+    let groups = parts.headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok());
+    let mut groups: Vec<String> = groups.map(str::to_owned).collect();
+    if let Some((namespace, _)) =
+        name.strip_prefix("system:serviceaccount:").and_then(|sa| sa.split_once(':'))
+        && groups.is_empty()
+    {
+        groups.extend(["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]);
+    }
+    groups.push("system:authenticated".into());
+    Ok(User { name: name.into(), groups, ..User::default() })
+}
+
+fn allow(api: &Api, user: &User, action: Action<'_>) -> Result<(), Status> {
+    if access::allows(api, user, action) {
+        return Ok(());
+    }
+    let User { name, .. } = user;
+    if action.resource.is_empty() {
+        let Action { verb, path, .. } = action;
+        let why = format!("forbidden: User \"{name}\" cannot {verb} path \"{path}\"");
+        return Err(Status::new(403, "Forbidden", why));
+    }
+    let group = action.group;
+    let place = match action.namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace \"{namespace}\""),
+    };
+    let why = format!(
+        "User \"{name}\" cannot {} resource \"{}\" in API group \"{group}\" {place}",
+        action.verb, action.resource
+    );
+    let plural = action.resource.split('/').next().unwrap_or_default();
+    Err(Status::forbidden(crate::resource::ResourceName::new(group, plural).as_str(), action.name, &why))
+}
+
+impl Job<'_> {
+    async fn run(self) -> Result<Response<Body>, Status> {
+        if self.resource.is_review() {
+            return reviews::answer(&self).await;
+        }
+        match (self.parts.method.as_str(), self.place.name.is_empty(), self.place.subresource.as_str()) {
+            ("GET" | "HEAD", true, _) => self.list_or_watch(),
+            ("POST", true, _) => self.create().await,
+            ("DELETE", true, _) => self.delete_collection().await,
+            ("GET" | "HEAD", false, "") => self.get(),
+            ("PUT", false, "") => self.update().await,
+            ("PATCH", false, "") => self.patch().await,
+            ("DELETE", false, "") => self.delete().await,
+            ("GET", false, "log") if self.resource.is("pods") => log::answer(&self).await,
+            (_, false, part) if !part.is_empty() => subresources::answer(&self).await,
+            _ => Err(Status::method_not_allowed()),
+        }
+    }
+
+    pub(super) fn call(&self) -> Result<Call<'_>, Status> {
+        let options = options::write(&self.query)?;
+        Ok(self.call_with(options))
+    }
+
+    pub(super) fn call_with(&self, options: WriteOptions) -> Call<'_> {
+        let subresource = Some(self.place.subresource.as_str()).filter(|s| !s.is_empty());
+        Call {
+            resource: &self.resource,
+            namespace: &self.place.namespace,
+            user: self.user,
+            subresource,
+            options,
+        }
+    }
+
+    fn selector(&self) -> Result<Selector, Status> {
+        let selector = Selector::parse(self.query.text("labelSelector"), self.query.text("fieldSelector"))?;
+        selector.check(&self.resource)?;
+        Ok(selector)
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        Some(self.place.namespace.as_str()).filter(|ns| !ns.is_empty())
+    }
+
+    pub(super) fn get(&self) -> Result<Response<Body>, Status> {
+        let object = self.api.get(&self.resource, &self.place.namespace, &self.place.name)?;
+        let mut out = Vec::new();
+        self.write_form(&object, negotiate::form(&self.parts.headers)?, &mut out);
+        Ok(response::json_bytes(200, out))
+    }
+
+    /// The object in the form that the client accepts.
+    fn write_form(&self, object: &Object, form: Form, out: &mut Vec<u8>) {
+        match form {
+            Form::Plain => write_object(object, &self.resource, out),
+            Form::Metadata => {
+                out.extend_from_slice(partial(object.value(&self.resource)).to_string().as_bytes())
+            }
+            Form::Table => {
+                let table = table::table(&self.resource, &[object], self.query.text("includeObject"), None);
+                out.extend_from_slice(table.to_string().as_bytes());
+            }
+        }
+    }
+
+    fn list_or_watch(self) -> Result<Response<Body>, Status> {
+        let form = negotiate::form(&self.parts.headers)?;
+        let selector = self.selector()?;
+        if !self.query.flag("watch") {
+            return self.list(form, &selector);
+        }
+        let version = self.query.text("resourceVersion");
+        let initial = self.query.text("sendInitialEvents");
+        let start = match version {
+            "" if initial == "false" => WatchStart::After(self.api.store.resource_version()),
+            "" | "0" => WatchStart::State,
+            _ if initial == "true" => WatchStart::State,
+            text => WatchStart::After(text.parse().map_err(|_| {
+                Status::bad_request(format!("resourceVersion: \"{text}\" is not one of this server's"))
+            })?),
+        };
+        let cursor =
+            crate::watch::Cursor::new(&self.api.store, &self.resource, self.namespace(), selector, start)?;
+        let watch = watch::Settings {
+            form,
+            include_object: self.query.text("includeObject").to_owned(),
+            bookmarks: self.query.flag("allowWatchBookmarks")
+                && !self.query.text("allowWatchBookmarks").is_empty(),
+            initial_bookmark: initial == "true",
+            timeout_seconds: self.query.number("timeoutSeconds")?,
+        };
+        Ok(watch::answer(cursor, self.resource, watch, self.stopped))
+    }
+
+    fn list(&self, form: Form, selector: &Selector) -> Result<Response<Body>, Status> {
+        let limit = self
+            .query
+            .number("limit")?
+            .filter(|l| *l > 0)
+            .and_then(|l| usize::try_from(l).ok())
+            .unwrap_or(usize::MAX);
+        let token = Continue::parse(self.query.text("continue"))?;
+        if let Ok(asked) = self.query.text("resourceVersion").parse::<u64>()
+            && asked > self.api.store.resource_version()
+        {
+            let why = format!(
+                "Too large resource version: {asked}, current: {}",
+                self.api.store.resource_version()
+            );
+            return Err(Status::new(504, "Timeout", why));
+        }
+        let after = token.as_ref().map(|t| (t.namespace.as_str(), t.name.as_str()));
+        let mut page = self.api.list(&self.resource, self.namespace(), selector);
+        if let Some(after) = after {
+            page.objects.retain(|o| (&*o.namespace, &*o.name) > after);
+        }
+        let version = token.as_ref().map_or(page.resource_version, |t| t.resource_version);
+        let remaining = page.objects.len().saturating_sub(limit);
+        page.objects.truncate(limit);
+        let next = page.objects.last().filter(|_| remaining > 0).map(|last| Continue {
+            resource_version: version,
+            namespace: last.namespace.to_string(),
+            name: last.name.to_string(),
+        });
+        let mut metadata = json!({"resourceVersion": version.to_string()});
+        if let Some(next) = next {
+            metadata["continue"] = json!(next.text());
+            if selector.is_empty() {
+                metadata["remainingItemCount"] = json!(remaining);
+            }
+        }
+        Ok(response::json_bytes(200, self.list_body(form, &page.objects, metadata)))
+    }
+
+    fn list_body(&self, form: Form, objects: &[Arc<Object>], metadata: Value) -> Vec<u8> {
+        if form == Form::Table {
+            let objects: Vec<&Object> = objects.iter().map(|o| &**o).collect();
+            let table =
+                table::table(&self.resource, &objects, self.query.text("includeObject"), Some(metadata));
+            return table.to_string().into_bytes();
+        }
+        let (api_version, kind) = match form {
+            Form::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
+            _ => (self.resource.api_version(), self.resource.list_kind.clone()),
+        };
+        let head =
+            format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
+        let mut out = head.into_bytes();
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.write_form(object, form, &mut out);
+        }
+        out.extend_from_slice(b"]}");
+        out
+    }
+
+    async fn create(&self) -> Result<Response<Body>, Status> {
+        let done = self.api.create(self.call()?, options::object(&self.parts.headers, &self.body)?).await?;
+        self.done(201, &done)
+    }
+
+    async fn update(&self) -> Result<Response<Body>, Status> {
+        let value = options::object(&self.parts.headers, &self.body)?;
+        let done = self.api.update(self.call()?, &self.place.name, value).await?;
+        self.done(200, &done)
+    }
+
+    async fn patch(&self) -> Result<Response<Body>, Status> {
+        let patch = options::patch(&self.parts.headers, &self.body)?;
+        let done = self.api.patch(self.call()?, &self.place.name, &patch).await?;
+        self.done(200, &done)
+    }
+
+    pub(super) fn done(&self, code: u16, done: &Done) -> Result<Response<Body>, Status> {
+        let mut out = Vec::new();
+        self.write_form(&done.object, negotiate::form(&self.parts.headers)?, &mut out);
+        let mut answer = response::json_bytes(code, out);
+        response::warn(&mut answer, &done.warnings);
+        Ok(answer)
+    }
+
+    async fn delete(&self) -> Result<Response<Body>, Status> {
+        let options = options::delete(&self.query, &self.body)?;
+        let call = self.call_with(WriteOptions::default());
+        match self.api.delete(call, &self.place.name, options).await? {
+            crate::api::Deleted::Marked(object) => {
+                let mut out = Vec::new();
+                write_object(&object, &self.resource, &mut out);
+                Ok(response::json_bytes(200, out))
+            }
+            crate::api::Deleted::Gone(object) => {
+                let uid = object::uid(&object.neutral().unwrap_or_default()).to_owned();
+                let details = json!({"name": &*object.name, "group": self.resource.group, "kind": self.resource.plural(), "uid": uid});
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+                Ok(response::json(200, &status))
+            }
+        }
+    }
+
+    async fn delete_collection(&self) -> Result<Response<Body>, Status> {
+        let options = options::delete(&self.query, &self.body)?;
+        let call = self.call_with(WriteOptions::default());
+        let objects = self.api.delete_collection(call, &self.selector()?, &options).await?;
+        let metadata = json!({"resourceVersion": self.api.store.resource_version().to_string()});
+        Ok(response::json_bytes(200, self.list_body(Form::Plain, &objects, metadata)))
+    }
+}
+
+/// The object as JSON in the resource's version.
+pub(super) fn write_object(object: &Object, resource: &Resource, out: &mut Vec<u8>) {
+    if convert::differs(resource) {
+        let value = convert::to_version(object.value(resource), resource);
+        out.extend_from_slice(value.to_string().as_bytes());
+    } else {
+        object.write(resource, out);
+    }
+}
+
+/// Only the metadata.
+pub(super) fn partial(mut object: Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take()})
+}
+
+/// Where the next page of a list begins.
+struct Continue {
+    /// Of the first page: a watch from there misses nothing.
+    resource_version: u64,
+    namespace: String,
+    name: String,
+}
+
+impl Continue {
+    fn text(&self) -> String {
+        use base64::Engine;
+        let plain = format!("{}\0{}\0{}", self.resource_version, self.namespace, self.name);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(plain)
+    }
+
+    fn parse(text: &str) -> Result<Option<Self>, Status> {
+        use base64::Engine;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok();
+        let plain = decoded.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let mut parts = plain.split('\0').map(str::to_owned);
+        match (parts.next().and_then(|v| v.parse().ok()), parts.next(), parts.next()) {
+            (Some(resource_version), Some(namespace), Some(name)) => {
+                Ok(Some(Self { resource_version, namespace, name }))
+            }
+            _ => Err(Status::bad_request("continue key is not valid")),
+        }
+    }
+}

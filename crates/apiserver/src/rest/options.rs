@@ -1,0 +1,100 @@
+//! Options of writes, from query and body.
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::request::Query;
+use crate::api::{DeleteOptions, FieldValidation, Patch, WriteOptions};
+use crate::status::Status;
+
+const PATCH_TYPES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+pub(super) fn write(query: &Query) -> Result<WriteOptions, Status> {
+    let field_validation = match query.text("fieldValidation") {
+        "" | "Warn" => FieldValidation::Warn,
+        "Strict" => FieldValidation::Strict,
+        "Ignore" => FieldValidation::Ignore,
+        other => {
+            let why = format!("fieldValidation: unsupported value \"{other}\"; want Ignore, Strict or Warn");
+            return Err(Status::bad_request(why));
+        }
+    };
+    Ok(WriteOptions { dry_run: dry_run(query)?, field_validation })
+}
+
+fn dry_run(query: &Query) -> Result<bool, Status> {
+    let mut any = false;
+    for value in query.all("dryRun") {
+        if value != "All" {
+            return Err(Status::bad_request(format!("dryRun: unsupported value \"{value}\"; want All")));
+        }
+        any = true;
+    }
+    Ok(any)
+}
+
+/// The body overrides the query, as in Kubernetes.
+pub(super) fn delete(query: &Query, body: &[u8]) -> Result<DeleteOptions, Status> {
+    let body: Value = match body {
+        [] => Value::Null,
+        bytes => serde_json::from_slice(bytes)
+            .map_err(|e| Status::bad_request(format!("the body is not a DeleteOptions object: {e}")))?,
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let policy =
+        text(&body["propagationPolicy"]).unwrap_or_else(|| query.text("propagationPolicy").to_owned());
+    if !matches!(policy.as_str(), "" | "Orphan" | "Background" | "Foreground") {
+        let why = format!(
+            "propagationPolicy: unsupported value \"{policy}\"; want Foreground, Background or Orphan"
+        );
+        return Err(Status::bad_request(why));
+    }
+    let grace = match &body["gracePeriodSeconds"] {
+        Value::Null => query.number("gracePeriodSeconds")?,
+        // A negative number means "as the object says".
+        value => value.as_u64(),
+    };
+    let body_dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|v| v == "All"));
+    Ok(DeleteOptions {
+        grace_period_seconds: grace,
+        orphan: policy == "Orphan"
+            || body["orphanDependents"] == true
+            || query.flag("orphanDependents") && query.text("orphanDependents") != "",
+        uid: text(&body["preconditions"]["uid"]),
+        resource_version: text(&body["preconditions"]["resourceVersion"]),
+        dry_run: dry_run(query)? || body_dry_run,
+    })
+}
+
+/// The patch that the content type announces.
+pub(super) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<Patch, Status> {
+    let content_type = media_type(headers);
+    let json = || {
+        serde_json::from_slice::<Value>(body)
+            .map_err(|e| Status::bad_request(format!("the body is not valid JSON: {e}")))
+    };
+    match content_type {
+        "application/json-patch+json" => Ok(Patch::Json(json()?)),
+        "application/merge-patch+json" => Ok(Patch::Merge(json()?)),
+        "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json()?)),
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+            Err(Status::not_supported("server-side apply (kubectl apply --server-side)"))
+        }
+        other => Err(Status::unsupported_media_type(other, PATCH_TYPES)),
+    }
+}
+
+/// The body of a create or update.
+pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> {
+    match media_type(headers) {
+        "" | "application/json" | "text/json" => {}
+        other => return Err(Status::unsupported_media_type(other, "application/json")),
+    }
+    serde_json::from_slice(body).map_err(|e| Status::bad_request(format!("the body is not valid JSON: {e}")))
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim()
+}

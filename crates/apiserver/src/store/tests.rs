@@ -1,0 +1,79 @@
+use serde_json::json;
+
+use super::*;
+
+fn draft(name: &str, n: u64) -> Draft {
+    Draft::new(
+        json!({"metadata": {"namespace": "default", "name": name, "labels": {"app": name}}, "data": n}),
+    )
+}
+
+#[tokio::test]
+async fn writes_survive_and_preconditions_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let pods = ResourceName::from("pods");
+    {
+        let store = Store::open(dir.path()).unwrap();
+        let created = store.write(&pods, Write::Create(draft("a", 1))).await.unwrap();
+        assert_eq!(store.write(&pods, Write::Create(draft("a", 1))).await.unwrap_err(), Rejected::Exists);
+        let update = |over| Write::Update { draft: draft("a", 2), over };
+        store.write(&pods, update(created.resource_version)).await.unwrap();
+        assert_eq!(
+            store.write(&pods, update(created.resource_version)).await.unwrap_err(),
+            Rejected::Modified
+        );
+        let gone = Write::Delete { namespace: "default".into(), name: "b".into(), over: 1 };
+        assert_eq!(store.write(&pods, gone).await.unwrap_err(), Rejected::Gone);
+        let (changes, upto) = store.changes(&pods, 0).unwrap();
+        assert_eq!((changes.len(), upto), (2, 2));
+    }
+    let store = reopen(dir.path());
+    let object = store.get(&pods, "default", "a").unwrap();
+    assert_eq!((object.resource_version, object.neutral().unwrap()["data"].clone()), (2, json!(2)));
+    assert_eq!(object.labels.as_ref(), [("app".into(), "a".into())]);
+    assert_eq!(store.resource_version(), 2);
+    assert!(store.changes(&pods, 1).is_none(), "what happened before the start is forgotten");
+    assert!(store.changes(&pods, 2).is_some());
+}
+
+/// The writer thread closes the file when the last handle is gone, a moment later.
+fn reopen(dir: &Path) -> Store {
+    for _ in 0..6000 {
+        match Store::open(dir) {
+            Err(StoreError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("still in use");
+}
+
+#[tokio::test]
+async fn concurrent_writers_share_commits_and_lists_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let pods = ResourceName::from("pods");
+    let names: Vec<String> = (0..100).map(|i| format!("p{i:03}")).collect();
+    let writes = names.iter().map(|name| store.write(&pods, Write::Create(draft(name, 0))));
+    assert!(futures::future::join_all(writes).await.iter().all(Result::is_ok));
+    let page = store.list(&pods, Some("default"), None, 30);
+    assert_eq!((page.objects.len(), page.remaining), (30, 70));
+    let page = store.list(&pods, None, Some(("default", "p029")), usize::MAX);
+    assert_eq!((page.objects.len(), &*page.objects[0].name), (70, "p030"));
+    assert!(store.list(&pods, Some("other"), None, 30).objects.is_empty());
+}
+
+#[test]
+fn a_state_of_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(dir.path().join("state.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 7).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = Store::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("format 7"), "{error}");
+    std::fs::write(dir.path().join("state.redb"), "garbage").unwrap();
+    assert!(Store::open(dir.path()).is_err());
+}
+
+use redb::TableDefinition;
