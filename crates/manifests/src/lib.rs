@@ -16,11 +16,12 @@ pub use installation::{Installation, Profile, UnknownProfile};
 /// The objects of an installation, in the order in which they are applied. The definitions of the Istio kinds come
 /// first, the namespace before what lives in it.
 pub fn render(installation: &Installation) -> Vec<Value> {
-    let mut objects = vec![json!({
+    let mut objects = lateen_api::crds();
+    objects.push(json!({
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": { "name": installation.namespace },
-    })];
+    }));
     objects.extend(control_plane::objects(installation));
     objects.push(webhook::sidecar_injector(installation));
     objects.extend(installation.gateways.iter().flat_map(|gateway| gateway::objects(gateway, installation)));
