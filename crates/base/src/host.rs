@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// A host name, or a wildcard one: `*`, or `*.` or `*-` before a suffix. Kept in lower case.
+/// A host name, or a wildcard one: `*`, or `*.` or `*-` before a suffix. Kept as it is written, and compared so, as
+/// Istio does; where names of requests are compared, take [`Host::to_lowercase`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Host(Arc<str>);
@@ -14,11 +15,14 @@ pub struct Host(Arc<str>);
 impl Host {
     /// The host of this name.
     pub fn new(name: impl AsRef<str>) -> Self {
-        let name = name.as_ref();
-        if name.bytes().any(|b| b.is_ascii_uppercase()) {
-            Self(name.to_ascii_lowercase().into())
-        } else {
-            Self(name.into())
+        Self(name.as_ref().into())
+    }
+
+    /// The host in lower case.
+    pub fn to_lowercase(&self) -> Self {
+        match self.0.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Self(self.0.to_ascii_lowercase().into()),
+            false => self.clone(),
         }
     }
 
@@ -118,6 +122,7 @@ mod tests {
         assert!(host("*.foo.com").matches(&host("*.com")));
         assert!(!host("*.foo.com").contains(&host("*.com")));
         assert!(host("*.com").contains(&host("*.foo.com")));
-        assert_eq!(host("ExAmple.COM").as_str(), "example.com");
+        assert_eq!(host("ExAmple.COM").as_str(), "ExAmple.COM");
+        assert_eq!(host("ExAmple.COM").to_lowercase().as_str(), "example.com");
     }
 }

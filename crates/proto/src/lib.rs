@@ -8,7 +8,7 @@ pub mod json;
 
 pub use any::{Any, AnyError};
 pub use prost::{Message, Name};
-pub use prost_types::{Duration, FieldMask, Struct, Timestamp, Value, value};
+pub use prost_types::{Duration, FieldMask, ListValue, Struct, Timestamp, Value, value};
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {

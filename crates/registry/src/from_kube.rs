@@ -79,9 +79,10 @@ pub(crate) fn service(objects: &[(ClusterId, &kube::Service)], settings: &Settin
         subject_alt_names: declared_accounts(meta, settings),
         publish_not_ready: spec.publish_not_ready_addresses,
         node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-        traffic_distribution: annotation("networking.istio.io/traffic-distribution")
-            .map(str::to_owned)
-            .or_else(|| spec.traffic_distribution.clone()),
+        traffic_distribution: spec
+            .traffic_distribution
+            .clone()
+            .or_else(|| annotation("networking.istio.io/traffic-distribution").map(str::to_owned)),
     })
 }
 

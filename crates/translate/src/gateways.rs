@@ -112,7 +112,7 @@ impl Running<'_> {
                 "." => self.gateway.namespace == *namespace,
                 name => name == namespace.as_str(),
             };
-            fits.then(|| Host::new(host))
+            fits.then(|| Host::new(host).to_lowercase())
         })
     }
 
@@ -120,7 +120,7 @@ impl Running<'_> {
     pub(crate) fn hosts(&self) -> Vec<Host> {
         let mut seen = BTreeSet::new();
         let names = self.server.hosts.iter().map(|text| text.rsplit('/').next().unwrap_or_default());
-        names.map(Host::new).filter(|host| seen.insert(host.clone())).collect()
+        names.map(|name| Host::new(name).to_lowercase()).filter(|host| seen.insert(host.clone())).collect()
     }
 }
 

@@ -301,6 +301,7 @@ impl Registry {
                 self.listed(from_kube::of_endpoints(object), service, cluster, state, all);
             }
         }
+        dedup(all);
         if !service.selector.is_empty() {
             for (object, entry) in self.workload_entries(&service.namespace) {
                 if service.selector.selects(&from_entry::labels_of(object, entry)) {
@@ -308,7 +309,6 @@ impl Registry {
                 }
             }
         }
-        dedup(all);
     }
 
     fn listed<'a>(
@@ -358,7 +358,7 @@ impl Registry {
                 all.extend(from_entry::member(object, workload, service, Some(entry), &self.settings));
             }
         }
-        if service.resolution != crate::Resolution::Static {
+        if !matches!(service.resolution, crate::Resolution::Static | crate::Resolution::None) {
             return;
         }
         for state in self.clusters.values() {

@@ -14,7 +14,12 @@ use crate::Proxy;
 
 /// The cache of names that a proxy resolves on demand.
 pub(crate) fn dns_cache(proxy: &Proxy) -> DnsCacheConfig {
-    let family = match (proxy.is_ipv4(), proxy.is_ipv6()) {
+    dns_cache_for(proxy.is_ipv4(), proxy.is_ipv6())
+}
+
+/// The cache of a proxy with addresses of these families.
+pub(crate) fn dns_cache_for(ipv4: bool, ipv6: bool) -> DnsCacheConfig {
+    let family = match (ipv4, ipv6) {
         (true, true) => DnsLookupFamily::All,
         (false, true) => DnsLookupFamily::V6Only,
         _ => DnsLookupFamily::V4Only,

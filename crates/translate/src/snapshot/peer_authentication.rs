@@ -56,6 +56,11 @@ impl Snapshot {
         PeerPolicy { mode, ports }
     }
 
+    /// Whether any policy says what workloads accept.
+    pub fn has_peer_policies(&self) -> bool {
+        !self.objects(Kind::PeerAuthentication).is_empty()
+    }
+
     /// The mode of a namespace's policy without selector.
     fn namespace_wide(&self, namespace: &Namespace) -> Option<MtlsMode> {
         let oldest = self.peer_authentications(namespace).find(|spec| selector(spec).is_none())?;
