@@ -70,7 +70,7 @@ fn consistent_hash(hash: &ConsistentHashLb, at: &Path<'_>, out: &mut Problems) {
 }
 
 fn is_prime(n: u64) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 /// Balancing by locality, of a policy or of the mesh.

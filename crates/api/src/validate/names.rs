@@ -264,7 +264,7 @@ pub(super) fn duration(value: Duration) -> Check {
     if value < Duration::from_millis(1) {
         return Err("duration must be greater than 1ms".to_owned());
     }
-    if value.subsec_nanos() % 1_000_000 != 0 {
+    if !value.subsec_nanos().is_multiple_of(1_000_000) {
         return Err("only durations to ms precision are supported".to_owned());
     }
     Ok(())

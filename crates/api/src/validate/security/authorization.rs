@@ -25,7 +25,7 @@ pub(in crate::validate) fn authorization_policy(
     let custom = spec.action == AuthorizationAction::Custom;
     let deny_without_rules = spec.action == AuthorizationAction::Deny && spec.rules.is_empty();
     let message = "a DENY policy without `rules` will never be triggered: is it missing rules?";
-    out.error_if(deny_without_rules && object.annotations.get(DRY_RUN).is_none(), at, message);
+    out.error_if(deny_without_rules && !object.annotations.contains_key(DRY_RUN), at, message);
     for (i, one) in spec.rules.iter().enumerate() {
         let at = &at.field("rules");
         rule(one, custom, &at.item(i), out);
