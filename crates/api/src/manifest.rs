@@ -36,7 +36,8 @@ impl Document {
 }
 
 /// Reads a manifest as `kubectl` reads it: documents between `---` lines, `List`s taken apart, YAML 1.1 booleans.
-/// Documents that fail do not keep others from being read; empty ones are left out.
+/// Documents that fail do not keep others from being read; empty ones are left out. Kinds that are not Istio's are left
+/// as they are, whatever their version says.
 pub fn parse_yaml(file: &str, text: &str) -> Vec<Result<Document, ObjectError>> {
     let file: Arc<str> = file.into();
     let mut documents = Vec::new();
@@ -86,9 +87,11 @@ fn read(value: Value, origin: &Origin, depth: usize, documents: &mut Vec<Result<
     if !value.is_object() {
         return documents.push(fail("", "expected an object with apiVersion and kind".to_owned()));
     }
-    if kind.is_empty() || version.is_empty() {
-        let missing = if kind.is_empty() { "kind" } else { "apiVersion" };
-        return documents.push(fail(missing, "is required".to_owned()));
+    if kind.is_empty() {
+        return documents.push(fail("kind", "is required".to_owned()));
+    }
+    if version.is_empty() && KINDS.iter().any(|info| info.name == kind) {
+        return documents.push(fail("apiVersion", "is required".to_owned()));
     }
     if depth < 4
         && let Some(items) = list_items(&value, kind)

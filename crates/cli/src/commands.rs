@@ -9,6 +9,7 @@ mod experimental;
 mod explain;
 mod get;
 mod load;
+mod validate;
 mod version;
 
 use std::process::ExitCode;
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     Get(get::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
+    /// Check manifests, without a cluster
+    #[command(visible_alias = "v")]
+    Validate(validate::Cmd),
     /// Print the version
     Version(version::Cmd),
     /// Experimental commands, and what is for looking inside
@@ -65,6 +69,7 @@ impl Command {
             Self::Explain(cmd) => cmd.run(globals),
             Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
+            Self::Validate(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
             Self::Experimental(cmd) => cmd.run(globals),
             Self::Apiserver(cmd) => cmd.run(globals),

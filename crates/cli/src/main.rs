@@ -9,6 +9,7 @@ mod commands;
 mod globals;
 mod load;
 mod manifest;
+mod table;
 mod world;
 
 use std::process::ExitCode;
