@@ -5,6 +5,7 @@ mod handler;
 mod log;
 mod negotiate;
 mod options;
+mod proxy;
 mod request;
 mod response;
 mod reviews;
