@@ -41,6 +41,8 @@ pub enum HttpFilterKind {
     Rbac(Arc<RbacFilter>),
     /// Puts values into the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
+    /// Has the host resolved that the request names; the cluster of that kind does so itself.
+    DynamicForwardProxy,
     /// Counts gRPC messages.
     GrpcStats,
     /// Translates gRPC-Web.
@@ -144,6 +146,8 @@ pub enum FilterOverride {
     Cors(Arc<CorsPolicy>),
     /// Other rules; none lets everything pass.
     Rbac(Option<Arc<RbacFilter>>),
+    /// Other filter state.
+    SetFilterState(Arc<[FilterStateValue]>),
 }
 
 impl Overrides {
@@ -204,6 +208,12 @@ impl FilterOverride {
                 .transpose()?;
             return Ok(Some(Self::Rbac(rbac.map(Arc::new))));
         }
+        if any.is::<filters::set_filter_state::v3::Config>() {
+            let message: filters::set_filter_state::v3::Config = cx.unpack(any)?;
+            let values =
+                cx.each("on_request_headers", &message.on_request_headers, FilterStateValue::compile)?;
+            return Ok(Some(Self::SetFilterState(values.into())));
+        }
         if optional {
             cx.note_at("typed_config", "is of an unknown type and marked optional, so it is left out");
             return Ok(None);
@@ -261,6 +271,9 @@ impl HttpFilterKind {
             let values =
                 cx.each("on_request_headers", &message.on_request_headers, FilterStateValue::compile)?;
             return Ok(Self::SetFilterState(values.into()));
+        }
+        if any.is::<filters::dynamic_forward_proxy::v3::FilterConfig>() {
+            return Ok(Self::DynamicForwardProxy);
         }
         if any.is::<filters::grpc_stats::v3::FilterConfig>() {
             return Ok(Self::GrpcStats);

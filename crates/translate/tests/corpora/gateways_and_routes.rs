@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_proto::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use lateen_proto::envoy::config::route::v3::{Route, RouteConfiguration, route, route_action::ClusterSpecifier};
+use lateen_proto::envoy::config::route::v3::{
+    Route, RouteConfiguration, route, route_action::ClusterSpecifier,
+};
 use serde_json::{Value, json};
 
 use crate::world::{Configured, cases, snapshot};

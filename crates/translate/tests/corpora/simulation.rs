@@ -20,7 +20,8 @@ fn calls_go_where_the_corpus_says() {
             continue;
         }
         let files = ["config", "kube"].map(|key| case[key].as_str());
-        let texts = files.into_iter().flatten().map(|file| std::fs::read_to_string(folder.join(file)).unwrap());
+        let texts =
+            files.into_iter().flatten().map(|file| std::fs::read_to_string(folder.join(file)).unwrap());
         let manifests = texts.collect::<Vec<_>>().join("\n---\n");
         let world = snapshot(&manifests, mesh_of(&case).as_ref());
         let configured = Configured::of(&world, &case["proxy"]);
@@ -68,7 +69,10 @@ fn differences(expected: &Value, got: &Value) -> Option<String> {
         let found = got.get(key).and_then(Value::as_str).unwrap_or_default();
         let short = |text: &str| text.replace(".svc.cluster.local", "");
         if short(found) != short(wanted.as_str().unwrap()) {
-            return Some(format!("{key}: expected {wanted}, got {got}", got = found.to_owned() + &got["error"].to_string()));
+            return Some(format!(
+                "{key}: expected {wanted}, got {got}",
+                got = found.to_owned() + &got["error"].to_string()
+            ));
         }
     }
     None
