@@ -1,1 +1,36 @@
-//! The control plane: sources to registry to translation to discovery; webhooks, status, debug endpoints.
+//! The control plane: what happens in the cluster becomes what proxies are told.
+//!
+//! One writer, the engine, takes in [`Input`]s and publishes immutable snapshots; every connected proxy gets what
+//! translation makes of the newest one. Beside that: the certificate authority, the injection webhook, and the
+//! debug API.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod authority;
+mod catalog;
+mod cluster;
+mod control;
+mod debounce;
+mod debug;
+mod discovery;
+mod dump;
+mod engine;
+mod ingest;
+mod input;
+mod kube_source;
+mod mesh;
+mod metrics;
+mod proxies;
+mod refusals;
+mod secrets;
+mod serve;
+mod settings;
+mod tls;
+mod webhook;
+
+pub use cluster::{Cluster, SecretData};
+pub use control::{Bound, Control, ControlError, Deps};
+pub use input::{Input, Watched};
+pub use kube_source::watch;
+pub use serve::ListenError;
+pub use settings::{Debounce, Ports, Settings};

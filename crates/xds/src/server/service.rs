@@ -33,8 +33,10 @@ pub trait Discovery: Send + Sync + 'static {
 }
 
 /// Who is at the other end, as the transport knows it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Peer {
+    /// The form of the protocol that the client speaks.
+    pub dialect: Dialect,
     /// The remote address, when there is one.
     pub address: Option<std::net::SocketAddr>,
     /// The bearer token of the `authorization` header.
@@ -172,6 +174,7 @@ impl Form for WorldForm {
 
 fn start<F: Form, D: Discovery>(discovery: Arc<D>, request: Request<Streaming<F::In>>) -> Responses<F::Out> {
     let peer = Peer {
+        dialect: F::DIALECT,
         address: request.remote_addr(),
         token: bearer(&request),
         extensions: request.extensions().clone(),

@@ -1,0 +1,141 @@
+//! The mesh's authority: plugged in, found in the cluster, or made; and whose token is whose.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use lateen_base::{Clock, SpiffeId};
+use lateen_ca::service::Authenticator;
+use lateen_ca::{Authority, secret_keys};
+use tokio::sync::watch;
+
+use crate::cluster::{Cluster, SecretData};
+use crate::engine::Published;
+use crate::settings::Settings;
+
+/// The secret of an authority that the control plane made.
+const OWN_SECRET: &str = "istio-ca-secret";
+const OWN_SECRET_TYPE: &str = "istio.io/ca-root";
+/// Where a plugged-in authority is mounted.
+const PLUGGED: &str = "etc/cacerts";
+
+/// Finds the authority, or makes one. Two control planes that start at once end with the same.
+pub(crate) async fn establish(
+    settings: &Settings,
+    cluster: &dyn Cluster,
+    trust_domain: &str,
+    clock: &dyn Clock,
+) -> Result<Authority, String> {
+    if let Some(plugged) = plugged(&settings.root.join(PLUGGED))? {
+        tracing::info!("Use plugged-in cert at etc/cacerts/ca-key.pem");
+        return Authority::from_secret(&plugged, clock.now())
+            .map_err(|e| format!("plugged-in CA in {PLUGGED}: {e}"));
+    }
+    tracing::info!("No plugged-in cert at etc/cacerts/ca-key.pem; self-signed cert is used");
+    let found = |secret: &SecretData| {
+        Authority::from_secret(secret, clock.now())
+            .map_err(|e| format!("secret {}/{OWN_SECRET}: {e}", settings.namespace))
+    };
+    if let Some(secret) = cluster.secret(&settings.namespace, OWN_SECRET).await? {
+        return found(&secret);
+    }
+    let made = Authority::self_signed(trust_domain, clock.now(), settings.root_lifetime)
+        .map_err(|e| e.to_string())?;
+    if cluster.create_secret(&settings.namespace, OWN_SECRET, OWN_SECRET_TYPE, made.secret()).await? {
+        return Ok(made);
+    }
+    match cluster.secret(&settings.namespace, OWN_SECRET).await? {
+        Some(secret) => found(&secret),
+        None => Err(format!("secret {}/{OWN_SECRET} came and went", settings.namespace)),
+    }
+}
+
+/// The files of a plugged-in authority; none when there is no key.
+fn plugged(folder: &Path) -> Result<Option<SecretData>, String> {
+    if !folder.join(secret_keys::CA_KEY).exists() {
+        return Ok(None);
+    }
+    let keys = [secret_keys::CA_CERT, secret_keys::CA_KEY, secret_keys::CERT_CHAIN, secret_keys::ROOT_CERT];
+    let mut data = SecretData::new();
+    for key in keys {
+        let path = folder.join(key);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                data.insert(key.to_owned(), bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+    }
+    Ok(Some(data))
+}
+
+/// Tells identities by asking the cluster about tokens.
+pub(crate) struct TokenAuthenticator {
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) audiences: Vec<String>,
+    pub(crate) published: watch::Receiver<Option<Arc<Published>>>,
+}
+
+impl Authenticator for TokenAuthenticator {
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<SpiffeId, String>> {
+        Box::pin(async move {
+            let reviewed = self.cluster.review(token, &self.audiences).await;
+            let (namespace, service_account) = reviewed
+                .map_err(|reason| format!("the token could not be checked: {reason}"))?
+                .ok_or_else(|| format!("the token is not good for {}", self.audiences.join(" or ")))?;
+            let published = self.published.borrow();
+            let trust_domain = published.as_ref().map_or("cluster.local", |p| p.mesh.trust_domain());
+            Ok(SpiffeId { trust_domain: trust_domain.to_owned(), namespace, service_account })
+        })
+    }
+}
+
+/// Namespaces that get no root certificate, since no workload of a mesh runs there.
+const WITHOUT_ROOT: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Writes the root certificate into every namespace, and into new ones as they come.
+pub(crate) async fn publish_roots(
+    settings: Arc<Settings>,
+    cluster: Arc<dyn Cluster>,
+    root_pem: String,
+    mut published: watch::Receiver<Option<Arc<Published>>>,
+) {
+    let mut done = std::collections::BTreeSet::new();
+    loop {
+        let now: std::collections::BTreeSet<String> = published
+            .borrow_and_update()
+            .iter()
+            .flat_map(|published| published.snapshot.view.namespaces.keys())
+            .filter(|(cluster, _)| *cluster == settings.cluster)
+            .map(|(_, namespace)| namespace.to_string())
+            .filter(|namespace| !WITHOUT_ROOT.contains(&namespace.as_str()))
+            .collect();
+        done.retain(|namespace| now.contains(namespace));
+        let mut failed = false;
+        for namespace in now {
+            if done.contains(&namespace) {
+                continue;
+            }
+            match cluster.publish_root(&namespace, &root_pem).await {
+                Ok(()) => {
+                    done.insert(namespace);
+                }
+                Err(reason) => {
+                    failed = true;
+                    tracing::warn!("root certificate in namespace {namespace}: {reason}");
+                }
+            }
+        }
+        let changed = published.changed();
+        let going_on = match failed {
+            true => tokio::time::timeout(RETRY, changed).await.unwrap_or(Ok(())).is_ok(),
+            false => changed.await.is_ok(),
+        };
+        if !going_on {
+            return;
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the control plane asks of its cluster, beside watching it.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use futures::future::BoxFuture;
+use lateen_base::ObjectRef;
+use lateen_kube::{Client, Patch, ResourceKind};
+use serde_json::{Value, json};
+
+use crate::input::Watched;
+
+/// The ConfigMap that holds the root certificate, in every namespace.
+pub(crate) const ROOT_MAP: &str = "istio-ca-root-cert";
+
+/// Data of a secret, decoded.
+pub type SecretData = BTreeMap<String, Vec<u8>>;
+
+/// The requests that a control plane makes. Errors are words for the log.
+pub trait Cluster: Send + Sync + 'static {
+    /// The namespace and service account of a token that has one of the audiences; none when it is not good.
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audiences: &'a [String],
+    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>>;
+
+    /// A secret; none when there is none.
+    fn secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<SecretData>, String>>;
+
+    /// Creates a secret; false when it exists.
+    fn create_secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+        kind: &'a str,
+        data: SecretData,
+    ) -> BoxFuture<'a, Result<bool, String>>;
+
+    /// Writes the root certificate into a namespace.
+    fn publish_root<'a>(&'a self, namespace: &'a str, pem: &'a str) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Replaces a webhook configuration.
+    fn replace_webhook(&self, object: Value) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Merges into the status of an Istio object.
+    fn patch_status<'a>(&'a self, object: &'a ObjectRef, status: Value) -> BoxFuture<'a, Result<(), String>>;
+}
+
+impl Cluster for Client {
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audiences: &'a [String],
+    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>> {
+        Box::pin(async move {
+            let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
+            let identity = self.review_token(token, &audiences).await.map_err(|e| e.to_string())?;
+            Ok(identity.map(|identity| (identity.namespace, identity.service_account)))
+        })
+    }
+
+    fn secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<SecretData>, String>> {
+        Box::pin(async move {
+            match self.get(&secrets(), namespace, name).await {
+                Ok(secret) => decode(&secret).map(Some),
+                Err(error) if error.is_not_found() => Ok(None),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
+    fn create_secret<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+        kind: &'a str,
+        data: SecretData,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        let engine = base64::engine::general_purpose::STANDARD;
+        let data: BTreeMap<String, String> = data.iter().map(|(k, v)| (k.clone(), engine.encode(v))).collect();
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": name, "namespace": namespace },
+            "type": kind,
+            "data": data,
+        });
+        Box::pin(async move {
+            match self.create(&secrets(), namespace, object).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.is_conflict() => Ok(false),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
+    fn publish_root<'a>(&'a self, namespace: &'a str, pem: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        let map = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": ROOT_MAP, "namespace": namespace, "labels": { "istio.io/config": "true" } },
+            "data": { "root-cert.pem": pem },
+        });
+        Box::pin(async move {
+            let kind = Watched::ConfigMap.resource();
+            self.apply(&kind, namespace, map).await.map(drop).map_err(|e| e.to_string())
+        })
+    }
+
+    fn replace_webhook(&self, object: Value) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let kind = Watched::Webhook.resource();
+            self.replace(&kind, "", &name, object).await.map(drop).map_err(|e| e.to_string())
+        })
+    }
+
+    fn patch_status<'a>(&'a self, object: &'a ObjectRef, status: Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let kind = lateen_api::KINDS
+                .iter()
+                .find(|info| info.name == object.kind)
+                .ok_or_else(|| format!("no kind {}", object.kind))?;
+            let kind = Watched::Istio(kind.kind).resource();
+            let patch = Patch::Merge(json!({ "status": status }));
+            let done = Client::patch_status(self, &kind, object.namespace.as_str(), &object.name, &patch).await;
+            match done {
+                Err(error) if !error.is_not_found() => Err(error.to_string()),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+fn secrets() -> ResourceKind {
+    Watched::Secret.resource()
+}
+
+fn decode(secret: &Value) -> Result<SecretData, String> {
+    let data = secret["data"].as_object().into_iter().flatten();
+    data.map(|(key, value)| {
+        let text = value.as_str().unwrap_or_default();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+        bytes.map(|bytes| (key.clone(), bytes)).map_err(|e| format!("key {key}: {e}"))
+    })
+    .collect()
+}

@@ -1,0 +1,208 @@
+//! The control plane put together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lateen_base::Clock;
+use lateen_ca::service::Authenticator;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::authority::{self, TokenAuthenticator};
+use crate::cluster::Cluster;
+use crate::debug::{self, Debug};
+use crate::discovery::Ads;
+use crate::engine::{Engine, Outlets, Published};
+use crate::input::Input;
+use crate::metrics::Metrics;
+use crate::proxies::Proxies;
+use crate::refusals::Refusals;
+use crate::serve::{self, ListenError};
+use crate::settings::Settings;
+use crate::{tls, webhook};
+
+/// What a control plane is built on.
+pub struct Deps {
+    /// What happens in the clusters.
+    pub inputs: mpsc::Receiver<Input>,
+    /// The cluster it runs in.
+    pub cluster: Arc<dyn Cluster>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The cluster's inputs ended before it was read.
+    #[error("the cluster could not be read")]
+    NoCluster,
+    /// There is no usable authority.
+    #[error("certificate authority: {0}")]
+    Authority(String),
+    /// A port cannot be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A bound port does not tell its address.
+    #[error("address of a port: {0}")]
+    Address(std::io::Error),
+}
+
+/// A running control plane; dropping it ends it.
+pub struct Control {
+    bound: Bound,
+    root_pem: String,
+    tasks: JoinSet<()>,
+}
+
+/// The addresses of a running control plane.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Discovery in the clear.
+    pub plain: SocketAddr,
+    /// Discovery and certificates over TLS.
+    pub secure: SocketAddr,
+    /// Webhooks.
+    pub webhook: SocketAddr,
+    /// Debugging.
+    pub debug: SocketAddr,
+    /// Metrics.
+    pub monitoring: SocketAddr,
+}
+
+impl Control {
+    /// Reads the cluster, finds or makes the authority, and serves.
+    ///
+    /// # Errors
+    /// When a port is taken, or the authority is unusable.
+    pub async fn start(settings: Settings, deps: Deps) -> Result<Self, ControlError> {
+        let settings = Arc::new(settings);
+        let Deps { inputs, cluster, clock } = deps;
+        let mut tasks = JoinSet::new();
+        let ports = Listeners::bind(&settings).await?;
+        let bound = ports.bound()?;
+
+        let (publish, published) = watch::channel(None);
+        let (webhook_sender, webhook_object) = watch::channel(None);
+        let outlets = Outlets { published: publish, webhook: webhook_sender };
+        tasks.spawn(Engine::new(settings.clone(), outlets).run(inputs));
+        let (proxies, metrics) = (Proxies::default(), Metrics::new());
+        let debug = Debug {
+            settings: settings.clone(),
+            proxies: proxies.clone(),
+            published: published.clone(),
+            metrics: metrics.clone(),
+        };
+        let debug = debug::router(debug);
+        tasks.spawn(serve::serve(ports.debug, None, debug.clone()));
+        tasks.spawn(serve::serve(ports.monitoring, None, debug));
+
+        let trust_domain = trust_domain(published.clone()).await?;
+        let authority = authority::establish(&settings, &*cluster, &trust_domain, &*clock).await;
+        let authority = Arc::new(authority.map_err(ControlError::Authority)?);
+        let root_pem = authority.root_pem().to_owned();
+        tasks.spawn(authority::publish_roots(
+            settings.clone(),
+            cluster.clone(),
+            root_pem.clone(),
+            published.clone(),
+        ));
+        tasks.spawn(webhook::keep_trusted(cluster.clone(), root_pem.clone(), webhook_object));
+        let tls = tls::start(settings.clone(), authority.clone(), clock.clone()).await;
+        let tls = tls.map_err(ControlError::Authority)?;
+        tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone())));
+
+        let authenticator: Arc<dyn Authenticator> = Arc::new(TokenAuthenticator {
+            cluster: cluster.clone(),
+            audiences: settings.token_audiences.clone(),
+            published: published.clone(),
+        });
+        let refusals = Refusals::start(cluster);
+        let ads = |authenticator| {
+            let ads = Ads {
+                proxies: proxies.clone(),
+                published: published.clone(),
+                authenticator,
+                metrics: metrics.clone(),
+                refusals: refusals.clone(),
+                clock: clock.clone(),
+            };
+            tonic::service::Routes::new(lateen_xds::server::service(Arc::new(ads)))
+        };
+        let certificates = lateen_ca::service::service(authority, authenticator.clone(), clock.clone());
+        let secure = ads(Some(authenticator)).add_service(certificates);
+        tasks.spawn(serve::serve(ports.plain, None, ads(None).into_axum_router()));
+        tasks.spawn(serve::serve(ports.secure, Some(tls), secure.into_axum_router()));
+        tasks.spawn(push(proxies, published));
+        tracing::info!("serving discovery on {} and {}", bound.plain, bound.secure);
+        Ok(Self { bound, root_pem, tasks })
+    }
+
+    /// Where it listens.
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// The mesh's root certificate.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// The ports, bound before anything else so that a taken one is told at once.
+struct Listeners {
+    plain: TcpListener,
+    secure: TcpListener,
+    webhook: TcpListener,
+    debug: TcpListener,
+    monitoring: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(settings: &Settings) -> Result<Self, ListenError> {
+        let ports = settings.ports;
+        Ok(Self {
+            plain: serve::bind(ports.plain, "discovery (--grpcAddr)").await?,
+            secure: serve::bind(ports.secure, "secure discovery (--secureGRPCAddr)").await?,
+            webhook: serve::bind(ports.webhook, "webhooks (--httpsAddr)").await?,
+            debug: serve::bind(ports.debug, "debugging (--httpAddr)").await?,
+            monitoring: serve::bind(ports.monitoring, "metrics (--monitoringAddr)").await?,
+        })
+    }
+
+    fn bound(&self) -> Result<Bound, ControlError> {
+        let of = |listener: &TcpListener| listener.local_addr().map_err(ControlError::Address);
+        Ok(Bound {
+            plain: of(&self.plain)?,
+            secure: of(&self.secure)?,
+            webhook: of(&self.webhook)?,
+            debug: of(&self.debug)?,
+            monitoring: of(&self.monitoring)?,
+        })
+    }
+}
+
+async fn trust_domain(
+    mut published: watch::Receiver<Option<Arc<Published>>>,
+) -> Result<String, ControlError> {
+    let first = published.wait_for(Option::is_some).await.map_err(|_| ControlError::NoCluster)?;
+    Ok(first.as_ref().map_or("cluster.local", |published| published.mesh.trust_domain()).to_owned())
+}
+
+/// Pushes every publication to every proxy; publications that come meanwhile merge into one.
+async fn push(proxies: Proxies, mut published: watch::Receiver<Option<Arc<Published>>>) {
+    while published.changed().await.is_ok() {
+        let Some(now) = published.borrow_and_update().clone() else { continue };
+        let proxies = proxies.clone();
+        let work = tokio::task::spawn_blocking(move || proxies.push(&now));
+        if let Err(error) = work.await {
+            tracing::error!(target: "ads", "a push failed: {error}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a proxy gets, in the form of Envoy's `/config_dump`.
+
+use lateen_proto::json::{Names, any_to_value};
+use lateen_xds::types;
+use serde_json::{Value, json};
+
+use crate::catalog::ProxyCatalog;
+
+/// The sections of the dump.
+pub(crate) fn of(catalog: &ProxyCatalog) -> Result<Vec<Value>, String> {
+    let section = |kind: &str| -> Result<Vec<(String, String, Value)>, String> {
+        catalog
+            .of_type(kind)
+            .iter()
+            .map(|resource| {
+                let value = any_to_value(&resource.any, Names::Camel)
+                    .map_err(|error| format!("{}: {error}", resource.name))?;
+                Ok((resource.name.to_string(), resource.version.to_string(), value))
+            })
+            .collect()
+    };
+    let simple = |kind: &str, member: &str| -> Result<Vec<Value>, String> {
+        let entries = section(kind)?.into_iter();
+        Ok(entries.map(|(_, version, value)| json!({ "versionInfo": version, member: value })).collect())
+    };
+    let listeners: Vec<Value> = section(types::LISTENER)?
+        .into_iter()
+        .map(|(name, version, value)| {
+            json!({ "name": name, "activeState": { "versionInfo": version, "listener": value } })
+        })
+        .collect();
+    let dump = |name: &str, mut body: Value| {
+        body["@type"] = json!(format!("type.googleapis.com/envoy.admin.v3.{name}"));
+        body
+    };
+    Ok(vec![
+        dump("ClustersConfigDump", json!({ "dynamicActiveClusters": simple(types::CLUSTER, "cluster")? })),
+        dump(
+            "EndpointsConfigDump",
+            json!({ "dynamicEndpointConfigs": simple(types::ENDPOINT, "endpointConfig")? }),
+        ),
+        dump("ListenersConfigDump", json!({ "dynamicListeners": listeners })),
+        dump("RoutesConfigDump", json!({ "dynamicRouteConfigs": simple(types::ROUTE, "routeConfig")? })),
+    ])
+}

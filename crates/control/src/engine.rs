@@ -1,0 +1,173 @@
+//! The one writer: takes in what happens, and publishes immutable pictures of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use lateen_base::ObjectRef;
+use lateen_kube::WatchEvent;
+use lateen_registry::Registry;
+use lateen_translate::Snapshot;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+use crate::debounce::Debounce;
+use crate::ingest::Ingest;
+use crate::input::{Input, Watched};
+use crate::mesh::Mesh;
+use crate::secrets::Secrets;
+use crate::settings::Settings;
+
+/// Everything that the control plane knows, at one moment.
+#[derive(Clone)]
+pub(crate) struct Published {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) secrets: Secrets,
+    pub(crate) mesh: Mesh,
+    /// Objects whose newest version is not used, and why.
+    pub(crate) rejected: Arc<BTreeMap<ObjectRef, String>>,
+    /// Counts publications.
+    pub(crate) number: u64,
+}
+
+/// Where the engine's words go. The first publication waits until every kind was listed.
+pub(crate) struct Outlets {
+    pub(crate) published: watch::Sender<Option<Arc<Published>>>,
+    pub(crate) webhook: watch::Sender<Option<Value>>,
+}
+
+/// The state behind the publications.
+pub(crate) struct Engine {
+    settings: Arc<Settings>,
+    registry: Registry,
+    mesh: Mesh,
+    secrets: Secrets,
+    ingest: Ingest,
+    debounce: Debounce,
+    unsynced: BTreeSet<Watched>,
+    outlets: Outlets,
+    number: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(settings: Arc<Settings>, outlets: Outlets) -> Self {
+        let mesh = Mesh::default();
+        Self {
+            registry: Registry::new(mesh.registry_settings(&settings)),
+            mesh,
+            secrets: Secrets::default(),
+            ingest: Ingest::default(),
+            debounce: Debounce::new(settings.debounce),
+            unsynced: Watched::all().into_iter().collect(),
+            outlets,
+            number: 0,
+            settings,
+        }
+    }
+
+    /// Runs until the source of inputs ends.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        loop {
+            let due = self.debounce.due().filter(|_| self.unsynced.is_empty());
+            tokio::select! {
+                input = inputs.recv() => {
+                    let Some(input) = input else { return };
+                    self.take(input);
+                    while let Ok(input) = inputs.try_recv() {
+                        self.take(input);
+                    }
+                }
+                () = sleep_until(due) => self.publish(),
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let Input { cluster, kind, event } = input;
+        if is_listing(kind, &event) && self.unsynced.remove(&kind) && self.unsynced.is_empty() {
+            tracing::info!(target: "model", "all kinds are listed");
+            self.debounce.changed(Instant::now());
+        }
+        let changed = match kind {
+            Watched::Secret => self.secrets.take(&event),
+            Watched::ConfigMap => self.take_maps(event),
+            Watched::Webhook => self.take_webhook(event),
+            kind => {
+                let view = self.registry.view();
+                let rejected = self.ingest.rejected().len();
+                let event = self.ingest.event(kind, event, &view, &self.settings);
+                let changes = event.map(|event| self.registry.apply(&cluster, event)).unwrap_or_default();
+                !changes.is_empty() || self.ingest.rejected().len() != rejected
+            }
+        };
+        if changed {
+            self.debounce.changed(Instant::now());
+        }
+    }
+
+    fn take_maps(&mut self, event: WatchEvent) -> bool {
+        let maps = match event {
+            WatchEvent::Applied(map) => vec![map],
+            WatchEvent::Replaced(maps) => maps,
+            // A deleted map says nothing, so the last good word holds.
+            WatchEvent::Deleted(_) | WatchEvent::Failed(_) => vec![],
+        };
+        let changed = maps.iter().fold(false, |changed, map| self.mesh.take(map, &self.settings) | changed);
+        if changed {
+            self.registry.configure(self.mesh.registry_settings(&self.settings));
+        }
+        changed
+    }
+
+    fn take_webhook(&mut self, event: WatchEvent) -> bool {
+        let object = match event {
+            WatchEvent::Applied(object) => Some(object),
+            WatchEvent::Replaced(objects) => objects.into_iter().next(),
+            WatchEvent::Deleted(_) => None,
+            WatchEvent::Failed(_) => return false,
+        };
+        self.outlets.webhook.send_replace(object);
+        false
+    }
+
+    fn publish(&mut self) {
+        self.debounce.pushed(Instant::now());
+        self.number += 1;
+        let started = Instant::now();
+        let previous = self.outlets.published.borrow().clone();
+        let snapshot = Snapshot::build(
+            self.mesh.config.clone(),
+            self.mesh.networks.clone(),
+            self.registry.settings(),
+            self.registry.view(),
+            previous.as_ref().map(|published| &*published.snapshot),
+        );
+        let published = Published {
+            snapshot,
+            secrets: self.secrets.clone(),
+            mesh: self.mesh.clone(),
+            rejected: Arc::new(self.ingest.rejected().clone()),
+            number: self.number,
+        };
+        tracing::debug!(target: "model", "snapshot {} took {:?}", self.number, started.elapsed());
+        self.outlets.published.send_replace(Some(Arc::new(published)));
+    }
+}
+
+/// Whether the event tells all there is of a kind. A server without one of Istio's kinds has none of it.
+fn is_listing(kind: Watched, event: &WatchEvent) -> bool {
+    match (kind, event) {
+        (_, WatchEvent::Replaced(_)) => true,
+        (Watched::Istio(_) | Watched::Webhook | Watched::Endpoints, WatchEvent::Failed(reason)) => {
+            reason.contains("404") || reason.to_ascii_lowercase().contains("not found")
+        }
+        _ => false,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,95 @@
+//! The ports: gRPC in the clear and over TLS, HTTP in the clear and over TLS.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tower::{Service as _, ServiceExt as _};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How often an idle connection is asked whether it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The remote address, in a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddress(pub(crate) SocketAddr);
+
+/// A TLS configuration that is replaced when its certificate is renewed.
+pub(crate) type Tls = Arc<ArcSwap<ServerConfig>>;
+
+/// Why a port cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {what}: {source}")]
+pub struct ListenError {
+    address: SocketAddr,
+    what: &'static str,
+    source: io::Error,
+}
+
+/// Binds a port.
+pub(crate) async fn bind(address: SocketAddr, what: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, what, source })
+}
+
+/// Serves routes (of axum or gRPC) on a port until the task is dropped.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Router) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: others close theirs meanwhile.
+                tracing::warn!("accepting connections: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("{peer}: {error}");
+        }
+        let (routes, tls) = (routes.clone(), tls.clone());
+        tokio::spawn(async move {
+            let Some(tls) = tls else { return converse(stream, peer, routes).await };
+            let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
+            match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
+                Ok(Ok(stream)) => converse(stream, peer, routes).await,
+                Ok(Err(error)) => tracing::debug!("TLS handshake of {peer}: {error}"),
+                Err(_) => tracing::debug!("TLS handshake of {peer} takes too long"),
+            }
+        });
+    }
+}
+
+async fn converse<S>(stream: S, peer: SocketAddr, routes: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddress(peer));
+        let mut routes = routes.clone();
+        async move {
+            let response = routes.ready().await?.call(request).await?;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).max_concurrent_streams(1000);
+    builder.http1().timer(TokioTimer::new());
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    if let Err(error) = connection.await {
+        tracing::debug!("connection of {peer}: {error}");
+    }
+}

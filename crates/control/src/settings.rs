@@ -1,0 +1,125 @@
+//! What a control plane is told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lateen_base::ClusterId;
+
+/// The settings of a control plane. Addresses with port 0 take any free one.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The namespace it runs in, whose configuration holds for the whole mesh.
+    pub namespace: String,
+    /// Its pod.
+    pub pod: String,
+    /// Its revision; `default` has no suffix in the names of its objects.
+    pub revision: String,
+    /// The cluster that it runs in.
+    pub cluster: ClusterId,
+    /// The DNS domain of the cluster.
+    pub domain: String,
+    /// The root of the files that it reads.
+    pub root: PathBuf,
+    /// Audiences of tokens, of which a proxy's must have one.
+    pub token_audiences: Vec<String>,
+    /// The lifetime of a root that it makes itself.
+    pub root_lifetime: Duration,
+    /// The lifetime of its own serving certificate.
+    pub serving_lifetime: Duration,
+    /// How pushes are held back.
+    pub debounce: Debounce,
+    /// Where it listens.
+    pub ports: Ports,
+}
+
+/// How long changes are collected before they are pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debounce {
+    /// The wait after a change that comes alone.
+    pub first: Duration,
+    /// The wait after the last of several changes (`PILOT_DEBOUNCE_AFTER`).
+    pub after: Duration,
+    /// The longest wait (`PILOT_DEBOUNCE_MAX`).
+    pub longest: Duration,
+}
+
+/// Where a control plane listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// Discovery in the clear.
+    pub plain: SocketAddr,
+    /// Discovery and certificates over TLS.
+    pub secure: SocketAddr,
+    /// Webhooks over TLS.
+    pub webhook: SocketAddr,
+    /// Readiness and debugging.
+    pub debug: SocketAddr,
+    /// Metrics, and the same.
+    pub monitoring: SocketAddr,
+}
+
+impl Default for Debounce {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(10),
+            after: Duration::from_millis(100),
+            longest: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Ports {
+    /// Istio's ports on an address.
+    pub fn on(address: std::net::IpAddr) -> Self {
+        let at = |port| SocketAddr::new(address, port);
+        Self { plain: at(15010), secure: at(15012), webhook: at(15017), debug: at(8080), monitoring: at(15014) }
+    }
+
+    /// Any free ports of the loopback, for tests.
+    pub fn free() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { plain: any, secure: any, webhook: any, debug: any, monitoring: any }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const YEAR: u64 = 365 * 24 * 3600;
+        Self {
+            namespace: "istio-system".into(),
+            pod: "istiod".into(),
+            revision: "default".into(),
+            cluster: "Kubernetes".into(),
+            domain: "cluster.local".into(),
+            root: "/".into(),
+            token_audiences: vec!["istio-ca".into()],
+            root_lifetime: Duration::from_secs(10 * YEAR),
+            serving_lifetime: Duration::from_secs(YEAR),
+            debounce: Debounce::default(),
+            ports: Ports::on([0, 0, 0, 0].into()),
+        }
+    }
+}
+
+impl Settings {
+    /// A name with the revision behind it, as the objects of a revision have it.
+    pub fn revisioned(&self, name: &str) -> String {
+        match self.revision.as_str() {
+            "default" | "" => name.to_owned(),
+            revision => format!("{name}-{revision}"),
+        }
+    }
+
+    /// The names that the serving certificate has.
+    pub fn serving_names(&self) -> Vec<String> {
+        let mut names = vec![self.revisioned("istiod"), "istiod".into(), "istiod-remote".into(), "istio-pilot".into()];
+        names.dedup();
+        names.into_iter().map(|name| format!("{name}.{}.svc", self.namespace)).collect()
+    }
+
+    /// Whether an object that is labelled for a revision is for this one.
+    pub fn is_for_us(&self, revision: Option<&str>) -> bool {
+        revision.is_none_or(|revision| revision.is_empty() || revision == self.revision)
+    }
+}
