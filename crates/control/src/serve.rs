@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tower::{Service as _, ServiceExt as _};
+use tower::Service as _;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -79,10 +79,8 @@ where
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
         let mut routes = routes.clone();
-        async move {
-            let response = routes.ready().await?.call(request).await?;
-            Ok::<_, Infallible>(response)
-        }
+        // A router is always ready, and answers errors itself.
+        async move { Ok::<_, Infallible>(routes.call(request).await.unwrap_or_else(|never| match never {})) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).max_concurrent_streams(1000);
