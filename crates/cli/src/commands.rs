@@ -4,6 +4,7 @@ mod apiserver;
 mod app;
 mod apply;
 mod delete;
+mod discovery;
 mod dump_xds;
 mod experimental;
 mod explain;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     /// Run the embedded Kubernetes API alone
     #[command(hide = true)]
     Apiserver(apiserver::Cmd),
+    /// Run the control plane
+    Discovery(discovery::Cmd),
     /// Run a built-in sample application
     #[command(hide = true)]
     App(app::Cmd),
@@ -73,6 +76,7 @@ impl Command {
             Self::Version(cmd) => cmd.run(globals),
             Self::Experimental(cmd) => cmd.run(globals),
             Self::Apiserver(cmd) => cmd.run(globals),
+            Self::Discovery(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),
         }
     }

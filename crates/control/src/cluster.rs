@@ -86,7 +86,8 @@ impl Cluster for Client {
         data: SecretData,
     ) -> BoxFuture<'a, Result<bool, String>> {
         let engine = base64::engine::general_purpose::STANDARD;
-        let data: BTreeMap<String, String> = data.iter().map(|(k, v)| (k.clone(), engine.encode(v))).collect();
+        let data: BTreeMap<String, String> =
+            data.iter().map(|(k, v)| (k.clone(), engine.encode(v))).collect();
         let object = json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -132,7 +133,8 @@ impl Cluster for Client {
                 .ok_or_else(|| format!("no kind {}", object.kind))?;
             let kind = Watched::Istio(kind.kind).resource();
             let patch = Patch::Merge(json!({ "status": status }));
-            let done = Client::patch_status(self, &kind, object.namespace.as_str(), &object.name, &patch).await;
+            let done =
+                Client::patch_status(self, &kind, object.namespace.as_str(), &object.name, &patch).await;
             match done {
                 Err(error) if !error.is_not_found() => Err(error.to_string()),
                 _ => Ok(()),

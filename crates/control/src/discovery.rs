@@ -65,11 +65,8 @@ impl Ads {
         }
         tracing::info!(target: "ads", "ADS: new connection for node:{}", node.id);
         self.metrics.connected.inc();
-        let observer = Watcher {
-            registration,
-            metrics: self.metrics.clone(),
-            refusals: self.refusals.clone(),
-        };
+        let observer =
+            Watcher { registration, metrics: self.metrics.clone(), refusals: self.refusals.clone() };
         Ok(Opened { catalogs, observer: Box::new(observer) })
     }
 

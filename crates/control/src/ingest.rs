@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lateen_api::{Kind, Object};
+use lateen_api::{Kind, Object, Severity};
 use lateen_base::ObjectRef;
 use lateen_kube::WatchEvent;
 use lateen_registry::{Event, Key, Resource, View};
@@ -39,8 +39,8 @@ impl Ingest {
             WatchEvent::Deleted(object) => self.removed(kind, &object),
             WatchEvent::Replaced(objects) => {
                 let ours = objects.iter().filter(|object| !is_foreign(object, settings));
-                let resources =
-                    ours.filter_map(|object| self.typed(kind, object).or_else(|| last_good(kind, object, view)));
+                let resources = ours
+                    .filter_map(|object| self.typed(kind, object).or_else(|| last_good(kind, object, view)));
                 let resources = resources.collect();
                 self.forget_gone(kind, &objects);
                 Some(Event::Relisted { kind: any_key(kind)?, resources })
@@ -96,7 +96,9 @@ fn read(kind: Watched, object: &Value) -> Result<Resource, String> {
         Watched::Node => core(object).map(Resource::Node),
         Watched::Namespace => core(object).map(Resource::Namespace),
         Watched::Istio(_) => istio(object).map(Resource::Config),
-        Watched::Secret | Watched::ConfigMap | Watched::Webhook => Err("it is no part of the registry".into()),
+        Watched::Secret | Watched::ConfigMap | Watched::Webhook => {
+            Err("it is no part of the registry".into())
+        }
     }
 }
 
@@ -105,9 +107,15 @@ fn istio(object: &Value) -> Result<Arc<Object>, String> {
         let errors = error.errors.iter().map(ToString::to_string);
         errors.collect::<Vec<_>>().join("; ")
     })?;
-    match object.violations.as_slice() {
-        [] => Ok(Arc::new(object)),
-        violations => Err(violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    let problems = lateen_api::validate(&object);
+    let errors: Vec<String> = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(|problem| format!("{}: {}", problem.path, problem.message))
+        .collect();
+    match errors.is_empty() {
+        true => Ok(Arc::new(object)),
+        false => Err(errors.join("; ")),
     }
 }
 
@@ -119,7 +127,11 @@ fn last_good(kind: Watched, object: &Value, view: &View) -> Option<Resource> {
 
 fn reference(kind: Watched, object: &Value) -> ObjectRef {
     let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
-    ObjectRef { kind: kind.resource().kind, namespace: text("namespace").into(), name: text("name").to_owned() }
+    ObjectRef {
+        kind: kind.resource().kind,
+        namespace: text("namespace").into(),
+        name: text("name").to_owned(),
+    }
 }
 
 fn key(kind: Watched, reference: &ObjectRef) -> Option<Key> {

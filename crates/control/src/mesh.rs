@@ -49,10 +49,12 @@ impl Mesh {
             return mesh.unwrap_or(false) | networks.unwrap_or(false);
         }
         if name == settings.revisioned("istio-sidecar-injector") {
-            return self.take_values(map["data"]["values"].as_str().unwrap_or_default()).unwrap_or_else(|reason| {
-                tracing::error!("ConfigMap {name}: values refused, the last good ones stay: {reason}");
-                false
-            });
+            return self.take_values(map["data"]["values"].as_str().unwrap_or_default()).unwrap_or_else(
+                |reason| {
+                    tracing::error!("ConfigMap {name}: values refused, the last good ones stay: {reason}");
+                    false
+                },
+            );
         }
         false
     }

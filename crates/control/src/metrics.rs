@@ -31,10 +31,18 @@ impl Metrics {
         let mut registry = Registry::default();
         let (connected, services) = (Gauge::default(), Gauge::default());
         let (pushes, rejects) = (Family::default(), Family::default());
-        registry.register("pilot_xds", "Number of proxies connected to this control plane", connected.clone());
+        registry.register(
+            "pilot_xds",
+            "Number of proxies connected to this control plane",
+            connected.clone(),
+        );
         registry.register("pilot_services", "Number of services known", services.clone());
         registry.register("pilot_xds_pushes", "Responses sent, by type", pushes.clone());
-        registry.register("pilot_total_xds_rejects", "Responses that proxies refused, by type", rejects.clone());
+        registry.register(
+            "pilot_total_xds_rejects",
+            "Responses that proxies refused, by type",
+            rejects.clone(),
+        );
         Self { registry: Arc::new(Mutex::new(registry)), connected, services, pushes, rejects }
     }
 

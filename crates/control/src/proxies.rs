@@ -162,7 +162,9 @@ fn as_registered(proxy: &Proxy, published: &Published) -> Proxy {
     let address = proxy.addresses.first();
     let at = address.and_then(|address| published.snapshot.view.workloads.get(address));
     let own = at.and_then(|workloads| {
-        workloads.iter().find(|w| w.namespace == proxy.namespace && proxy.id == format!("{}.{}", w.name, w.namespace))
+        workloads
+            .iter()
+            .find(|w| w.namespace == proxy.namespace && proxy.id == format!("{}.{}", w.name, w.namespace))
     });
     if let Some(workload) = own {
         if proxy.locality == Default::default() {

@@ -71,9 +71,7 @@ impl Secrets {
         let kind = match (exact, asked.strip_suffix(ANCHORS)) {
             (Some(credential), None) => credential.certificate()?,
             (Some(credential), Some(_)) => credential.anchors().or_else(|| credential.certificate())?,
-            (None, Some(base)) => {
-                self.by_name.get(&(namespace.to_owned(), base.to_owned()))?.anchors()?
-            }
+            (None, Some(base)) => self.by_name.get(&(namespace.to_owned(), base.to_owned()))?.anchors()?,
             (None, None) => return None,
         };
         let secret = Secret { name: name.to_owned(), r#type: Some(kind) };
@@ -106,7 +104,8 @@ impl Credential {
     fn read(data: &Value) -> Option<Self> {
         let bytes = |keys: [&str; 2]| -> Vec<u8> {
             let text = keys.iter().find_map(|key| data[*key].as_str());
-            text.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok()).unwrap_or_default()
+            text.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
+                .unwrap_or_default()
         };
         let credential = Self {
             certificate: bytes(["tls.crt", "cert"]),

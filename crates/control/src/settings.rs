@@ -73,7 +73,13 @@ impl Ports {
     /// Istio's ports on an address.
     pub fn on(address: std::net::IpAddr) -> Self {
         let at = |port| SocketAddr::new(address, port);
-        Self { plain: at(15010), secure: at(15012), webhook: at(15017), debug: at(8080), monitoring: at(15014) }
+        Self {
+            plain: at(15010),
+            secure: at(15012),
+            webhook: at(15017),
+            debug: at(8080),
+            monitoring: at(15014),
+        }
     }
 
     /// Any free ports of the loopback, for tests.
@@ -113,7 +119,8 @@ impl Settings {
 
     /// The names that the serving certificate has.
     pub fn serving_names(&self) -> Vec<String> {
-        let mut names = vec![self.revisioned("istiod"), "istiod".into(), "istiod-remote".into(), "istio-pilot".into()];
+        let mut names =
+            vec![self.revisioned("istiod"), "istiod".into(), "istiod-remote".into(), "istio-pilot".into()];
         names.dedup();
         names.into_iter().map(|name| format!("{name}.{}.svc", self.namespace)).collect()
     }

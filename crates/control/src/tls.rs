@@ -52,8 +52,7 @@ fn make(
     let names = settings.serving_names();
     tracing::info!("Generating istiod-signed cert for {names:?}");
     let now = clock.now();
-    let certified =
-        authority.server(&names, now, settings.serving_lifetime).map_err(|e| e.to_string())?;
+    let certified = authority.server(&names, now, settings.serving_lifetime).map_err(|e| e.to_string())?;
     let validity = Validity::of_pem(&certified.chain_pem).map_err(|e| e.to_string())?;
     let wait = validity.renewal(now, 0).duration_since(now).unwrap_or_default();
     Ok((server_config(&certified)?, wait.max(Duration::from_secs(1))))

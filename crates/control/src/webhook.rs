@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn the_bundle_is_put_once() {
-        let object = json!({ "webhooks": [{ "clientConfig": {} }, { "clientConfig": { "caBundle": "old" } }] });
+        let object =
+            json!({ "webhooks": [{ "clientConfig": {} }, { "clientConfig": { "caBundle": "old" } }] });
         let put = with_bundle(object, "new").unwrap();
         assert_eq!(put["webhooks"][0]["clientConfig"]["caBundle"], "new");
         assert_eq!(put["webhooks"][1]["clientConfig"]["caBundle"], "new");

@@ -1,0 +1,150 @@
+//! `lateen discovery`: the control plane, with pilot-discovery's flags and environment.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_base::{SystemClock, parse_duration};
+use lateen_control::{Control, Debounce, Deps, Ports, Settings, watch};
+use lateen_kube::{Access, Client};
+
+use super::{CliError, Outcome};
+use crate::globals::Globals;
+
+/// Arguments of `lateen discovery`.
+#[derive(clap::Args)]
+pub(crate) struct Cmd {
+    /// Address of discovery in the clear
+    #[arg(long = "grpcAddr", default_value = ":15010", value_name = "ADDRESS")]
+    grpc: String,
+    /// Address of discovery and certificates over TLS
+    #[arg(long = "secureGRPCAddr", default_value = ":15012", value_name = "ADDRESS")]
+    secure_grpc: String,
+    /// Address of the webhooks
+    #[arg(long = "httpsAddr", default_value = ":15017", value_name = "ADDRESS")]
+    https: String,
+    /// Address of readiness and debugging
+    #[arg(long = "httpAddr", default_value = ":8080", value_name = "ADDRESS")]
+    http: String,
+    /// Address of metrics
+    #[arg(long = "monitoringAddr", default_value = ":15014", value_name = "ADDRESS")]
+    monitoring: String,
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local")]
+    domain: String,
+    /// Levels of logs, as scope:level,...
+    #[arg(long = "log_output_level", value_name = "LEVELS")]
+    log_output_level: Option<String>,
+    /// Logs as JSON
+    #[arg(long = "log_as_json")]
+    log_as_json: bool,
+    /// Identity of the cluster it runs in
+    #[arg(long = "clusterID", env = "CLUSTER_ID", default_value = "Kubernetes", value_name = "ID")]
+    cluster_id: String,
+    /// Revision of this control plane
+    #[arg(long, env = "REVISION", default_value = "default")]
+    revision: String,
+    /// Name of its pod
+    #[arg(long = "podName", env = "POD_NAME", default_value = "istiod", hide = true)]
+    pod: String,
+    /// Namespace of its pod
+    #[arg(long = "podNamespace", env = "POD_NAMESPACE", hide = true)]
+    pod_namespace: Option<String>,
+    /// Audiences of tokens
+    #[arg(long, env = "TOKEN_AUDIENCES", default_value = "istio-ca", value_delimiter = ',', hide = true)]
+    token_audiences: Vec<String>,
+    /// Wait after the last of several changes before they are pushed
+    #[arg(long, env = "PILOT_DEBOUNCE_AFTER", default_value = "100ms", value_parser = parse_duration, hide = true)]
+    debounce_after: Duration,
+    /// Longest wait before changes are pushed
+    #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "10s", value_parser = parse_duration, hide = true)]
+    debounce_max: Duration,
+    /// Lifetime of a root certificate that it makes
+    #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", default_value = "87600h", value_parser = parse_duration, hide = true)]
+    root_lifetime: Duration,
+    /// Root of the pod's files
+    #[arg(long, env = "LATEEN_POD_ROOT", default_value = "/", hide = true)]
+    pod_root: PathBuf,
+    /// Address for ports whose flag names none
+    #[arg(long, env = "LATEEN_BIND_ADDRESS", default_value = "0.0.0.0", hide = true)]
+    bind_address: IpAddr,
+}
+
+impl Cmd {
+    pub(crate) fn run(self, globals: &Globals) -> Outcome {
+        let logs =
+            lateen_runtime::logs::Config { levels: self.log_output_level.clone(), json: self.log_as_json };
+        lateen_runtime::logs::init(&logs).map_err(CliError::new)?;
+        let settings = self.settings(globals)?;
+        let access = access(&settings, globals);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::new)?;
+        runtime.block_on(async {
+            let client = Client::connect(&access).await.map_err(CliError::new)?;
+            let deps = Deps {
+                inputs: watch(&client, &settings),
+                cluster: Arc::new(client),
+                clock: Arc::new(SystemClock),
+            };
+            tokio::select! {
+                started = Control::start(settings, deps) => {
+                    let control = started.map_err(CliError::new)?;
+                    let signal = lateen_runtime::signals::terminated().await.map_err(CliError::new)?;
+                    tracing::info!("{signal}: shutting down");
+                    control.stop().await;
+                    Ok(ExitCode::SUCCESS)
+                }
+                signal = lateen_runtime::signals::terminated() => {
+                    tracing::info!("{}: shutting down before the cluster was read", signal.map_err(CliError::new)?);
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
+        })
+    }
+
+    fn settings(&self, globals: &Globals) -> Result<Settings, CliError> {
+        let at = |flag: &str, text: &str| address(flag, text, self.bind_address);
+        Ok(Settings {
+            namespace: self.pod_namespace.clone().unwrap_or_else(|| globals.istio_namespace.clone()),
+            pod: self.pod.clone(),
+            revision: self.revision.clone(),
+            cluster: self.cluster_id.as_str().into(),
+            domain: self.domain.clone(),
+            root: self.pod_root.clone(),
+            token_audiences: self.token_audiences.clone(),
+            root_lifetime: self.root_lifetime,
+            debounce: Debounce {
+                after: self.debounce_after,
+                longest: self.debounce_max,
+                ..Debounce::default()
+            },
+            ports: Ports {
+                plain: at("--grpcAddr", &self.grpc)?,
+                secure: at("--secureGRPCAddr", &self.secure_grpc)?,
+                webhook: at("--httpsAddr", &self.https)?,
+                debug: at("--httpAddr", &self.http)?,
+                monitoring: at("--monitoringAddr", &self.monitoring)?,
+            },
+            ..Settings::default()
+        })
+    }
+}
+
+/// By the kubeconfig that somebody named; else as the pod that this is.
+fn access(settings: &Settings, globals: &Globals) -> Access {
+    match globals.kubeconfig.is_some() || globals.context.is_some() {
+        true => Access::Kubeconfig { path: globals.kubeconfig.clone(), context: globals.context.clone() },
+        false => Access::Pod { root: settings.root.clone() },
+    }
+}
+
+/// `:PORT` or `ADDRESS:PORT`.
+fn address(flag: &str, text: &str, default: IpAddr) -> Result<SocketAddr, CliError> {
+    let bad = || CliError::new(format!("{flag}={text}: write :PORT or ADDRESS:PORT"));
+    match text.strip_prefix(':') {
+        Some(port) => Ok(SocketAddr::new(default, port.parse().map_err(|_| bad())?)),
+        None => text.parse().map_err(|_| bad()),
+    }
+}
