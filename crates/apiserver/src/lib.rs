@@ -24,6 +24,7 @@ mod jsonpath;
 mod object;
 mod patch;
 mod pki;
+mod protobuf;
 mod providers;
 mod resource;
 mod rest;

@@ -14,7 +14,7 @@ use crate::resource::Resource;
 use crate::status::Status;
 
 /// The Kubernetes version whose API this is.
-const MINOR: &str = "33";
+const MINOR: &str = "32";
 const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers a path that names no resource.

@@ -358,7 +358,7 @@ impl Job<'_> {
     }
 
     async fn delete(&self) -> Result<Response<Body>, Status> {
-        let options = options::delete(&self.query, &self.body)?;
+        let options = options::delete(&self.query, &self.parts.headers, &self.body)?;
         let call = self.call_with(WriteOptions::default());
         match self.api.delete(call, &self.place.name, options).await? {
             crate::api::Deleted::Marked(object) => {
@@ -376,7 +376,7 @@ impl Job<'_> {
     }
 
     async fn delete_collection(&self) -> Result<Response<Body>, Status> {
-        let options = options::delete(&self.query, &self.body)?;
+        let options = options::delete(&self.query, &self.parts.headers, &self.body)?;
         let call = self.call_with(WriteOptions::default());
         let objects = self.api.delete_collection(call, &self.selector()?, &options).await?;
         let metadata = json!({"resourceVersion": self.api.store.resource_version().to_string()});

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::request::Query;
 use crate::api::{DeleteOptions, FieldValidation, Patch, WriteOptions};
+use crate::protobuf;
 use crate::status::Status;
 
 const PATCH_TYPES: &str =
@@ -35,12 +36,13 @@ fn dry_run(query: &Query) -> Result<bool, Status> {
 }
 
 /// The body overrides the query, as in Kubernetes.
-pub(super) fn delete(query: &Query, body: &[u8]) -> Result<DeleteOptions, Status> {
-    let body: Value = match body {
-        [] => Value::Null,
-        bytes => serde_json::from_slice(bytes)
-            .map_err(|e| Status::bad_request(format!("the body is not a DeleteOptions object: {e}")))?,
-    };
+pub(super) fn delete(query: &Query, headers: &HeaderMap, body: &[u8]) -> Result<DeleteOptions, Status> {
+    let body = if body.is_empty() { Value::Null } else { object(headers, body)? };
+    deletion(query, &body)
+}
+
+/// From a decoded `DeleteOptions`.
+pub(super) fn deletion(query: &Query, body: &Value) -> Result<DeleteOptions, Status> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let policy =
         text(&body["propagationPolicy"]).unwrap_or_else(|| query.text("propagationPolicy").to_owned());
@@ -89,7 +91,11 @@ pub(super) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<Patch, Status> {
 pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> {
     match media_type(headers) {
         "" | "application/json" | "text/json" => {}
-        other => return Err(Status::unsupported_media_type(other, "application/json")),
+        protobuf::MEDIA_TYPE => return protobuf::decode(body),
+        other => {
+            let known = format!("application/json, {}", protobuf::MEDIA_TYPE);
+            return Err(Status::unsupported_media_type(other, &known));
+        }
     }
     serde_json::from_slice(body).map_err(|e| Status::bad_request(format!("the body is not valid JSON: {e}")))
 }

@@ -154,7 +154,7 @@ async fn bind(job: &Job<'_>) -> Result<Response<Body>, Status> {
 
 async fn evict(job: &Job<'_>) -> Result<Response<Body>, Status> {
     let eviction = options::object(&job.parts.headers, &job.body)?;
-    let options = options::delete(&job.query, eviction["deleteOptions"].to_string().as_bytes())?;
+    let options = options::deletion(&job.query, &eviction["deleteOptions"])?;
     let call = Call { subresource: None, ..job.call()? };
     job.api.delete(call, &job.place.name, options).await?;
     Ok(success())
