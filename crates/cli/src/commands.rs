@@ -10,6 +10,7 @@ mod experimental;
 mod explain;
 mod get;
 mod load;
+mod proxy_status;
 mod validate;
 mod version;
 
@@ -45,6 +46,9 @@ pub(crate) enum Command {
     Get(get::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
+    /// Show how far each proxy follows the control plane, and what it refuses
+    #[command(name = "proxy-status", visible_alias = "ps")]
+    ProxyStatus(proxy_status::Cmd),
     /// Check manifests, without a cluster
     #[command(visible_alias = "v")]
     Validate(validate::Cmd),
@@ -72,6 +76,7 @@ impl Command {
             Self::Explain(cmd) => cmd.run(globals),
             Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
+            Self::ProxyStatus(cmd) => cmd.run(globals),
             Self::Validate(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
             Self::Experimental(cmd) => cmd.run(globals),

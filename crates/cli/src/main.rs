@@ -9,6 +9,7 @@ mod commands;
 mod globals;
 mod load;
 mod manifest;
+mod pods;
 mod table;
 mod world;
 
