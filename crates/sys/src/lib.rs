@@ -1,1 +1,4 @@
 //! The one package with unsafe code: process set-up and namespaces.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod process;
