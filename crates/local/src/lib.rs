@@ -1,1 +1,12 @@
 //! The local cluster: controllers, node agent, isolation.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod addresses;
+mod api;
+mod controllers;
+mod instant;
+pub mod lease;
+mod net;
+mod node;
+pub mod process;
+pub mod state;

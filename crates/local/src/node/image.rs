@@ -13,6 +13,8 @@ pub enum Program {
         name: &'static str,
         /// The version that the image's name carries.
         version: Option<&'static str>,
+        /// The port the image listens on, where it is not the application's own default.
+        port: Option<u16>,
     },
 }
 
@@ -28,7 +30,7 @@ const TABLE: &[(&str, Program)] = &[
     ("examples-helloworld-v1", versioned("helloworld", "v1")),
     ("examples-helloworld-v2", versioned("helloworld", "v2")),
     ("httpbin", plain("httpbin")),
-    ("go-httpbin", plain("httpbin")),
+    ("go-httpbin", Program::App { name: "httpbin", version: None, port: Some(8080) }),
     ("curl", plain("sleep")),
     ("curl-ssl", plain("sleep")),
     ("sleep", plain("sleep")),
@@ -38,11 +40,11 @@ const TABLE: &[(&str, Program)] = &[
 ];
 
 const fn versioned(name: &'static str, version: &'static str) -> Program {
-    Program::App { name, version: Some(version) }
+    Program::App { name, version: Some(version), port: None }
 }
 
 const fn plain(name: &'static str) -> Program {
-    Program::App { name, version: None }
+    Program::App { name, version: None, port: None }
 }
 
 /// The program for an image reference (`[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`); none when nothing is built in.
@@ -89,7 +91,8 @@ mod tests {
             assert_eq!(program(image), Some(versioned("reviews", "v2")), "{image}");
         }
         assert_eq!(program("docker.io/kennethreitz/httpbin"), Some(plain("httpbin")));
-        assert_eq!(program("mccutchen/go-httpbin:v2.15.0"), Some(plain("httpbin")));
+        let go = Program::App { name: "httpbin", version: None, port: Some(8080) };
+        assert_eq!(program("mccutchen/go-httpbin:v2.15.0"), Some(go));
         assert_eq!(program("curlimages/curl"), Some(plain("sleep")));
         assert_eq!(program("istio/proxyv2:1.26.0"), Some(Program::Proxy));
         assert_eq!(program("redis:7"), None);

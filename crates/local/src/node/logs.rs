@@ -112,7 +112,7 @@ impl LogWriter {
     }
 
     fn write(&self, stream: &str, lines: &[&[u8]]) {
-        let head = format!("{:.9} {stream} ", Timestamp::now());
+        let head = format!("{:.9} {stream} ", crate::instant::now());
         let mut text = Vec::new();
         for line in lines {
             text.extend_from_slice(head.as_bytes());
@@ -289,7 +289,7 @@ mod tests {
         let (time, rest) = line.split_once(' ').unwrap();
         assert!(time.parse::<Timestamp>().is_ok(), "{time}");
         assert_eq!(rest, "a b\n");
-        let later = Timestamp::now() + std::time::Duration::from_secs(3600);
+        let later = crate::instant::now() + std::time::Duration::from_secs(3600);
         let since = LogQuery { since: Some(later), ..LogQuery::default() };
         assert_eq!(text(LogReader::open(folder.file(0), since).begin().unwrap()), "");
     }

@@ -1,0 +1,12 @@
+//! The controllers: pure functions from what is there to what has to be done.
+
+pub(crate) mod deployments;
+pub(crate) mod endpoints;
+pub(crate) mod garbage;
+pub(crate) mod namespaces;
+mod owner;
+pub(crate) mod replica_sets;
+pub(crate) mod schedule;
+mod selector;
+pub(crate) mod services;
+mod template_hash;
