@@ -6,6 +6,7 @@ pub(crate) mod garbage;
 pub(crate) mod namespaces;
 mod owner;
 pub(crate) mod replica_sets;
+pub(crate) mod run;
 pub(crate) mod schedule;
 mod selector;
 pub(crate) mod services;

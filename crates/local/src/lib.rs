@@ -3,7 +3,11 @@
 
 pub mod addresses;
 mod api;
+#[cfg(test)]
+mod cluster_tests;
 mod controllers;
+#[cfg(test)]
+mod fake;
 mod instant;
 pub mod lease;
 mod net;

@@ -1,5 +1,6 @@
 //! The node agent: runs the pods of its node as child processes.
 
+mod api_access;
 mod backoff;
 mod board;
 mod container;

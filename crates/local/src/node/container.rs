@@ -152,10 +152,11 @@ impl Supervisor {
             .spawn(launch.command())
             .await
             .map_err(|error| Unstarted::Later("CreateContainerError", format!("{}: {error}", launch.program.display())))?;
-        self.began(&child, &id, run);
+        let pid = child.id();
+        self.began(pid, &id, run);
         let pumps = pump(&mut child, &log);
         let status = self.supervise(&mut child, &launch, &checks).await;
-        if let Some(pid) = child.id() {
+        if let Some(pid) = pid {
             self.node.book.strike(pid);
         }
         for pump in pumps {
@@ -208,8 +209,8 @@ impl Supervisor {
         });
     }
 
-    fn began(&self, child: &Child, id: &str, run: i32) {
-        if let Some(pid) = child.id()
+    fn began(&self, pid: Option<u32>, id: &str, run: i32) {
+        if let Some(pid) = pid
             && let Err(error) = self.node.book.note(pid)
         {
             tracing::warn!(%error, pid, "cannot remember a process for the next run");

@@ -15,6 +15,7 @@ use crate::api::{Part, deletion, namespace_of};
 use crate::instant;
 use crate::net::http_proxy;
 use crate::node::Node;
+use crate::node::api_access;
 use crate::node::board::Board;
 use crate::node::container::{Supervisor, container_root};
 use crate::node::events::full_name;
@@ -72,6 +73,7 @@ impl Worker {
         let status = own.status.get_or_insert_default();
         status.pod_ip = Some(ip.to_string());
         status.host_ip = Some(host);
+        api_access::add(&mut own);
         let board = Board::new(first_reports(&own));
         Self {
             node,
@@ -346,6 +348,7 @@ async fn refresh(mut files: Files, mut updates: Updates) {
         let Some(latest) = updates.borrow_and_update().clone() else { return };
         let mut own = (*latest).clone();
         own.status.clone_from(&files.pod.status);
+        api_access::add(&mut own);
         files.pod = Arc::new(own);
         if let Err(error) = files.materialise().await {
             tracing::debug!(%error, pod = full_name(&files.pod.metadata), "volumes keep their last contents");

@@ -1,0 +1,211 @@
+//! Controllers and node agent together, over a fake API server and a stand-in for the binary.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::addresses::ClusterNumber;
+use crate::api::{Api, Backend, Change, Collection, Part, deletion};
+use crate::controllers::run::Controllers;
+use crate::fake::{self, Fake};
+use crate::lease::Lease;
+use crate::net::directory::Directory;
+use crate::node::events::Events;
+use crate::node::launch::{DataPlane, Surroundings};
+use crate::node::logs::LogQuery;
+use crate::node::{NodeConfig, PodLogs, RunningNode};
+use crate::process::ProcessBook;
+
+/// A cluster on a number of its own. `program` plays the binary.
+struct World {
+    fake: Arc<Fake>,
+    api: Api,
+    dir: tempfile::TempDir,
+    cluster: ClusterNumber,
+    node: RunningNode,
+    _controllers: tokio::task::JoinSet<()>,
+    _lease: Lease,
+}
+
+impl World {
+    fn start(program: &str) -> Self {
+        let lease = Lease::acquire(None).unwrap();
+        let cluster = lease.number();
+        let (fake, api) = fake::api();
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::start(api.clone());
+        let (sender, directory) = watch::channel(Arc::new(Directory::default()));
+        let controllers = Controllers {
+            api: api.clone(),
+            events: events.clone(),
+            cluster,
+            root: "PEM".into(),
+            directory: sender,
+        };
+        let node = NodeConfig {
+            name: "node".into(),
+            api: api.clone(),
+            events,
+            book: ProcessBook::open(dir.path().join("processes")).unwrap(),
+            around: Surroundings {
+                cluster,
+                executable: program.into(),
+                api_server: (Ipv4Addr::LOCALHOST, 6443).into(),
+                data_plane: DataPlane::Lateen,
+                inherited: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            },
+            directory,
+            pods: dir.path().join("pods"),
+        };
+        let (node, controllers) = (node.start().unwrap(), controllers.start());
+        Self { fake, api, dir, cluster, node, _controllers: controllers, _lease: lease }
+    }
+
+    async fn create(&self, object: Value) {
+        let collection = match object["kind"].as_str().unwrap() {
+            "Deployment" => Collection { group: "apps", version: "v1", resource: "deployments" },
+            "Service" => Collection { group: "", version: "v1", resource: "services" },
+            _ => Collection { group: "", version: "v1", resource: "pods" },
+        };
+        self.fake.create(collection, object).await.unwrap();
+    }
+
+    /// Waits until some pod is as wanted.
+    async fn pod(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let mut changes = self.api.changes();
+        loop {
+            changes.borrow_and_update();
+            let pods = self.fake.list(Collection::of::<Pod>(), None).await;
+            if let Some(pod) = pods.iter().find(|pod| wanted(pod)) {
+                return pod.clone();
+            }
+            let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+            assert!(changed.is_ok(), "no such pod; there are {pods:#?}");
+        }
+    }
+
+    async fn gone(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let mut changes = self.api.changes();
+        while !self.fake.list(Collection::of::<Pod>(), None).await.is_empty() {
+            let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+            assert!(changed.is_ok(), "pods stay");
+        }
+    }
+}
+
+fn deployment(image: &str) -> Value {
+    json!({"kind": "Deployment", "apiVersion": "apps/v1",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "app", "image": image}]}}}})
+}
+
+fn state<'a>(pod: &'a Value, kind: &str) -> &'a Value {
+    &pod["status"]["containerStatuses"][0]["state"][kind]
+}
+
+fn alive(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("processes")).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_runs_is_found_by_its_service_and_goes_without_a_trace() {
+    // `yes app sleep` prints its arguments for ever: a program that runs.
+    let world = World::start("/usr/bin/yes");
+    world.create(deployment("curlimages/curl")).await;
+    world
+        .create(json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}}))
+        .await;
+    let ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+    };
+    let pod = world.pod(ready).await;
+    assert!(pod["metadata"]["name"].as_str().unwrap().starts_with("web-"));
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["status"]["hostIP"], world.cluster.node().to_string());
+    let ip: Ipv4Addr = pod["status"]["podIP"].as_str().unwrap().parse().unwrap();
+    assert!(world.cluster.pod_index(ip).is_some());
+    assert_eq!(alive(world.dir.path()), 1);
+
+    let parsed: Pod = serde_json::from_value(pod.clone()).unwrap();
+    let logs = PodLogs { pods: world.dir.path().join("pods") };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut log = logs.open(&parsed, "app", false, LogQuery::default()).unwrap();
+        let text = String::from_utf8(log.begin().unwrap()).unwrap();
+        if text.starts_with("app sleep\n") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{text}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let service = world.api.get::<Service>(Some("default"), "web").await.unwrap();
+    assert!(service.spec.as_ref().unwrap().cluster_ip.as_deref().unwrap().starts_with("127.2"));
+    let owner = world.api.get::<k8s_openapi::api::apps::v1::Deployment>(Some("default"), "web").await.unwrap();
+    world.api.carry_out(Change::Delete(deletion(&*owner))).await.unwrap();
+    world.gone().await;
+    assert_eq!(alive(world.dir.path()), 0);
+    assert_eq!(std::fs::read_dir(world.dir.path().join("pods")).unwrap().count(), 0);
+    world.node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_ends_crash_loops() {
+    let world = World::start("/bin/false");
+    world.create(deployment("curlimages/curl")).await;
+    let pod = world.pod(|pod| state(pod, "waiting")["reason"] == "CrashLoopBackOff").await;
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(status["restartCount"], 1);
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 1);
+    assert_eq!(pod["status"]["phase"], "Running");
+    world.node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_image_is_a_status() {
+    let world = World::start("/bin/false");
+    world.create(deployment("redis:7")).await;
+    let pod = world.pod(|pod| state(pod, "waiting")["reason"] == "ErrImagePull").await;
+    assert!(state(&pod, "waiting")["message"].as_str().unwrap().contains("redis:7"));
+    assert_eq!(pod["status"]["phase"], "Pending");
+    world.node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_done_succeeds_and_missing_objects_are_waited_for() {
+    let world = World::start("/bin/true");
+    world
+        .create(json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "job", "namespace": "default"},
+            "spec": {"restartPolicy": "Never",
+                "initContainers": [{"name": "istio-init", "image": "istio/proxyv2", "args": ["istio-iptables"]}],
+                "containers": [{"name": "app", "image": "curlimages/curl", "env": [
+                    {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}]}]}}))
+        .await;
+    let pod = world.pod(|pod| state(pod, "waiting")["reason"] == "CreateContainerConfigError").await;
+    assert_eq!(state(&pod, "waiting")["message"], "configmap \"late\" not found");
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "default"},
+        "data": {"x": "1"}});
+    let maps = Collection { group: "", version: "v1", resource: "configmaps" };
+    world.fake.create(maps, map).await.unwrap();
+    let pod = world.pod(|pod| pod["status"]["phase"] == "Succeeded").await;
+    assert_eq!(state(&pod, "terminated")["reason"], "Completed");
+    // Nothing that ended is started again, also not by the next status.
+    let mut touched = pod.clone();
+    touched["metadata"]["labels"] = json!({"a": "b"});
+    world.fake.replace(Collection::of::<Pod>(), touched, Part::Whole).await.unwrap();
+    world.node.end().await;
+    assert_eq!(alive(world.dir.path()), 0);
+}

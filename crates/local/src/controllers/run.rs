@@ -1,0 +1,198 @@
+//! Running the controllers: on every change, until nothing is left to do.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::garbage::{Owned, orphans};
+use super::{deployments, endpoints, namespaces, replica_sets, schedule, services};
+use crate::addresses::ClusterNumber;
+use crate::api::{Api, ApiError, Change, Kind, deletion, name_of, namespace_of};
+use crate::instant;
+use crate::net::directory::Directory;
+use crate::node::events::{Events, Severity};
+
+/// Changes that come together are handled together.
+const GATHER: Duration = Duration::from_millis(2);
+/// The wait after a refused change; doubled with every further one.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// How long events are kept.
+const EVENTS: Duration = Duration::from_secs(3600);
+
+/// What the controllers need.
+#[derive(Clone)]
+pub(crate) struct Controllers {
+    pub(crate) api: Api,
+    pub(crate) events: Events,
+    pub(crate) cluster: ClusterNumber,
+    /// The certificate that signed the API server's, in PEM.
+    pub(crate) root: Arc<str>,
+    /// Where the directory of services is published.
+    pub(crate) directory: watch::Sender<Arc<Directory>>,
+}
+
+impl Controllers {
+    /// Starts all of them; they end with the set.
+    pub(crate) fn start(self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let this = Arc::new(self);
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("namespaces", move || own.clone().namespaces()));
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("deployments", move || own.clone().deployments()));
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("replica sets", move || own.clone().replica_sets()));
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("scheduler", move || own.clone().schedule()));
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("services", move || own.clone().services()));
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("endpoints", move || own.clone().endpoints()));
+        let own = this.clone();
+        tasks.spawn(own.clone().drive("garbage", move || own.clone().garbage()));
+        tasks.spawn(this.expire_events());
+        tasks
+    }
+
+    async fn drive<F, Fut>(self: Arc<Self>, name: &'static str, decide: F)
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Vec<Change>>,
+    {
+        let mut changes = self.api.changes();
+        let mut failures = 0_u32;
+        loop {
+            changes.borrow_and_update();
+            let decided = decide().await;
+            let done = join_all(decided.iter().map(|change| self.api.carry_out(change.clone()))).await;
+            let mut failed = false;
+            for (change, outcome) in decided.iter().zip(done) {
+                if let Err(error) = outcome {
+                    failed = true;
+                    self.refused(name, change, &error).await;
+                }
+            }
+            failures = if failed { failures + 1 } else { 0 };
+            let retry = match failures {
+                0 => Duration::MAX,
+                n => RETRY.0.saturating_mul(1 << n.min(8)).min(RETRY.1),
+            };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = wait(retry) => {}
+            }
+            // A refused write is not tried again at every change, or two refusals would chase each other.
+            tokio::time::sleep(if failed { RETRY.0 } else { GATHER }).await;
+        }
+    }
+
+    async fn refused(&self, controller: &str, change: &Change, error: &ApiError) {
+        tracing::warn!(controller, %error, "a write was refused; it will be tried again");
+        let Change::Create(collection, object) = change else { return };
+        if collection.resource != "pods" {
+            return;
+        }
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let meta = &object["metadata"];
+        let owner = text(&meta["ownerReferences"][0]["name"]);
+        let namespace = text(&meta["namespace"]);
+        if let Some(set) = self.api.get::<ReplicaSet>(Some(&namespace), &owner).await {
+            let message = format!("Error creating: {error}");
+            self.events.say(&*set, "replicaset-controller", Severity::Warning, "FailedCreate", message);
+        }
+    }
+
+    async fn namespaces(self: Arc<Self>) -> Vec<Change> {
+        let api = &self.api;
+        let (all, accounts) = (api.list::<Namespace>().await, api.list::<ServiceAccount>().await);
+        let maps = api.list::<ConfigMap>().await;
+        namespaces::reconcile(&all, &accounts, &maps, &self.root)
+    }
+
+    async fn deployments(self: Arc<Self>) -> Vec<Change> {
+        let sets = self.api.list::<ReplicaSet>().await;
+        deployments::reconcile(&self.api.list::<Deployment>().await, &sets, &instant::time())
+    }
+
+    async fn replica_sets(self: Arc<Self>) -> Vec<Change> {
+        let pods = self.api.list::<Pod>().await;
+        replica_sets::reconcile(&self.api.list::<ReplicaSet>().await, &pods)
+    }
+
+    async fn schedule(self: Arc<Self>) -> Vec<Change> {
+        let pods = self.api.list::<Pod>().await;
+        schedule::reconcile(&pods, &self.api.list::<Node>().await, &instant::time())
+    }
+
+    async fn services(self: Arc<Self>) -> Vec<Change> {
+        services::reconcile(self.cluster, &self.api.list::<Service>().await)
+    }
+
+    async fn endpoints(self: Arc<Self>) -> Vec<Change> {
+        let services = self.api.list::<Service>().await;
+        let slices = self.api.list::<EndpointSlice>().await;
+        self.directory.send_replace(Arc::new(Directory::new(&services, &slices)));
+        let (pods, old) = (self.api.list::<Pod>().await, self.api.list::<Endpoints>().await);
+        endpoints::reconcile(&services, &pods, &slices, &old)
+    }
+
+    async fn garbage(self: Arc<Self>) -> Vec<Change> {
+        let api = &self.api;
+        let deployments = api.list::<Deployment>().await;
+        let sets = api.list::<ReplicaSet>().await;
+        let pods = api.list::<Pod>().await;
+        let services = api.list::<Service>().await;
+        let slices = api.list::<EndpointSlice>().await;
+        let old = api.list::<Endpoints>().await;
+        let mut living = BTreeSet::new();
+        living.extend(uids(&deployments));
+        living.extend(uids(&sets));
+        living.extend(uids(&services));
+        living.extend(uids(&pods));
+        let mut all: Vec<Owned<'_>> = Vec::new();
+        all.extend(owned(&sets));
+        all.extend(owned(&pods));
+        all.extend(owned(&slices));
+        all.extend(owned(&old));
+        let gone = orphans(&all, &living, &["Deployment", "ReplicaSet", "Service", "Pod"]);
+        gone.into_iter().map(Change::Delete).collect()
+    }
+
+    async fn expire_events(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(EVENTS / 12).await;
+            let oldest = instant::now().as_second() - i64::try_from(EVENTS.as_secs()).unwrap_or(0);
+            for event in self.api.list::<Event>().await {
+                let last = event.last_timestamp.as_ref().or(event.metadata.creation_timestamp.as_ref());
+                if last.is_some_and(|last| last.0.as_second() < oldest)
+                    && let Err(error) = self.api.delete(deletion(&*event)).await
+                {
+                    let (namespace, name) = (namespace_of(&event.metadata), name_of(&event.metadata));
+                    tracing::debug!(%error, namespace, name, "an old event stays");
+                }
+            }
+        }
+    }
+}
+
+async fn wait(time: Duration) {
+    if time == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(time).await }
+}
+
+fn uids<T: Kind>(objects: &[Arc<T>]) -> impl Iterator<Item = &str> {
+    objects.iter().filter_map(|object| object.metadata().uid.as_deref())
+}
+
+fn owned<T: Kind>(objects: &[Arc<T>]) -> impl Iterator<Item = Owned<'_>> {
+    objects.iter().map(|object| Owned { meta: object.metadata(), deletion: deletion(&**object) })
+}
