@@ -53,24 +53,19 @@ impl ClusterNumber {
         Ipv4Addr::new(127, 210 + self.0, x, y)
     }
 
+    /// Addresses for load balancers, outside of what pods get.
+    pub fn balancers(self) -> impl Iterator<Item = Ipv4Addr> {
+        (Pool::LAST + 1..u16::MAX).filter(|index| index % 256 != 0).map(move |index| self.pod(index))
+    }
+
     /// The index of a pod address of this cluster.
     pub fn pod_index(self, address: Ipv4Addr) -> Option<u16> {
         index_in(10 + self.0, address)
     }
 
-    /// The index of a service address of this cluster.
-    pub fn service_index(self, address: Ipv4Addr) -> Option<u16> {
-        index_in(210 + self.0, address)
-    }
-
     /// The range of pod addresses, as a node's `podCIDR` has it.
     pub fn pod_range(self) -> String {
         format!("127.{}.0.0/16", 10 + self.0)
-    }
-
-    /// The range of service addresses.
-    pub fn service_range(self) -> String {
-        format!("127.{}.0.0/16", 210 + self.0)
     }
 }
 
@@ -90,7 +85,7 @@ pub(crate) fn parse(text: Option<&str>) -> Option<Ipv4Addr> {
     text.and_then(|text| Ipv4Addr::from_str(text).ok())
 }
 
-/// Indices 2..=65000 given out in turn, so that a freed address rests before somebody else gets it.
+/// Indices of pods given out in turn, so that a freed address rests before somebody else gets it.
 #[derive(Debug)]
 pub(crate) struct Pool {
     taken: std::collections::BTreeSet<u16>,
@@ -99,7 +94,8 @@ pub(crate) struct Pool {
 
 impl Pool {
     const FIRST: u16 = 10;
-    const LAST: u16 = 61_000;
+    /// `x.y` = 239.255: above are the load balancers.
+    const LAST: u16 = 0xefff;
 
     pub(crate) fn new(taken: impl IntoIterator<Item = u16>) -> Self {
         let taken: std::collections::BTreeSet<u16> = taken.into_iter().collect();
@@ -143,7 +139,6 @@ mod tests {
         assert_eq!(pod.to_string(), "127.13.2.5");
         assert_eq!(cluster.app(pod).to_string(), "127.113.2.5");
         assert_eq!(cluster.pod_index(pod), Some(0x0205));
-        assert_eq!(cluster.service_index(pod), None);
         assert_eq!(cluster.node().to_string(), "127.13.0.1");
     }
 

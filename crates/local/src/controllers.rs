@@ -2,7 +2,6 @@
 
 pub(crate) mod deployments;
 pub(crate) mod endpoints;
-pub(crate) mod garbage;
 pub(crate) mod namespaces;
 mod owner;
 pub(crate) mod replica_sets;

@@ -43,6 +43,18 @@ impl Fake {
         object
     }
 
+    fn owned_by(&self, uid: &str) -> Vec<(Collection, String, String)> {
+        let objects = self.objects.lock();
+        let owned = objects.objects.iter().filter(|(_, object)| {
+            object["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|one| one["uid"] == uid)
+        });
+        let place = |key: &Key| {
+            let collection = Collection { group: "", version: "", resource: key.0 };
+            (collection, key.1.clone(), key.2.clone())
+        };
+        owned.map(|(key, _)| place(key)).collect()
+    }
+
     fn remove(&self, key: &Key) {
         let mut objects = self.objects.lock();
         objects.objects.remove(key);
@@ -84,6 +96,9 @@ impl Backend for Fake {
             return Err(ApiError::Conflict(format!("{key:?} already exists")));
         }
         object["metadata"]["uid"] = json!(format!("uid-{next}"));
+        if key.0 == "services" && object["spec"]["clusterIP"].is_null() {
+            object["spec"]["clusterIP"] = json!(format!("127.255.1.{next}"));
+        }
         Ok(self.store(key, object))
     }
 
@@ -123,6 +138,12 @@ impl Backend for Fake {
             self.store(key, current);
         } else {
             self.remove(&key);
+            // What it owned goes with it.
+            let uid = text(&current["metadata"]["uid"]);
+            for (collection, namespace, name) in self.owned_by(&uid) {
+                let deletion = Deletion { collection, namespace: Some(namespace), name, uid: None, grace: None };
+                self.delete(deletion).await?;
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ pub mod addresses;
 mod api;
 #[cfg(test)]
 mod cluster_tests;
+mod backend;
 mod controllers;
 #[cfg(test)]
 mod fake;

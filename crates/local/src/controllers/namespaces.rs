@@ -8,9 +8,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::{Change, name_of};
 
-/// The namespaces a cluster is born with.
-pub(crate) const BASE: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
-
 const ROOT_MAP: &str = "kube-root-ca.crt";
 
 /// Makes what is missing.
@@ -20,19 +17,14 @@ pub(crate) fn reconcile(
     maps: &[Arc<ConfigMap>],
     root: &str,
 ) -> Vec<Change> {
-    let known = |name: &&&str| namespaces.iter().any(|one| one.metadata.name.as_deref() == Some(**name));
-    let mut changes: Vec<Option<Change>> = BASE
-        .iter()
-        .filter(|name| !known(name))
-        .map(|name| Change::create(&Namespace { metadata: meta(None, name), ..Namespace::default() }))
-        .collect();
+    let mut changes: Vec<Option<Change>> = Vec::new();
     let living = namespaces.iter().filter(|one| one.metadata.deletion_timestamp.is_none());
     for namespace in living.map(|namespace| name_of(&namespace.metadata)) {
         let within = |meta: &ObjectMeta, name: &str| {
             meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
         };
         if !accounts.iter().any(|one| within(&one.metadata, "default")) {
-            let metadata = meta(Some(namespace), "default");
+            let metadata = meta(namespace, "default");
             changes.push(Change::create(&ServiceAccount { metadata, ..ServiceAccount::default() }));
         }
         let data = Some(BTreeMap::from([("ca.crt".to_owned(), root.to_owned())]));
@@ -40,7 +32,7 @@ pub(crate) fn reconcile(
             Some(map) if map.data == data => {}
             Some(map) => changes.push(Change::replace(&ConfigMap { data, ..(**map).clone() })),
             None => {
-                let metadata = meta(Some(namespace), ROOT_MAP);
+                let metadata = meta(namespace, ROOT_MAP);
                 changes.push(Change::create(&ConfigMap { metadata, data, ..ConfigMap::default() }));
             }
         }
@@ -48,10 +40,10 @@ pub(crate) fn reconcile(
     changes.into_iter().flatten().collect()
 }
 
-fn meta(namespace: Option<&str>, name: &str) -> ObjectMeta {
+fn meta(namespace: &str, name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
-        namespace: namespace.map(str::to_owned),
+        namespace: Some(namespace.to_owned()),
         ..ObjectMeta::default()
     }
 }
@@ -59,19 +51,23 @@ fn meta(namespace: Option<&str>, name: &str) -> ObjectMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+
+    fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
 
     #[test]
     fn a_namespace_gets_its_account_and_the_root() {
-        let namespaces: Vec<Arc<Namespace>> = BASE
-            .iter()
-            .map(|name| Arc::new(Namespace { metadata: meta(None, name), ..Namespace::default() }))
-            .collect();
-        assert_eq!(reconcile(&[], &[], &[], "pem").len(), BASE.len());
-        assert_eq!(reconcile(&namespaces, &[], &[], "pem").len(), 2 * BASE.len());
-        let mut leaving = (*namespaces[0]).clone();
-        leaving.metadata.deletion_timestamp = Some(crate::instant::time());
-        let mut all = namespaces;
-        all[0] = Arc::new(leaving);
-        assert_eq!(reconcile(&all, &[], &[], "pem").len(), 2 * BASE.len() - 2);
+        let namespaces = [
+            object(json!({"metadata": {"name": "default"}})),
+            object(json!({"metadata": {"name": "going", "deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+        ];
+        assert_eq!(reconcile(&namespaces, &[], &[], "pem").len(), 2);
+        let account = object(json!({"metadata": {"name": "default", "namespace": "default"}}));
+        let map = object(json!({"metadata": {"name": ROOT_MAP, "namespace": "default"}, "data": {"ca.crt": "old"}}));
+        let changes = reconcile(&namespaces, &[account], &[map], "pem");
+        let [Change::Replace(_, map, _)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(map["data"]["ca.crt"], "pem");
     }
 }

@@ -1,6 +1,5 @@
 //! Running the controllers: on every change, until nothing is left to do.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +7,15 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::garbage::{Owned, orphans};
 use super::{deployments, endpoints, namespaces, replica_sets, schedule, services};
 use crate::addresses::ClusterNumber;
-use crate::api::{Api, ApiError, Change, Kind, deletion, name_of, namespace_of};
+use crate::api::{Api, ApiError, Change};
 use crate::instant;
 use crate::net::directory::Directory;
 use crate::node::events::{Events, Severity};
@@ -26,8 +24,6 @@ use crate::node::events::{Events, Severity};
 const GATHER: Duration = Duration::from_millis(2);
 /// The wait after a refused change; doubled with every further one.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// How long events are kept.
-const EVENTS: Duration = Duration::from_secs(3600);
 
 /// What the controllers need.
 #[derive(Clone)]
@@ -58,9 +54,6 @@ impl Controllers {
         tasks.spawn(own.clone().drive("services", move || own.clone().services()));
         let own = this.clone();
         tasks.spawn(own.clone().drive("endpoints", move || own.clone().endpoints()));
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("garbage", move || own.clone().garbage()));
-        tasks.spawn(this.expire_events());
         tasks
     }
 
@@ -145,54 +138,8 @@ impl Controllers {
         let (pods, old) = (self.api.list::<Pod>().await, self.api.list::<Endpoints>().await);
         endpoints::reconcile(&services, &pods, &slices, &old)
     }
-
-    async fn garbage(self: Arc<Self>) -> Vec<Change> {
-        let api = &self.api;
-        let deployments = api.list::<Deployment>().await;
-        let sets = api.list::<ReplicaSet>().await;
-        let pods = api.list::<Pod>().await;
-        let services = api.list::<Service>().await;
-        let slices = api.list::<EndpointSlice>().await;
-        let old = api.list::<Endpoints>().await;
-        let mut living = BTreeSet::new();
-        living.extend(uids(&deployments));
-        living.extend(uids(&sets));
-        living.extend(uids(&services));
-        living.extend(uids(&pods));
-        let mut all: Vec<Owned<'_>> = Vec::new();
-        all.extend(owned(&sets));
-        all.extend(owned(&pods));
-        all.extend(owned(&slices));
-        all.extend(owned(&old));
-        let gone = orphans(&all, &living, &["Deployment", "ReplicaSet", "Service", "Pod"]);
-        gone.into_iter().map(Change::Delete).collect()
-    }
-
-    async fn expire_events(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(EVENTS / 12).await;
-            let oldest = instant::now().as_second() - i64::try_from(EVENTS.as_secs()).unwrap_or(0);
-            for event in self.api.list::<Event>().await {
-                let last = event.last_timestamp.as_ref().or(event.metadata.creation_timestamp.as_ref());
-                if last.is_some_and(|last| last.0.as_second() < oldest)
-                    && let Err(error) = self.api.delete(deletion(&*event)).await
-                {
-                    let (namespace, name) = (namespace_of(&event.metadata), name_of(&event.metadata));
-                    tracing::debug!(%error, namespace, name, "an old event stays");
-                }
-            }
-        }
-    }
 }
 
 async fn wait(time: Duration) {
     if time == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(time).await }
-}
-
-fn uids<T: Kind>(objects: &[Arc<T>]) -> impl Iterator<Item = &str> {
-    objects.iter().filter_map(|object| object.metadata().uid.as_deref())
-}
-
-fn owned<T: Kind>(objects: &[Arc<T>]) -> impl Iterator<Item = Owned<'_>> {
-    objects.iter().map(|object| Owned { meta: object.metadata(), deletion: deletion(&**object) })
 }
