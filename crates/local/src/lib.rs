@@ -1,17 +1,30 @@
 //! The local cluster: controllers, node agent, isolation.
+//!
+//! [`ClusterConfig::start`] runs a cluster in this process, [`Cluster::install`] puts the mesh into it. Pods are child
+//! processes of this very binary; in loopback isolation each has an address of 127/8 (see [`addresses`]).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addresses;
 mod api;
+mod apply;
+mod backend;
+mod cluster;
 #[cfg(test)]
 mod cluster_tests;
-mod backend;
 mod controllers;
 #[cfg(test)]
 mod fake;
+mod install;
 mod instant;
 pub mod lease;
 mod net;
 mod node;
 pub mod process;
+mod progress;
 pub mod state;
+
+pub use apply::ApplyError;
+pub use cluster::{Cluster, ClusterConfig, UpError};
+pub use install::InstallError;
+pub use node::launch::DataPlane;
+pub use progress::Progress;

@@ -1,0 +1,155 @@
+//! The mesh, installed into a local cluster by the manifests of any cluster.
+
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use lateen_apiserver::{Client, Patch};
+use lateen_manifests::{Installation, Profile};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::api::{Api, name_of};
+use crate::apply::{self, ApplyError};
+use crate::node::PodLogs;
+use crate::node::logs::LogQuery;
+use crate::progress::Progress;
+use crate::state::StateFolder;
+
+/// Where the control plane lives.
+pub(crate) const NAMESPACE: &str = "istio-system";
+/// The gateway through which the world comes in.
+pub(crate) const INGRESS: &str = "istio-ingressgateway";
+
+/// Why there is no mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// An object was refused.
+    #[error("installing the mesh: {0}")]
+    Refused(#[from] ApplyError),
+    /// The state folder.
+    #[error("installing the mesh: {0}")]
+    State(std::io::Error),
+    /// Something does not become ready.
+    #[error("the mesh is not ready after {seconds} s:\n{what}")]
+    NotReady {
+        /// How long was waited.
+        seconds: u64,
+        /// Every deployment that is not ready, its pods, what they last said.
+        what: String,
+    },
+}
+
+/// Applies the manifests, unless these very ones were applied before: what users changed since stays.
+pub(crate) async fn mesh(client: &Client, state: &StateFolder, progress: &Progress) -> Result<(), InstallError> {
+    let mut objects = definitions();
+    objects.extend(lateen_manifests::render(&Installation::of(Profile::Demo)));
+    let mark = state.path().join("installed");
+    let digest = digest(&objects);
+    if std::fs::read_to_string(&mark).is_ok_and(|applied| applied == digest) {
+        return Ok(());
+    }
+    let first = !mark.exists();
+    progress.say("Installing the mesh (profile demo)");
+    apply::all(client, &objects).await?;
+    if first {
+        let labels = json!({"metadata": {"labels": {"istio-injection": "enabled"}}});
+        let done = client.patch("namespaces", None, "default", Patch::Merge(labels)).await;
+        done.map_err(|status| InstallError::State(std::io::Error::other(status.message)))?;
+        progress.say("Namespace default gets sidecars (label istio-injection=enabled)");
+    }
+    crate::state::write_whole(&mark, digest.as_bytes()).map_err(InstallError::State)
+}
+
+/// The Istio kinds.
+fn definitions() -> Vec<serde_json::Value> {
+    lateen_api::crd::all()
+}
+
+fn digest(objects: &[serde_json::Value]) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for object in objects {
+        object.to_string().hash(&mut hasher);
+    }
+    format!("{} {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+}
+
+/// Waits until every deployment of the control plane's namespace is ready.
+pub(crate) async fn wait(
+    api: &Api,
+    logs: &PodLogs,
+    patience: Duration,
+    progress: &Progress,
+) -> Result<(), InstallError> {
+    let deadline = Instant::now() + patience;
+    let mut changes = api.changes();
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        changes.borrow_and_update();
+        let all = api.list_in::<Deployment>(NAMESPACE).await;
+        for deployment in all.iter().filter(|deployment| is_ready(deployment)) {
+            let name = name_of(&deployment.metadata).to_owned();
+            if !told.contains(&name) {
+                progress.say(format!("{name} is ready"));
+                told.push(name);
+            }
+        }
+        if !all.is_empty() && all.iter().all(|deployment| is_ready(deployment)) {
+            return Ok(());
+        }
+        let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+        if !matches!(changed, Ok(Ok(()))) {
+            let what = not_ready(api, logs, &all).await;
+            return Err(InstallError::NotReady { seconds: patience.as_secs(), what });
+        }
+    }
+}
+
+fn is_ready(deployment: &Deployment) -> bool {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = deployment.status.as_ref();
+    let current = status.and_then(|status| status.observed_generation) == deployment.metadata.generation;
+    current && status.and_then(|status| status.ready_replicas).unwrap_or(0) >= wanted
+}
+
+async fn not_ready(api: &Api, logs: &PodLogs, all: &[std::sync::Arc<Deployment>]) -> String {
+    let mut lines = Vec::new();
+    let pods = api.list_in::<Pod>(NAMESPACE).await;
+    for deployment in all.iter().filter(|deployment| !is_ready(deployment)) {
+        let name = name_of(&deployment.metadata);
+        lines.push(format!("  deployment {name}"));
+        for pod in pods.iter().filter(|pod| name_of(&pod.metadata).starts_with(name)) {
+            lines.extend(pod_lines(pod, logs));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("  no deployment exists".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn pod_lines(pod: &Pod, logs: &PodLogs) -> Vec<String> {
+    let statuses: Vec<&ContainerStatus> = pod
+        .status
+        .iter()
+        .flat_map(|status| {
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+        })
+        .filter(|status| !status.ready)
+        .collect();
+    let mut lines = Vec::new();
+    for status in statuses {
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or("not ready");
+        let pod_name = name_of(&pod.metadata);
+        lines.push(format!("    pod {pod_name}, container {}: {reason}", status.name));
+        let tail = LogQuery { tail: Some(5), ..LogQuery::default() };
+        let opened = logs
+            .open(pod, &status.name, false, tail.clone())
+            .and_then(|mut log| log.begin().map_err(|error| error.to_string()));
+        let text = opened.unwrap_or_default();
+        lines.extend(String::from_utf8_lossy(&text).lines().map(|line| format!("      {line}")));
+    }
+    lines
+}
