@@ -4,13 +4,18 @@ mod apiserver;
 mod app;
 mod apply;
 mod delete;
+mod demo;
 mod discovery;
+mod down;
 mod dump_xds;
+mod env;
 mod experimental;
 mod explain;
 mod get;
 mod load;
 mod proxy_status;
+mod logs;
+mod up;
 mod validate;
 mod version;
 
@@ -36,6 +41,16 @@ pub(crate) type Outcome = Result<ExitCode, CliError>;
 /// Every command. A command is a `clap::Args` struct with `run(self, &Globals) -> Outcome`.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// Show Bookinfo in a mesh on this machine
+    Demo(demo::Cmd),
+    /// Start a local cluster with the mesh in it
+    Up(up::Cmd),
+    /// End a local cluster
+    Down(down::Cmd),
+    /// Print how a shell reaches a local cluster
+    Env(env::Cmd),
+    /// Show what a container has printed
+    Logs(logs::Cmd),
     /// Create or change objects from manifests
     Apply(apply::Cmd),
     /// Delete objects, by manifest or by name
@@ -71,6 +86,11 @@ impl Command {
     /// Runs it.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self {
+            Self::Demo(cmd) => cmd.run(globals),
+            Self::Up(cmd) => cmd.run(globals),
+            Self::Down(cmd) => cmd.run(globals),
+            Self::Env(cmd) => cmd.run(globals),
+            Self::Logs(cmd) => cmd.run(globals),
             Self::Apply(cmd) => cmd.run(globals),
             Self::Delete(cmd) => cmd.run(globals),
             Self::Explain(cmd) => cmd.run(globals),

@@ -43,8 +43,7 @@ pub enum InstallError {
 
 /// Applies the manifests, unless these very ones were applied before: what users changed since stays.
 pub(crate) async fn mesh(client: &Client, state: &StateFolder, progress: &Progress) -> Result<(), InstallError> {
-    let mut objects = definitions();
-    objects.extend(lateen_manifests::render(&Installation::of(Profile::Demo)));
+    let objects = lateen_manifests::render(&Installation::of(Profile::Demo));
     let mark = state.path().join("installed");
     let digest = digest(&objects);
     if std::fs::read_to_string(&mark).is_ok_and(|applied| applied == digest) {
@@ -60,11 +59,6 @@ pub(crate) async fn mesh(client: &Client, state: &StateFolder, progress: &Progre
         progress.say("Namespace default gets sidecars (label istio-injection=enabled)");
     }
     crate::state::write_whole(&mark, digest.as_bytes()).map_err(InstallError::State)
-}
-
-/// The Istio kinds.
-fn definitions() -> Vec<serde_json::Value> {
-    lateen_api::crd::all()
 }
 
 fn digest(objects: &[serde_json::Value]) -> String {

@@ -8,6 +8,7 @@ pub mod addresses;
 mod api;
 mod apply;
 mod backend;
+pub mod background;
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;

@@ -66,7 +66,8 @@ pub(crate) fn label(kind: &ResourceKind, name: &str) -> String {
     if kind.group.is_empty() { format!("{lower}/{name}") } else { format!("{lower}.{}/{name}", kind.group) }
 }
 
-async fn apply(cluster: &Cluster, document: &Document) -> Result<String, CliError> {
+/// Creates the object, or changes it to what the manifest says.
+pub(crate) async fn apply(cluster: &Cluster, document: &Document) -> Result<String, CliError> {
     let (kind, namespace, name) = address(cluster, &document.object)?;
     let mut object = document.object.clone();
     if kind.namespaced {
