@@ -47,8 +47,8 @@ pub(crate) struct TokenRequest {
     pub(crate) account: String,
     pub(crate) audience: Option<String>,
     pub(crate) lifetime: Duration,
+    /// The pod that the token dies with.
     pub(crate) pod: String,
-    pub(crate) pod_uid: String,
 }
 
 /// What of an object a write replaces.

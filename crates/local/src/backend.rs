@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use lateen_apiserver::{
-    Client, DeleteOptions, LogRequest, LogStream, ResourceName, Selection, ServiceResolver, Status, WatchEvent,
+    Client, DeleteOptions, LogRequest, LogStream, ResourceName, Selection, ServiceResolver, Status,
+    WatchEvent,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -119,7 +120,10 @@ impl Backend for Embedded {
             ..DeleteOptions::default()
         };
         let namespace = deletion.namespace.as_deref();
-        self.client.delete(name(deletion.collection), namespace, &deletion.name, options).await.map_err(refused)
+        self.client
+            .delete(name(deletion.collection), namespace, &deletion.name, options)
+            .await
+            .map_err(refused)
     }
 
     async fn token(&self, request: TokenRequest) -> Result<String, ApiError> {
@@ -144,7 +148,9 @@ impl ServiceResolver for Resolver {
             Status::new(
                 503,
                 "ServiceUnavailable",
-                format!("no endpoints available for service \"{service}\" in namespace {namespace}, port {port}"),
+                format!(
+                    "no endpoints available for service \"{service}\" in namespace {namespace}, port {port}"
+                ),
             )
         })
     }
@@ -161,9 +167,9 @@ impl lateen_apiserver::PodLogs for Logs {
     async fn open(&self, request: LogRequest) -> Result<LogStream, Status> {
         let pod = self.api.get::<Pod>(Some(&request.namespace), &request.pod).await;
         let pod = pod.ok_or_else(|| Status::not_found("pods", &request.pod))?;
-        let since = request.since_seconds.and_then(|seconds| {
-            instant::now().checked_sub(Duration::from_secs(seconds)).ok()
-        });
+        let since = request
+            .since_seconds
+            .and_then(|seconds| instant::now().checked_sub(Duration::from_secs(seconds)).ok());
         let query = LogQuery {
             tail: request.tail_lines.and_then(|lines| usize::try_from(lines).ok()),
             since,

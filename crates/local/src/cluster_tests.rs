@@ -123,8 +123,10 @@ async fn a_deployment_runs_is_found_by_its_service_and_goes_without_a_trace() {
     let world = World::start("/usr/bin/yes");
     world.create(deployment("curlimages/curl")).await;
     world
-        .create(json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "web", "namespace": "default"},
-            "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}}))
+        .create(
+            json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}}),
+        )
         .await;
     let ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array();
@@ -153,7 +155,8 @@ async fn a_deployment_runs_is_found_by_its_service_and_goes_without_a_trace() {
 
     let service = world.api.get::<Service>(Some("default"), "web").await.unwrap();
     assert!(service.spec.as_ref().unwrap().cluster_ip.as_deref().unwrap().starts_with("127.2"));
-    let owner = world.api.get::<k8s_openapi::api::apps::v1::Deployment>(Some("default"), "web").await.unwrap();
+    let owner =
+        world.api.get::<k8s_openapi::api::apps::v1::Deployment>(Some("default"), "web").await.unwrap();
     world.api.carry_out(Change::Delete(deletion(&*owner))).await.unwrap();
     world.gone().await;
     assert_eq!(alive(world.dir.path()), 0);

@@ -46,7 +46,11 @@ impl Fake {
     fn owned_by(&self, uid: &str) -> Vec<(Collection, String, String)> {
         let objects = self.objects.lock();
         let owned = objects.objects.iter().filter(|(_, object)| {
-            object["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|one| one["uid"] == uid)
+            object["metadata"]["ownerReferences"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|one| one["uid"] == uid)
         });
         let place = |key: &Key| {
             let collection = Collection { group: "", version: "", resource: key.0 };
@@ -106,9 +110,9 @@ impl Backend for Fake {
         let key = key(collection, &object);
         let current = self.objects.lock().objects.get(&key).cloned();
         let Some(mut current) = current else { return Err(ApiError::NotFound(format!("{key:?}"))) };
-        let stale = object["metadata"]["resourceVersion"].as_str().is_some_and(|version| {
-            Some(version) != current["metadata"]["resourceVersion"].as_str()
-        });
+        let stale = object["metadata"]["resourceVersion"]
+            .as_str()
+            .is_some_and(|version| Some(version) != current["metadata"]["resourceVersion"].as_str());
         if stale {
             return Err(ApiError::Conflict("modified".into()));
         }
@@ -141,7 +145,8 @@ impl Backend for Fake {
             // What it owned goes with it.
             let uid = text(&current["metadata"]["uid"]);
             for (collection, namespace, name) in self.owned_by(&uid) {
-                let deletion = Deletion { collection, namespace: Some(namespace), name, uid: None, grace: None };
+                let deletion =
+                    Deletion { collection, namespace: Some(namespace), name, uid: None, grace: None };
                 self.delete(deletion).await?;
             }
         }

@@ -42,7 +42,11 @@ pub enum InstallError {
 }
 
 /// Applies the manifests, unless these very ones were applied before: what users changed since stays.
-pub(crate) async fn mesh(client: &Client, state: &StateFolder, progress: &Progress) -> Result<(), InstallError> {
+pub(crate) async fn mesh(
+    client: &Client,
+    state: &StateFolder,
+    progress: &Progress,
+) -> Result<(), InstallError> {
     let objects = lateen_manifests::render(&Installation::of(Profile::Demo));
     let mark = state.path().join("installed");
     let digest = digest(&objects);

@@ -161,8 +161,7 @@ impl StateFolder {
                 found: found.trim().to_owned(),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_whole(&version, VERSION.as_bytes())
-                    .map_err(|source| self.io("write", &version, source))
+                write_whole(&version, VERSION.as_bytes()).map_err(|source| self.io("write", &version, source))
             }
             Err(source) => Err(self.io("read", &version, source)),
         }

@@ -19,7 +19,11 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 
 /// What brings the ReplicaSets, and the status, nearer to the deployments.
-pub(crate) fn reconcile(deployments: &[Arc<Deployment>], sets: &[Arc<ReplicaSet>], now: &Time) -> Vec<Change> {
+pub(crate) fn reconcile(
+    deployments: &[Arc<Deployment>],
+    sets: &[Arc<ReplicaSet>],
+    now: &Time,
+) -> Vec<Change> {
     deployments.iter().flat_map(|deployment| one(deployment, sets, now)).flatten().collect()
 }
 
@@ -188,10 +192,7 @@ fn resize(set: &ReplicaSet, to: i32) -> Option<Change> {
 }
 
 fn revision(meta: &ObjectMeta) -> u64 {
-    meta.annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(REVISION)?.parse().ok())
-        .unwrap_or(0)
+    meta.annotations.as_ref().and_then(|annotations| annotations.get(REVISION)?.parse().ok()).unwrap_or(0)
 }
 
 /// The current set has the highest revision (a rollback brings an old set to the front), the deployment shows it.

@@ -78,9 +78,7 @@ fn members<'a>(service: &Service, pods: &'a [Arc<Pod>]) -> Vec<Member<'a>> {
         .iter()
         .map(AsRef::as_ref)
         .filter(|pod: &&Pod| pod.metadata.namespace == service.metadata.namespace)
-        .filter(|pod| {
-            selects(spec.and_then(|spec| spec.selector.as_ref()), pod.metadata.labels.as_ref())
-        })
+        .filter(|pod| selects(spec.and_then(|spec| spec.selector.as_ref()), pod.metadata.labels.as_ref()))
         .filter_map(|pod| {
             let status = pod.status.as_ref()?;
             let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -115,7 +113,8 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
 }
 
 fn selected(service: &Service, members: &[Member<'_>]) -> Vec<EndpointSlice> {
-    let mut groups: BTreeMap<Vec<(Option<String>, i32)>, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<(Option<String>, i32)>, (Vec<EndpointPort>, Vec<Endpoint>)> =
+        BTreeMap::new();
     for member in members {
         let ports = ports(service, member.pod);
         let key = ports.iter().map(|(port, number)| (port.name.clone(), *number)).collect();

@@ -41,11 +41,7 @@ pub(crate) fn reconcile(
 }
 
 fn meta(namespace: &str, name: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.to_owned()),
-        namespace: Some(namespace.to_owned()),
-        ..ObjectMeta::default()
-    }
+    ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() }
 }
 
 #[cfg(test)]
@@ -65,7 +61,9 @@ mod tests {
         ];
         assert_eq!(reconcile(&namespaces, &[], &[], "pem").len(), 2);
         let account = object(json!({"metadata": {"name": "default", "namespace": "default"}}));
-        let map = object(json!({"metadata": {"name": ROOT_MAP, "namespace": "default"}, "data": {"ca.crt": "old"}}));
+        let map = object(
+            json!({"metadata": {"name": ROOT_MAP, "namespace": "default"}, "data": {"ca.crt": "old"}}),
+        );
         let changes = reconcile(&namespaces, &[account], &[map], "pem");
         let [Change::Replace(_, map, _)] = &changes[..] else { panic!("{changes:?}") };
         assert_eq!(map["data"]["ca.crt"], "pem");

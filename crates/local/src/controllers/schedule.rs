@@ -38,8 +38,7 @@ fn fits(pod: &Pod, node: &Node) -> bool {
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     let labels = node.metadata.labels.as_ref();
     let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    let matches =
-        |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
+    let matches = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
     !cordoned && selector.into_iter().flatten().all(matches)
 }
 
@@ -61,8 +60,7 @@ fn unschedulable(pod: &Pod, nodes: usize, now: &Time) -> Option<Change> {
         last_transition_time: Some(now.clone()),
         ..PodCondition::default()
     };
-    let status =
-        PodStatus { phase: Some("Pending".to_owned()), conditions: Some(vec![condition]), ..status };
+    let status = PodStatus { phase: Some("Pending".to_owned()), conditions: Some(vec![condition]), ..status };
     Change::status(&Pod { status: Some(status), ..pod.clone() })
 }
 

@@ -10,7 +10,8 @@ use crate::api::Change;
 
 /// Gives every service of type LoadBalancer an address of its own, and takes it from those that are none any more.
 pub(crate) fn reconcile(cluster: ClusterNumber, services: &[Arc<Service>]) -> Vec<Change> {
-    let mut taken: BTreeSet<String> = services.iter().flat_map(|service| balancer_addresses(service)).collect();
+    let mut taken: BTreeSet<String> =
+        services.iter().flat_map(|service| balancer_addresses(service)).collect();
     let living = services.iter().filter(|service| service.metadata.deletion_timestamp.is_none());
     living
         .filter_map(|service| {

@@ -214,7 +214,10 @@ impl Entry {
                 .iter()
                 .filter_map(|address| addresses::parse(Some(address)))
                 .collect(),
-            external_name: spec.external_name.clone().filter(|_| spec.type_.as_deref() == Some("ExternalName")),
+            external_name: spec
+                .external_name
+                .clone()
+                .filter(|_| spec.type_.as_deref() == Some("ExternalName")),
             members: ready(slices)
                 .flat_map(|(_, endpoint)| {
                     let hostname = endpoint.hostname.clone();
@@ -234,7 +237,8 @@ fn is_tcp(port: &ServicePort) -> bool {
 fn ready<'a>(
     slices: &[&'a EndpointSlice],
 ) -> impl Iterator<Item = (&'a EndpointSlice, &'a k8s_openapi::api::discovery::v1::Endpoint)> {
-    let all = slices.to_vec().into_iter().flat_map(|slice| slice.endpoints.iter().map(move |one| (slice, one)));
+    let all =
+        slices.to_vec().into_iter().flat_map(|slice| slice.endpoints.iter().map(move |one| (slice, one)));
     // Not said means ready (discovery/v1 EndpointConditions).
     all.filter(|(_, one)| one.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false))
 }
@@ -275,9 +279,11 @@ mod tests {
 
     fn directory() -> Directory {
         let services = [
-            object(json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {"clusterIP": "127.210.0.20",
+            object(
+                json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {"clusterIP": "127.210.0.20",
                 "type": "LoadBalancer", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]},
-                "status": {"loadBalancer": {"ingress": [{"ip": "127.210.0.21"}]}}})),
+                "status": {"loadBalancer": {"ingress": [{"ip": "127.210.0.21"}]}}}),
+            ),
             object(json!({"metadata": {"name": "db", "namespace": "ns"}, "spec": {"clusterIP": "None",
                 "ports": [{"name": "http", "port": 8080}]}})),
             object(json!({"metadata": {"name": "out", "namespace": "ns"}, "spec": {"type": "ExternalName",
@@ -286,8 +292,11 @@ mod tests {
                 "clusterIP": "127.210.0.22", "ports": [{"name": "http", "port": 80}]}})),
         ];
         let slices = [
-            slice("web", json!([{"addresses": ["127.10.0.11"]},
-                {"addresses": ["127.10.0.12"], "conditions": {"ready": false}}])),
+            slice(
+                "web",
+                json!([{"addresses": ["127.10.0.11"]},
+                {"addresses": ["127.10.0.12"], "conditions": {"ready": false}}]),
+            ),
             slice("db", json!([{"addresses": ["127.10.0.13"], "hostname": "db-0"}])),
         ];
         Directory::new(&services, &slices)

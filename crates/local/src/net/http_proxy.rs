@@ -105,9 +105,16 @@ impl Forwarder {
         }
     }
 
-    async fn exchange(&self, request: Request<Incoming>, resetter: &Resetter) -> Result<Response<Outgoing>, Broken> {
+    async fn exchange(
+        &self,
+        request: Request<Incoming>,
+        resetter: &Resetter,
+    ) -> Result<Response<Outgoing>, Broken> {
         let Some(authority) = target(&request) else {
-            return Ok(say(StatusCode::BAD_REQUEST, "this is a proxy: ask for an absolute URL, or use CONNECT\n"));
+            return Ok(say(
+                StatusCode::BAD_REQUEST,
+                "this is a proxy: ask for an absolute URL, or use CONNECT\n",
+            ));
         };
         let default = if request.uri().scheme_str() == Some("https") { 443 } else { 80 };
         let port = authority.port_u16().unwrap_or(default);

@@ -146,12 +146,9 @@ impl Supervisor {
         let checks = self.checks()?;
         let launch = self.launch(program).await?;
         let started = instant::whole(instant::now());
-        let mut child = self
-            .node
-            .spawner
-            .spawn(launch.command())
-            .await
-            .map_err(|error| Unstarted::Later("CreateContainerError", format!("{}: {error}", launch.program.display())))?;
+        let mut child = self.node.spawner.spawn(launch.command()).await.map_err(|error| {
+            Unstarted::Later("CreateContainerError", format!("{}: {error}", launch.program.display()))
+        })?;
         let pid = child.id();
         self.began(pid, &id, run);
         let pumps = pump(&mut child, &log);
@@ -171,8 +168,7 @@ impl Supervisor {
         let (cluster, pod, name) = (self.node.around.cluster, &self.pod, &self.container.name);
         let app = launch::bind_address(cluster, pod, name, self.ip);
         let ip = self.ip;
-        let address =
-            |port: u16| IpAddr::V4(if PROXY_PORTS.contains(&port) && app != ip { ip } else { app });
+        let address = |port: u16| IpAddr::V4(if PROXY_PORTS.contains(&port) && app != ip { ip } else { app });
         Checks::new(&self.container, address)
             .map_err(|error| Unstarted::Never("ProbeNotSupported", error.to_string()))
     }
@@ -272,9 +268,10 @@ impl Supervisor {
     /// Whether the container is started again after the run that just ended.
     fn restarts(&self) -> bool {
         let policy = self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-        let failed = self.board.report(self.index).is_some_and(
-            |report| matches!(report.state, State::Terminated(exit) if exit.code != 0),
-        );
+        let failed = self
+            .board
+            .report(self.index)
+            .is_some_and(|report| matches!(report.state, State::Terminated(exit) if exit.code != 0));
         match (self.role, policy.unwrap_or("Always")) {
             (Role::Sidecar, _) | (Role::Main, "Always") => true,
             (Role::Main | Role::Init, "Never") => false,
@@ -286,8 +283,13 @@ impl Supervisor {
     async fn back_off(&self, delay: Duration) -> bool {
         if !delay.is_zero() {
             let (name, pod) = (&self.container.name, full_name(&self.pod.metadata));
-            let message = format!("back-off {} restarting failed container={name} pod={pod}", go_duration(delay));
-            self.node.events.warning(&self.pod, "BackOff", format!("Back-off restarting failed container {name}"));
+            let message =
+                format!("back-off {} restarting failed container={name} pod={pod}", go_duration(delay));
+            self.node.events.warning(
+                &self.pod,
+                "BackOff",
+                format!("Back-off restarting failed container {name}"),
+            );
             self.board.update(self.index, |report| {
                 if let State::Terminated(exit) = &report.state {
                     report.last = Some(exit.clone());

@@ -13,7 +13,9 @@ pub(crate) enum FieldError {
          annotations['KEY']}}, spec.{{nodeName,serviceAccountName}} or status.{{podIP,podIPs,hostIP,hostIPs}}"
     )]
     Unknown(String),
-    #[error("resource {0} is not supported; it can be limits or requests of cpu, memory or ephemeral-storage")]
+    #[error(
+        "resource {0} is not supported; it can be limits or requests of cpu, memory or ephemeral-storage"
+    )]
     Resource(String),
     #[error("no container {0}")]
     Container(String),
@@ -123,8 +125,13 @@ fn capacity(resource: &str) -> f64 {
 
 fn memory_of_the_machine() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kibibytes: f64 =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse().ok()?;
+    let kibibytes: f64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
     Some(kibibytes * 1024.0)
 }
 

@@ -232,7 +232,9 @@ mod tests {
     #[test]
     fn expansion_leaves_half_references_alone() {
         let variables = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        for (text, want) in [("$(A)$", "1$"), ("$(A", "$(A"), ("$A", "$A"), ("$$$(A)", "$1"), ("é$(A)é", "é1é")] {
+        for (text, want) in
+            [("$(A)$", "1$"), ("$(A", "$(A"), ("$A", "$A"), ("$$$(A)", "$1"), ("é$(A)é", "é1é")]
+        {
             assert_eq!(expand(text, &variables), want);
         }
     }

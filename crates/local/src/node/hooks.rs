@@ -44,7 +44,10 @@ async fn run(node: &Node, hook: &LifecycleHandler, launch: &Launch) -> Result<()
         }
         Step::Agent(args) => {
             let mut command = Launch { args, ..launch.clone() }.command();
-            command.arg0("pilot-agent").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            command
+                .arg0("pilot-agent")
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null());
             let mut child = node.spawner.spawn(command).await.map_err(|error| error.to_string())?;
             let status = child.wait().await.map_err(|error| error.to_string())?;
             if status.success() { Ok(()) } else { Err(format!("pilot-agent ended with {status}")) }

@@ -2,7 +2,7 @@
 
 /// What runs in place of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub(crate) enum Program {
     /// The control plane; the container's arguments are its own (`discovery ...`).
     ControlPlane,
     /// The proxy; the container's arguments are its own (`proxy sidecar ...`).
@@ -48,7 +48,7 @@ const fn plain(name: &'static str) -> Program {
 }
 
 /// The program for an image reference (`[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`); none when nothing is built in.
-pub fn program(image: &str) -> Option<Program> {
+pub(crate) fn program(image: &str) -> Option<Program> {
     let name = repository_name(image);
     TABLE.iter().find(|(known, _)| *known == name).map(|(_, program)| *program)
 }
@@ -61,13 +61,13 @@ fn repository_name(image: &str) -> &str {
 }
 
 /// Whether the text can be an image reference at all (`InvalidImageName` else).
-pub fn is_reference(image: &str) -> bool {
+pub(crate) fn is_reference(image: &str) -> bool {
     let name = repository_name(image);
     !name.is_empty() && image.chars().all(|c| c.is_ascii_alphanumeric() || "./:@_-".contains(c))
 }
 
 /// What to tell somebody whose image is not built in.
-pub fn unknown(image: &str) -> String {
+pub(crate) fn unknown(image: &str) -> String {
     let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
     format!(
         "image \"{image}\" is not one of the built-in programs of the local cluster, which runs no container \

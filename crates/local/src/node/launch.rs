@@ -233,7 +233,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(containers: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
+            .unwrap()
     }
 
     fn launched(pod: &Pod, at: usize) -> Launch {

@@ -268,8 +268,7 @@ mod tests {
         let writer = folder.start(0).unwrap();
         writer.say("one");
         writer.say("two");
-        let mut reader =
-            LogReader::open(folder.file(0), LogQuery { tail: Some(1), ..LogQuery::default() });
+        let mut reader = LogReader::open(folder.file(0), LogQuery { tail: Some(1), ..LogQuery::default() });
         assert_eq!(text(reader.begin().unwrap()), "two\n");
         writer.inner.lock().size = ROTATE_AT + 1;
         writer.say("three");

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
-};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -80,15 +78,11 @@ fn architecture() -> &'static str {
 
 fn status(name: &str, cluster: ClusterNumber) -> NodeStatus {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();
-    let capacity: BTreeMap<String, Quantity> = [
-        ("cpu", cores),
-        ("memory", format!("{}Ki", memory_kibibytes())),
-        ("pods", "1000".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), Quantity(value)))
-    .into();
-    let address =
-        |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+    let capacity: BTreeMap<String, Quantity> =
+        [("cpu", cores), ("memory", format!("{}Ki", memory_kibibytes())), ("pods", "1000".to_owned())]
+            .map(|(name, value)| (name.to_owned(), Quantity(value)))
+            .into();
+    let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     NodeStatus {
@@ -98,7 +92,11 @@ fn status(name: &str, cluster: ClusterNumber) -> NodeStatus {
         ]),
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
-        conditions: Some(vec![ready(true, "KubeletReady", "lateen runs pods as processes (loopback isolation)")]),
+        conditions: Some(vec![ready(
+            true,
+            "KubeletReady",
+            "lateen runs pods as processes (loopback isolation)",
+        )]),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().to_owned(),
             boot_id: boot.trim().to_owned(),

@@ -226,7 +226,8 @@ fn first_reports(pod: &Pod) -> Vec<Report> {
     let reason = if init { "PodInitializing" } else { "ContainerCreating" };
     containers(pod)
         .map(|(container, role)| {
-            let mut report = Report::new(&container.name, container.image.as_deref().unwrap_or_default(), role);
+            let mut report =
+                Report::new(&container.name, container.image.as_deref().unwrap_or_default(), role);
             report.state = State::Waiting { reason, message: None };
             report
         })
@@ -246,9 +247,8 @@ fn grace(pod: Option<&Pod>) -> Duration {
 
 async fn wait_for_deletion(node: &Node, mut updates: Updates) {
     let mut ending = node.ending.clone();
-    let going = |pod: &Option<Arc<Pod>>| {
-        pod.as_ref().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
-    };
+    let going =
+        |pod: &Option<Arc<Pod>>| pod.as_ref().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
     tokio::select! {
         _ = updates.wait_for(going) => {}
         _ = ending.wait_for(|ending| *ending) => {}
@@ -273,7 +273,13 @@ async fn forget(node: &Node, pod: &Pod, folder: &std::path::Path) {
 }
 
 /// Writes the pod's status whenever its containers change, until the board's worker is gone.
-async fn publish(node: Arc<Node>, pod: Arc<Pod>, ip: Ipv4Addr, board: Board, terminating: watch::Receiver<bool>) {
+async fn publish(
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    ip: Ipv4Addr,
+    board: Board,
+    terminating: watch::Receiver<bool>,
+) {
     let mut changes = board.changes();
     let mut terminating = terminating;
     let mut last = pod.status.clone().unwrap_or_default();
@@ -324,12 +330,9 @@ struct Files {
 
 impl Files {
     async fn materialise(&mut self) -> Result<(), String> {
-        let objects =
-            super::container::Objects::of(&self.node.api, namespace_of(&self.pod.metadata)).await;
+        let objects = super::container::Objects::of(&self.node.api, namespace_of(&self.pod.metadata)).await;
         self.tokens.renew(&self.node.api, &self.pod).await?;
-        self.volumes
-            .materialise(&self.pod, &objects, self.tokens.tokens())
-            .map_err(|error| error.to_string())
+        self.volumes.materialise(&self.pod, &objects, self.tokens.tokens()).map_err(|error| error.to_string())
     }
 }
 

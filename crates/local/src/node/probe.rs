@@ -30,7 +30,9 @@ enum Target {
 /// A probe that cannot be carried out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProbeError {
-    #[error("exec probes are not supported in loopback isolation (there is no container to run a command in): use httpGet or tcpSocket")]
+    #[error(
+        "exec probes are not supported in loopback isolation (there is no container to run a command in): use httpGet or tcpSocket"
+    )]
     Exec,
     #[error("gRPC probes are not supported: use httpGet or tcpSocket")]
     Grpc,
@@ -54,7 +56,8 @@ impl Check {
         let seconds = |value: Option<i32>, default: u64| {
             Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default))
         };
-        let count = |value: Option<i32>, default| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(default);
+        let count =
+            |value: Option<i32>, default| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(default);
         Ok(Self {
             target: target(probe, container, address)?,
             delay: seconds(probe.initial_delay_seconds, 0),
@@ -107,7 +110,8 @@ fn target(
     }
     let path = get.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let headers = get.http_headers.iter().flatten().map(|one| (one.name.clone(), one.value.clone())).collect();
+    let headers =
+        get.http_headers.iter().flatten().map(|one| (one.name.clone(), one.value.clone())).collect();
     Ok(Target::Http { address: place(get.host.as_ref(), &get.port)?, path, headers })
 }
 

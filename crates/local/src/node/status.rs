@@ -87,7 +87,10 @@ impl Report {
         let mut status = ContainerStatus {
             name: self.name.clone(),
             image: self.image.clone(),
-            image_id: self.id.as_ref().map_or_else(String::new, |_| format!("lateen://built-in/{}", self.image)),
+            image_id: self
+                .id
+                .as_ref()
+                .map_or_else(String::new, |_| format!("lateen://built-in/{}", self.image)),
             container_id: self.id.clone(),
             ready: match (self.role, &self.state) {
                 (Role::Init, State::Terminated(exit)) => exit.code == 0,

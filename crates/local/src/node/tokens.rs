@@ -40,7 +40,6 @@ impl TokenKeeper {
                 audience: wanted.audience,
                 lifetime,
                 pod: name_of(&pod.metadata).to_owned(),
-                pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
             };
             let volume = &key.0;
             let token = api.token(request).await.map_err(|error| {

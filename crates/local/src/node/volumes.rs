@@ -479,7 +479,9 @@ mod tests {
             let made = Volumes::new(dir.path()).materialise(&pod, &Objects::default(), &Tokens::new());
             made.map_err(|error| error.to_string())
         };
-        assert!(fails(json!({"name": "v", "hostPath": {"path": "/"}})).unwrap_err().contains("not supported"));
+        assert!(
+            fails(json!({"name": "v", "hostPath": {"path": "/"}})).unwrap_err().contains("not supported")
+        );
         let absent = fails(json!({"name": "v", "secret": {"secretName": "s"}})).unwrap_err();
         assert_eq!(absent, "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found");
         assert!(fails(json!({"name": "v", "secret": {"secretName": "s", "optional": true}})).is_ok());

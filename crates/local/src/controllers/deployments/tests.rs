@@ -97,9 +97,9 @@ fn nothing_ready_goes_before_something_new_is() {
     pending.status = Some(serde_json::from_value(json!({"replicas": 1})).unwrap());
     sets[1] = Arc::new(pending);
     let changes = reconcile(&[next], &sets, &instant::time());
-    let shrinks = changes.iter().any(
-        |change| matches!(change, Change::Replace(c, _, Part::Whole) if c.resource == "replicasets"),
-    );
+    let shrinks = changes
+        .iter()
+        .any(|change| matches!(change, Change::Replace(c, _, Part::Whole) if c.resource == "replicasets"));
     assert!(!shrinks, "{changes:#?}");
     assert_eq!(sizes(&sets), [1, 1]);
 }

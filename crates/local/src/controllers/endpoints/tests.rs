@@ -43,7 +43,10 @@ fn ready_and_unready_pods_are_told_apart() {
     let changes = reconcile(&[service(json!({}))], &pods, &[], &[]);
     let slice = &created(&changes, "endpointslices")[0];
     assert_eq!(slice["metadata"]["labels"][SERVICE_NAME], "reviews");
-    assert_eq!(slice["ports"][0], json!({"name": "http", "port": 9080, "protocol": "TCP", "appProtocol": "http"}));
+    assert_eq!(
+        slice["ports"][0],
+        json!({"name": "http", "port": 9080, "protocol": "TCP", "appProtocol": "http"})
+    );
     assert_eq!(slice["endpoints"][0]["conditions"]["ready"], true);
     assert_eq!(slice["endpoints"][1]["conditions"]["ready"], false);
     assert_eq!(slice["endpoints"][0]["targetRef"]["name"], "a");
@@ -84,9 +87,10 @@ fn a_pod_on_its_way_out_serves_but_is_not_ready() {
 
 #[test]
 fn endpoints_kept_by_hand_are_mirrored() {
-    let by_hand: Endpoints = serde_json::from_value(json!({"metadata": {"name": "reviews", "namespace": "ns"},
+    let by_hand: Endpoints =
+        serde_json::from_value(json!({"metadata": {"name": "reviews", "namespace": "ns"},
         "subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"name": "http", "port": 80}]}]}))
-    .unwrap();
+        .unwrap();
     let changes = reconcile(&[service(json!({"selector": null}))], &[], &[], &[Arc::new(by_hand)]);
     let slice = &created(&changes, "endpointslices")[0];
     assert_eq!(slice["metadata"]["labels"][MANAGED_BY], MIRROR);
