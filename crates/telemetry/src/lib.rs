@@ -1,1 +1,5 @@
-//! Metrics, access-log formats, trace context.
+//! Access-log formats and files, trace context.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod log_file;
+pub mod trace_context;
