@@ -1,0 +1,240 @@
+//! What goes wrong with a request, and the answer, flag and detail for it: the one place where errors become responses.
+//!
+//! Texts and details are Envoy's, which is what operators search for.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use http::StatusCode;
+
+use crate::flags::Flags;
+
+/// Why a connection to a host was not made, or a stream on it broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// The host refused, or could not be reached; or TLS with it failed. The text is the transport's.
+    ConnectFailure(Rc<str>),
+    /// No connection in the cluster's connect timeout.
+    ConnectTimeout,
+    /// The connection ended before the response was complete.
+    Termination,
+    /// The host reset the stream.
+    Remote,
+    /// The host refused the stream unprocessed (HTTP/2 REFUSED_STREAM).
+    Refused,
+    /// The host does not speak HTTP as it should.
+    Protocol,
+    /// A circuit breaker is open.
+    Overflow,
+}
+
+impl Reset {
+    /// Envoy's words for it.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::ConnectFailure(_) => "remote connection failure",
+            Self::ConnectTimeout => "connection timeout",
+            Self::Termination => "connection termination",
+            Self::Remote => "remote reset",
+            Self::Refused => "remote refused stream reset",
+            Self::Protocol => "protocol error",
+            Self::Overflow => "overflow",
+        }
+    }
+
+    /// What the transport said.
+    pub fn transport_failure(&self) -> Option<&Rc<str>> {
+        match self {
+            Self::ConnectFailure(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Its flag.
+    pub fn flag(&self) -> Flags {
+        match self {
+            Self::ConnectFailure(_) | Self::ConnectTimeout => Flags::UPSTREAM_FAILURE,
+            Self::Termination => Flags::UPSTREAM_TERMINATION,
+            Self::Remote | Self::Refused => Flags::UPSTREAM_RESET,
+            Self::Protocol => Flags::UPSTREAM_PROTOCOL,
+            Self::Overflow => Flags::UPSTREAM_OVERFLOW,
+        }
+    }
+}
+
+/// Why a request is answered by the proxy itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No route matches.
+    NoRoute,
+    /// The route's cluster does not exist; the status is the route's.
+    NoCluster(StatusCode),
+    /// The cluster has no host to send to.
+    NoHealthyUpstream,
+    /// The upstream was not reached, or broke off before its response; whether this was a retry.
+    Upstream(Reset, bool),
+    /// No response in the route's timeout.
+    Timeout,
+    /// No response in the timeout of one try.
+    PerTryTimeout,
+    /// The stream idled.
+    StreamIdle,
+    /// Aborted by fault injection.
+    FaultAbort(StatusCode),
+    /// A dynamic forward to a name that does not resolve.
+    DnsFailure,
+    /// HTTP/1.1 without Host, HTTP/2 without `:authority`.
+    MissingHost,
+    /// A protocol upgrade that the listener does not allow.
+    UpgradeRefused,
+    /// The path's escapes or dots are not acceptable.
+    BadPath,
+    /// The request body is longer than may be buffered.
+    TooLarge,
+    /// Denied by a policy; its detail.
+    Denied(Rc<str>),
+    /// A resource that this proxy cannot act on; what it is.
+    Unsupported(Cow<'static, str>),
+    /// Overloaded or draining.
+    Unavailable,
+}
+
+impl Failure {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoCluster(status) | Self::FaultAbort(status) => *status,
+            Self::Timeout | Self::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::StreamIdle => StatusCode::REQUEST_TIMEOUT,
+            Self::MissingHost | Self::BadPath => StatusCode::BAD_REQUEST,
+            Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoHealthyUpstream | Self::Upstream(..) | Self::DnsFailure | Self::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    /// The body of the answer.
+    pub fn body(&self) -> Cow<'static, str> {
+        match self {
+            Self::NoRoute | Self::NoCluster(_) | Self::MissingHost | Self::UpgradeRefused | Self::BadPath => {
+                "".into()
+            }
+            Self::NoHealthyUpstream => "no healthy upstream".into(),
+            Self::Upstream(reset, retried) => {
+                let mut text = String::from("upstream connect error or disconnect/reset before headers. ");
+                if *retried {
+                    text.push_str("retried and the latest ");
+                }
+                text.push_str("reset reason: ");
+                text.push_str(reset.reason());
+                if let Some(transport) = reset.transport_failure() {
+                    text.push_str(", transport failure reason: ");
+                    text.push_str(transport);
+                }
+                text.into()
+            }
+            Self::Timeout | Self::PerTryTimeout => "upstream request timeout".into(),
+            Self::StreamIdle => "stream timeout".into(),
+            Self::FaultAbort(_) => "fault filter abort".into(),
+            Self::DnsFailure => "DNS resolution failure".into(),
+            Self::TooLarge => "Payload Too Large".into(),
+            Self::Denied(_) => "RBAC: access denied".into(),
+            Self::Unsupported(what) => what.clone(),
+            Self::Unavailable => "upstream connect error or disconnect/reset before headers".into(),
+        }
+    }
+
+    /// Its flag in access logs.
+    pub fn flag(&self) -> Flags {
+        match self {
+            Self::NoRoute => Flags::NO_ROUTE,
+            Self::NoCluster(_) => Flags::NO_CLUSTER,
+            Self::NoHealthyUpstream => Flags::NO_HEALTHY_UPSTREAM,
+            Self::Upstream(reset, _) => reset.flag(),
+            Self::Timeout | Self::PerTryTimeout => Flags::UPSTREAM_TIMEOUT,
+            Self::StreamIdle => Flags::STREAM_IDLE,
+            Self::FaultAbort(_) => Flags::FAULT_INJECTED,
+            Self::DnsFailure => Flags::DNS_FAILURE,
+            Self::MissingHost
+            | Self::UpgradeRefused
+            | Self::BadPath
+            | Self::TooLarge
+            | Self::Denied(_)
+            | Self::Unsupported(_)
+            | Self::Unavailable => Flags::NONE,
+        }
+    }
+
+    /// The response code detail in access logs.
+    pub fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::NoRoute => "route_not_found".into(),
+            Self::NoCluster(_) => "cluster_not_found".into(),
+            Self::NoHealthyUpstream => "no_healthy_upstream".into(),
+            Self::Upstream(reset, _) => {
+                let mut text = String::from("upstream_reset_before_response_started{");
+                text.push_str(reset.reason());
+                if let Some(transport) = reset.transport_failure() {
+                    text.push('|');
+                    text.push_str(transport);
+                }
+                text.push('}');
+                text.replace(char::is_whitespace, "_").into()
+            }
+            Self::Timeout => "response_timeout".into(),
+            Self::PerTryTimeout => "upstream_per_try_timeout".into(),
+            Self::StreamIdle => "stream_idle_timeout".into(),
+            Self::FaultAbort(_) => "fault_filter_abort".into(),
+            Self::DnsFailure => "dns_resolution_failure".into(),
+            Self::MissingHost => "missing_host_header".into(),
+            Self::UpgradeRefused => "upgrade_failed".into(),
+            Self::BadPath => "path_normalization_failed".into(),
+            Self::TooLarge => "request_payload_too_large".into(),
+            Self::Denied(detail) => detail.to_string().into(),
+            Self::Unsupported(_) => "unsupported".into(),
+            Self::Unavailable => "overload".into(),
+        }
+    }
+
+    /// The gRPC status that stands for it when the request was gRPC.
+    pub fn grpc_status(&self) -> u8 {
+        grpc_status(self.status())
+    }
+}
+
+/// The gRPC status for an HTTP status, by gRPC's own table.
+pub fn grpc_status(status: StatusCode) -> u8 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_reads_as_envoys() {
+        let failure = Failure::Upstream(Reset::ConnectFailure("delayed connect error: Connection refused".into()), true);
+        assert_eq!(
+            failure.body(),
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \
+             connection failure, transport failure reason: delayed connect error: Connection refused"
+        );
+        assert_eq!(
+            failure.detail(),
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+        );
+        assert_eq!(failure.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(failure.flag(), Flags::UPSTREAM_FAILURE);
+    }
+}

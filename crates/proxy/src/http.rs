@@ -1,0 +1,13 @@
+//! HTTP: from a client's connection to the last byte of a response.
+
+pub mod body;
+pub mod connection;
+pub mod exchange;
+pub mod filters;
+pub mod head;
+pub mod ingress;
+pub mod manager;
+pub mod reply;
+pub mod router;
+pub mod serve;
+pub mod upgrade;

@@ -1,0 +1,374 @@
+//! Bodies on their way through: to the upstream with replay for retries and mirrors, to the client with the exchange
+//! that ends when they do.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::exchange::Exchange;
+
+/// Why a body ends before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The codec says so.
+    Codec(hyper::Error),
+    /// It took longer than allowed.
+    Timeout,
+    /// More was to be replayed than may be kept.
+    ReplayLimit,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Codec(error) => error.fmt(f),
+            Self::Timeout => f.write_str("the body took longer than allowed"),
+            Self::ReplayLimit => f.write_str("the body is longer than may be kept for another try"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// What came of a request's body.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Bytes.
+    pub bytes: Cell<u64>,
+    /// Whether all of it came.
+    pub complete: Cell<bool>,
+    /// Whether the client broke off.
+    pub broken: Cell<bool>,
+}
+
+/// A request's body on its way to an upstream.
+#[derive(Debug)]
+pub struct RequestBody(RequestKind);
+
+#[derive(Debug)]
+enum RequestKind {
+    Empty,
+    Once(Incoming, Rc<Meter>),
+    Replay(Reader),
+}
+
+impl RequestBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self(RequestKind::Empty)
+    }
+
+    /// A body that is sent once.
+    pub fn once(incoming: Incoming, meter: Rc<Meter>) -> Self {
+        Self(RequestKind::Once(incoming, meter))
+    }
+
+    /// A body that is kept, to be sent again.
+    pub fn replay(source: &Rc<Replay>) -> Self {
+        source.readers.set(source.readers.get() + 1);
+        Self(RequestKind::Replay(Reader { source: source.clone(), next: 0, trailers_sent: false }))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            RequestKind::Empty => Poll::Ready(None),
+            RequestKind::Once(incoming, meter) => poll_metered(incoming, meter, cx),
+            RequestKind::Replay(reader) => reader.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            RequestKind::Empty => true,
+            RequestKind::Once(incoming, _) => incoming.is_end_stream(),
+            RequestKind::Replay(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            RequestKind::Empty => SizeHint::with_exact(0),
+            RequestKind::Once(incoming, _) => incoming.size_hint(),
+            RequestKind::Replay(reader) => reader.source.size,
+        }
+    }
+}
+
+fn poll_metered(
+    incoming: &mut Incoming,
+    meter: &Meter,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let polled = Pin::new(&mut *incoming).poll_frame(cx);
+    match &polled {
+        Poll::Ready(Some(Ok(frame))) => {
+            if let Some(data) = frame.data_ref() {
+                meter.bytes.set(meter.bytes.get() + data.len() as u64);
+            }
+            if incoming.is_end_stream() {
+                meter.complete.set(true);
+            }
+        }
+        Poll::Ready(Some(Err(_))) => meter.broken.set(true),
+        Poll::Ready(None) => meter.complete.set(true),
+        Poll::Pending => {}
+    }
+    polled.map_err(BodyError::Codec)
+}
+
+/// A body that is kept as it comes, up to a limit, so that it can be read more than once.
+pub struct Replay {
+    source: RefCell<Incoming>,
+    meter: Rc<Meter>,
+    kept: RefCell<Vec<Bytes>>,
+    trailers: RefCell<Option<HeaderMap>>,
+    kept_bytes: Cell<usize>,
+    limit: usize,
+    readers: Cell<u32>,
+    size: SizeHint,
+    state: Cell<ReplayState>,
+    others: RefCell<Vec<Waker>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReplayState {
+    Reading,
+    Complete,
+    Broken,
+    /// Beyond the limit: the only reader goes on, nobody can start again.
+    Given,
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replay").field("kept_bytes", &self.kept_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Replay {
+    /// Keeps at most `limit` bytes.
+    pub fn new(source: Incoming, meter: Rc<Meter>, limit: usize) -> Rc<Self> {
+        Rc::new(Self {
+            size: source.size_hint(),
+            source: RefCell::new(source),
+            meter,
+            kept: RefCell::default(),
+            trailers: RefCell::default(),
+            kept_bytes: Cell::new(0),
+            limit,
+            readers: Cell::new(0),
+            state: Cell::new(ReplayState::Reading),
+            others: RefCell::default(),
+        })
+    }
+
+    /// Whether another reader would see all of it.
+    pub fn can_restart(&self) -> bool {
+        matches!(self.state.get(), ReplayState::Reading | ReplayState::Complete)
+    }
+
+    /// Reads the next piece from the client.
+    fn advance(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = poll_metered(&mut self.source.borrow_mut(), &self.meter, cx);
+        match polled {
+            Poll::Pending => {
+                self.others.borrow_mut().push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => self.state.set(ReplayState::Complete),
+            Poll::Ready(Some(Err(_))) => self.state.set(ReplayState::Broken),
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    self.kept_bytes.set(self.kept_bytes.get() + data.len());
+                    self.kept.borrow_mut().push(data);
+                }
+                Err(frame) => *self.trailers.borrow_mut() = frame.into_trailers().ok(),
+            },
+        }
+        self.others.borrow_mut().drain(..).for_each(Waker::wake);
+        Poll::Ready(())
+    }
+}
+
+/// One reading of a [`Replay`].
+#[derive(Debug)]
+struct Reader {
+    source: Rc<Replay>,
+    next: usize,
+    trailers_sent: bool,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.source.readers.set(self.source.readers.get() - 1);
+    }
+}
+
+impl Reader {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(data) = self.take_kept() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            match self.source.state.get() {
+                ReplayState::Reading | ReplayState::Given => {}
+                ReplayState::Broken => return Poll::Ready(Some(Err(BodyError::ReplayLimit))),
+                ReplayState::Complete => {
+                    if !std::mem::replace(&mut self.trailers_sent, true) {
+                        if let Some(trailers) = self.source.trailers.borrow().clone() {
+                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        }
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+            if self.source.advance(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn take_kept(&mut self) -> Option<Bytes> {
+        let source = &self.source;
+        let over = source.kept_bytes.get() > source.limit;
+        let mut kept = source.kept.borrow_mut();
+        if over && source.readers.get() == 1 && self.next < kept.len() {
+            // Too much to keep: what this reader has not sent yet is the last of it.
+            source.state.set(match source.state.get() {
+                ReplayState::Reading => ReplayState::Given,
+                state => state,
+            });
+            let data = std::mem::take(&mut kept[self.next]);
+            source.kept_bytes.set(source.kept_bytes.get().saturating_sub(data.len()));
+            self.next += 1;
+            return Some(data);
+        }
+        let data = kept.get(self.next).cloned()?;
+        self.next += 1;
+        if source.state.get() == ReplayState::Given {
+            kept[self.next - 1] = Bytes::new();
+            source.kept_bytes.set(source.kept_bytes.get().saturating_sub(data.len()));
+        }
+        Some(data)
+    }
+}
+
+/// A response's body on its way to the client. When it ends, or is dropped, so does its exchange.
+#[derive(Debug)]
+pub struct ResponseBody {
+    kind: ResponseKind,
+    exchange: Option<Box<Exchange>>,
+}
+
+#[derive(Debug)]
+enum ResponseKind {
+    Full(Bytes),
+    Upstream(Incoming),
+}
+
+impl ResponseBody {
+    /// A body of our own.
+    pub fn local(bytes: Bytes, exchange: Box<Exchange>) -> Self {
+        Self { kind: ResponseKind::Full(bytes), exchange: Some(exchange) }
+    }
+
+    /// An upstream's.
+    pub fn upstream(incoming: Incoming, exchange: Box<Exchange>) -> Self {
+        Self { kind: ResponseKind::Upstream(incoming), exchange: Some(exchange) }
+    }
+
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
+            ResponseKind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            ResponseKind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            ResponseKind::Upstream(incoming) => {
+                if let Some(exchange) = &mut this.exchange {
+                    if exchange.poll_deadline(cx).is_ready() {
+                        exchange.timed_out();
+                        this.finish();
+                        return Poll::Ready(Some(Err(BodyError::Timeout)));
+                    }
+                }
+                Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec)
+            }
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(exchange) = &mut this.exchange {
+                    match frame.data_ref() {
+                        Some(data) => exchange.sent += data.len() as u64,
+                        None => exchange.take_trailers(frame.trailers_ref()),
+                    }
+                }
+                if this.is_end_stream() {
+                    this.finish();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(exchange) = &mut this.exchange {
+                    exchange.broken_by_upstream(error);
+                }
+                this.finish();
+            }
+            Poll::Ready(None) => this.finish(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            ResponseKind::Full(bytes) => bytes.is_empty(),
+            ResponseKind::Upstream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            ResponseKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ResponseKind::Upstream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            // A codec that knows the end of a body from its length does not ask for more.
+            if !self.is_end_stream() && !exchange.expects_no_body() {
+                exchange.abandoned_by_client();
+            }
+            exchange.finish();
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! One request and its response, from its head to the last byte: what the log line will say, and what is given back
+//! when it is over.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use lateen_route::Entropy;
+use lateen_route::routes::Route;
+use smallvec::SmallVec;
+use tokio::time::Sleep;
+
+use super::body::{BodyError, Meter};
+use super::head::Head;
+use super::manager::Manager;
+use crate::downstream::Downstream;
+use crate::flags::Flags;
+use crate::log::{self, Record};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::host::Host;
+use crate::upstream::limits::Permit;
+use crate::upstream::pool::{Lease, Link, Pool};
+use crate::worker::Worker;
+
+/// One exchange. It ends when it is dropped, at the latest.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Where it happens.
+    pub worker: Rc<Worker>,
+    /// The manager that serves it.
+    pub manager: Arc<Manager>,
+    /// The client's connection.
+    pub down: Rc<Downstream>,
+    /// The request's head.
+    pub head: Head,
+    /// When it began.
+    pub started: Instant,
+    /// When it began, by the wall.
+    pub started_at: SystemTime,
+    /// Its chance.
+    pub entropy: Entropy,
+    /// What came of the request's body.
+    pub meter: Option<Rc<Meter>>,
+    /// Bytes of the response's body.
+    pub sent: u64,
+    /// The response's status; 0 until there is one.
+    pub status: u16,
+    /// What went wrong.
+    pub flags: Flags,
+    /// Why the response is what it is.
+    pub details: Cow<'static, str>,
+    /// The route.
+    pub route: Option<Arc<Route>>,
+    /// The cluster.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The upstream's side.
+    pub upstream: Option<Upstream>,
+    /// The host that answers, or was tried last.
+    pub host: Option<Arc<Host>>,
+    /// The connection to it.
+    pub link: Option<Rc<Link>>,
+    /// What its transport said.
+    pub upstream_failure: Option<Rc<str>>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The client's address by `x-forwarded-for`.
+    pub remote: Option<std::net::IpAddr>,
+    /// Whether the client is internal.
+    pub internal: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+    kept: SmallVec<[(HeaderName, HeaderValue); 2]>,
+    grpc_status: Option<u32>,
+    finished: bool,
+}
+
+/// What is held while an upstream works for an exchange.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The connection, or the stream of one.
+    pub lease: Lease,
+    /// Where a whole connection goes back to.
+    pub pool: Rc<Pool>,
+    /// The host's and cluster's count of it.
+    pub active: Active,
+}
+
+/// An active request, as balancer and circuit breaker count it.
+#[derive(Debug)]
+pub struct Active {
+    host: Arc<Host>,
+    cluster: Arc<Cluster>,
+    _permit: Permit,
+}
+
+impl Active {
+    /// Counts a request to a host.
+    pub fn new(host: Arc<Host>, cluster: Arc<Cluster>, permit: Permit) -> Self {
+        host.active.fetch_add(1, Ordering::Relaxed);
+        host.stats.rq_total.fetch_add(1, Ordering::Relaxed);
+        cluster.stats.upstream_rq_total.inc();
+        cluster.stats.upstream_rq_active.inc();
+        Self { host, cluster, _permit: permit }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.host.active.fetch_sub(1, Ordering::Relaxed);
+        self.cluster.stats.upstream_rq_active.dec();
+    }
+}
+
+impl Exchange {
+    /// Begins an exchange.
+    pub fn begin(worker: Rc<Worker>, manager: Arc<Manager>, down: Rc<Downstream>, head: Head) -> Box<Self> {
+        manager.stats.downstream_rq_total.inc();
+        manager.stats.downstream_rq_active.inc();
+        if head.version == http::Version::HTTP_2 {
+            manager.stats.downstream_rq_http2_total.inc();
+        } else {
+            manager.stats.downstream_rq_http1_total.inc();
+        }
+        let entropy = worker.entropy();
+        Box::new(Self {
+            worker,
+            manager,
+            down,
+            head,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            entropy,
+            meter: None,
+            sent: 0,
+            status: 0,
+            flags: Flags::NONE,
+            details: Cow::Borrowed(""),
+            route: None,
+            cluster: None,
+            upstream: None,
+            host: None,
+            link: None,
+            upstream_failure: None,
+            attempts: 0,
+            remote: None,
+            internal: false,
+            deadline: None,
+            kept: SmallVec::new(),
+            grpc_status: None,
+            finished: false,
+        })
+    }
+
+    /// Limits what is left of it.
+    pub fn set_deadline(&mut self, at: tokio::time::Instant) {
+        self.deadline = Some(Box::pin(tokio::time::sleep_until(at)));
+    }
+
+    /// Whether its time is over.
+    pub fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Its time was over while the response was under way.
+    pub fn timed_out(&mut self) {
+        self.flags.add(Flags::UPSTREAM_TIMEOUT);
+        self.details = Cow::Borrowed("response_timeout");
+    }
+
+    /// Keeps what logs will say of a response's head.
+    pub fn take_response(&mut self, status: u16, headers: &HeaderMap) {
+        self.status = status;
+        self.manager.stats.count_status(status);
+        for name in &self.manager.logged_headers {
+            if let Some(value) = headers.get(name) {
+                self.kept.push((name.clone(), value.clone()));
+            }
+        }
+        self.grpc_status = grpc_status(headers);
+    }
+
+    /// Keeps what logs will say of a response's trailers.
+    pub fn take_trailers(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some(status) = trailers.and_then(grpc_status) {
+            self.grpc_status = Some(status);
+        }
+    }
+
+    /// The upstream broke off after its head.
+    pub fn broken_by_upstream(&mut self, error: &BodyError) {
+        if matches!(error, BodyError::Timeout) {
+            return;
+        }
+        self.flags.add(Flags::UPSTREAM_TERMINATION);
+        self.details = Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
+        if let Some(cluster) = &self.cluster {
+            cluster.stats.upstream_rq_rx_reset.inc();
+        }
+    }
+
+    /// The client broke off.
+    pub fn abandoned_by_client(&mut self) {
+        self.flags.add(Flags::DOWNSTREAM_TERMINATION);
+        self.details = Cow::Borrowed("downstream_remote_disconnect");
+        self.manager.stats.downstream_rq_rx_reset.inc();
+        // What is left of the response makes its connection useless.
+        self.upstream = None;
+    }
+
+    /// Whether the response has no body whatever its headers say.
+    pub fn expects_no_body(&self) -> bool {
+        self.head.method == Method::HEAD || matches!(self.status, 100..200 | 204 | 304)
+    }
+
+    /// Ends it: gives the connection back, writes the log.
+    pub fn finish(mut self: Box<Self>) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        self.give_back();
+        self.manager.stats.downstream_rq_active.dec();
+        self.write_log();
+    }
+
+    /// A connection is used again only when the request was sent whole and the response was read whole.
+    fn give_back(&mut self) {
+        let whole = self.meter.as_ref().is_none_or(|meter| meter.complete.get());
+        let clean = self.status != 0 && self.status != 101 && !self.flags.has(Flags::UPSTREAM_TERMINATION);
+        if let Some(Upstream { lease, pool, active }) = self.upstream.take() {
+            drop(active);
+            match lease {
+                Lease::Http1(connection) if whole && clean => pool.give_back(connection),
+                Lease::Http1(_) | Lease::Http2(_) => {}
+            }
+        }
+    }
+
+    fn write_log(&self) {
+        if self.manager.logs.is_empty() {
+            return;
+        }
+        let record = self.record();
+        log::write_all(&self.manager.logs, &record);
+    }
+
+    /// What a log line can say now.
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            worker: &self.worker,
+            down: &self.down,
+            started_at: self.started_at,
+            duration: self.started.elapsed(),
+            head: Some(&self.head),
+            protocol: Some(self.head.protocol()),
+            status: self.status,
+            flags: self.flags,
+            details: &self.details,
+            termination: None,
+            upstream_failure: self.upstream_failure.as_deref(),
+            received: self.meter.as_ref().map_or(0, |meter| meter.bytes.get()),
+            sent: self.sent,
+            response: &self.kept,
+            host: self.host.as_deref(),
+            upstream_local: self.link.as_ref().map(|link| &*link.local),
+            upstream_peer_uri: self.link.as_ref().and_then(|link| link.peer_uri.as_deref()),
+            cluster: self.cluster.as_ref().map(|cluster| (&*cluster.compiled.name, &*cluster.compiled.stat_name)),
+            route: self.route.as_ref().map(|route| &*route.name),
+            attempts: self.attempts,
+            grpc_status: self.grpc_status,
+            entropy: self.entropy,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.finished {
+            // The codec dropped it: the client went away before there was a response.
+            self.abandoned_by_client();
+            self.end();
+        }
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,65 @@
+//! An HTTP connection manager as the workers run it.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use lateen_route::http_manager::{HttpFilterKind, HttpManager, RouterSettings};
+
+use crate::listener::{Log, Routes};
+use crate::log;
+use crate::stats::HttpStats;
+
+/// A manager.
+#[derive(Debug)]
+pub struct Manager {
+    /// The decisions.
+    pub compiled: Arc<HttpManager>,
+    /// Its routes.
+    pub routes: Routes,
+    /// Its figures.
+    pub stats: Arc<HttpStats>,
+    /// Its logs.
+    pub logs: Vec<Log>,
+    /// Response headers that the logs name.
+    pub logged_headers: Vec<HeaderName>,
+    /// The `server` header.
+    pub server: HeaderValue,
+    /// The `via` header.
+    pub via: Option<HeaderValue>,
+    /// The router's settings.
+    pub router: RouterSettings,
+    /// The most bytes of a body that are kept for another try.
+    pub buffer_limit: u32,
+    /// Whether traffic goes to the workload.
+    pub inbound: bool,
+}
+
+impl Manager {
+    /// Puts a manager together.
+    pub fn new(
+        compiled: Arc<HttpManager>,
+        routes: Routes,
+        stats: Arc<HttpStats>,
+        logs: Vec<Log>,
+        buffer_limit: u32,
+        inbound: bool,
+    ) -> Self {
+        let header = |text: &str| HeaderValue::from_str(text).ok();
+        let router = compiled.filters.iter().find_map(|filter| match filter.kind {
+            HttpFilterKind::Router(settings) => Some(settings),
+            _ => None,
+        });
+        Self {
+            logged_headers: log::response_headers(&logs),
+            server: header(&compiled.server_name).unwrap_or(HeaderValue::from_static("envoy")),
+            via: header(&compiled.via).filter(|via| !via.is_empty()),
+            router: router.unwrap_or_default(),
+            compiled,
+            routes,
+            stats,
+            logs,
+            buffer_limit,
+            inbound,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Listeners as the workers run them: an address, what is served there now, and the compiled chains with all that the
+//! decisions do not know: TLS configurations, log files, figures.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use lateen_ca::tls;
+use lateen_route::access_log::AccessLog;
+use lateen_route::listener::{FilterChain, ListenAddress};
+use lateen_route::network::{FilterStateValue, TcpProxy};
+use lateen_route::{Listener, RouteTable};
+use lateen_telemetry::log_file::LogFile;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::manager::Manager;
+use crate::stats::{ListenerStats, TcpStats};
+
+/// An address that workers accept on. It outlives what is served there, so an update drops no connection attempt.
+#[derive(Debug)]
+pub struct Bound {
+    /// The address.
+    pub address: ListenAddress,
+    /// What is served now.
+    pub served: ArcSwap<Served>,
+    /// Cancelled when nobody should accept here any more.
+    pub closed: CancellationToken,
+}
+
+/// A compiled listener with what it needs to run.
+#[derive(Debug)]
+pub struct Served {
+    /// The decisions.
+    pub listener: Arc<Listener>,
+    /// As `listener.chains`.
+    pub chains: Vec<Arc<Chain>>,
+    /// Its figures.
+    pub stats: Arc<ListenerStats>,
+    /// Logs of connections that no chain takes.
+    pub logs: Vec<Log>,
+    /// Cancelled when the listener is gone.
+    pub drain: CancellationToken,
+}
+
+impl Served {
+    /// The running chain of a compiled one.
+    pub fn chain(&self, compiled: &Arc<FilterChain>) -> Option<&Arc<Chain>> {
+        self.chains.iter().find(|chain| Arc::ptr_eq(&chain.compiled, compiled))
+    }
+}
+
+/// A filter chain.
+#[derive(Debug)]
+pub struct Chain {
+    /// The decisions.
+    pub compiled: Arc<FilterChain>,
+    /// How TLS is terminated.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What happens to connections.
+    pub filters: Vec<Filter>,
+    /// Cancelled when the chain is replaced or removed: its connections finish what they do.
+    pub drain: CancellationToken,
+}
+
+/// The server's side of TLS; empty until its secrets have come.
+#[derive(Debug, Default)]
+pub struct ServerTls {
+    /// The configuration, changed when a secret is rotated.
+    pub config: ArcSwapOption<ServerIdentity>,
+}
+
+/// A TLS configuration and what logs and headers say about its certificate.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    /// The configuration.
+    pub server: tls::Server,
+    /// The first URI name of the certificate.
+    pub local_uri: Option<Box<str>>,
+}
+
+/// A network filter.
+#[derive(Debug)]
+pub enum Filter {
+    /// Speaks HTTP.
+    Http(Arc<Manager>),
+    /// Forwards bytes.
+    Tcp(Arc<Tcp>),
+    /// Answers and closes.
+    DirectResponse(bytes::Bytes),
+    /// Decides who may connect.
+    Rbac(Arc<lateen_route::rbac::RbacFilter>),
+    /// The server name is the cluster's.
+    SniCluster,
+    /// Sets values that upstream connections see.
+    SetState(Arc<[FilterStateValue]>),
+}
+
+/// A TCP proxy.
+#[derive(Debug)]
+pub struct Tcp {
+    /// The decisions.
+    pub compiled: Arc<TcpProxy>,
+    /// Its figures.
+    pub stats: Arc<TcpStats>,
+    /// Its logs.
+    pub logs: Vec<Log>,
+}
+
+/// An access log: what it says, and the file it goes to.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// What it says.
+    pub compiled: AccessLog,
+    /// Where it goes.
+    pub file: LogFile,
+}
+
+/// Routes as a manager sees them: its own, or those of a name, which may come later and change.
+#[derive(Clone, Debug)]
+pub enum Routes {
+    /// Part of the listener.
+    Inline(Arc<RouteTable>),
+    /// By discovery.
+    Named(Arc<RouteSlot>),
+}
+
+/// The place of a route configuration.
+#[derive(Debug)]
+pub struct RouteSlot {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The routes, once they have come.
+    pub table: ArcSwapOption<RouteTable>,
+}
+
+impl Routes {
+    /// The routes in force; none while they are on their way.
+    pub fn load(&self) -> Option<Arc<RouteTable>> {
+        match self {
+            Self::Inline(table) => Some(table.clone()),
+            Self::Named(slot) => slot.table.load_full(),
+        }
+    }
+}
+

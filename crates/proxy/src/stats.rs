@@ -1,0 +1,268 @@
+//! Counters and gauges, named as Envoy names them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A counter or gauge. Workers share it; the order of its changes does not matter.
+#[derive(Debug, Default)]
+pub struct Figure(AtomicU64);
+
+impl Figure {
+    /// One more.
+    #[inline]
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Some more.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// One less.
+    #[inline]
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Another value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a figure only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+macro_rules! figures {
+    ($(#[$doc:meta])* $name:ident { $( $kind:ident $field:ident ),* $(,)? }) => {
+        $(#[$doc])*
+        #[allow(missing_docs)]
+        #[derive(Debug, Default)]
+        pub struct $name { $( pub $field: Figure, )* }
+
+        impl $name {
+            /// Calls `with` with every figure.
+            pub fn each(&self, mut with: impl FnMut(&'static str, Kind, u64)) {
+                $( with(stringify!($field), Kind::$kind, self.$field.value()); )*
+            }
+        }
+    };
+}
+
+figures! {
+    /// `http.PREFIX.*`
+    HttpStats {
+        Gauge downstream_cx_active,
+        Counter downstream_cx_destroy,
+        Counter downstream_cx_http1_total,
+        Counter downstream_cx_http2_total,
+        Counter downstream_cx_protocol_error,
+        Counter downstream_cx_ssl_total,
+        Counter downstream_cx_total,
+        Gauge downstream_rq_active,
+        Counter downstream_rq_1xx,
+        Counter downstream_rq_2xx,
+        Counter downstream_rq_3xx,
+        Counter downstream_rq_4xx,
+        Counter downstream_rq_5xx,
+        Counter downstream_rq_completed,
+        Counter downstream_rq_http1_total,
+        Counter downstream_rq_http2_total,
+        Counter downstream_rq_rx_reset,
+        Counter downstream_rq_total,
+        Counter downstream_rq_ws_on_non_ws_route,
+        Counter no_cluster,
+        Counter no_route,
+        Counter rq_direct_response,
+        Counter rq_redirect,
+        Counter rq_total,
+    }
+}
+
+figures! {
+    /// `cluster.NAME.*`
+    ClusterStats {
+        Counter assignment_stale,
+        Counter bind_errors,
+        Gauge membership_degraded,
+        Gauge membership_healthy,
+        Gauge membership_total,
+        Counter update_attempt,
+        Counter update_empty,
+        Counter update_failure,
+        Counter update_success,
+        Gauge upstream_cx_active,
+        Counter upstream_cx_connect_fail,
+        Counter upstream_cx_connect_timeout,
+        Counter upstream_cx_http1_total,
+        Counter upstream_cx_http2_total,
+        Counter upstream_cx_none_healthy,
+        Counter upstream_cx_overflow,
+        Counter upstream_cx_total,
+        Counter upstream_rq_1xx,
+        Counter upstream_rq_2xx,
+        Counter upstream_rq_3xx,
+        Counter upstream_rq_4xx,
+        Counter upstream_rq_5xx,
+        Gauge upstream_rq_active,
+        Counter upstream_rq_completed,
+        Counter upstream_rq_pending_overflow,
+        Counter upstream_rq_per_try_timeout,
+        Counter upstream_rq_retry,
+        Counter upstream_rq_retry_limit_exceeded,
+        Counter upstream_rq_retry_overflow,
+        Counter upstream_rq_retry_success,
+        Counter upstream_rq_rx_reset,
+        Counter upstream_rq_timeout,
+        Counter upstream_rq_total,
+        Counter upstream_rq_tx_reset,
+    }
+}
+
+figures! {
+    /// `tcp.PREFIX.*`
+    TcpStats {
+        Counter downstream_cx_no_route,
+        Counter downstream_cx_rx_bytes_total,
+        Counter downstream_cx_total,
+        Counter downstream_cx_tx_bytes_total,
+    }
+}
+
+figures! {
+    /// `listener_manager.*`
+    ListenerManagerStats {
+        Counter lds_update_success,
+        Counter lds_update_rejected,
+        Counter listener_added,
+        Counter listener_create_failure,
+        Counter listener_create_success,
+        Counter listener_modified,
+        Counter listener_removed,
+        Gauge total_listeners_active,
+        Gauge total_listeners_draining,
+        Gauge workers_started,
+    }
+}
+
+figures! {
+    /// `cluster_manager.*`
+    ClusterManagerStats {
+        Gauge active_clusters,
+        Counter cds_update_success,
+        Counter cds_update_rejected,
+        Counter cluster_added,
+        Counter cluster_modified,
+        Counter cluster_removed,
+        Gauge warming_clusters,
+    }
+}
+
+figures! {
+    /// `listener.ADDRESS.*`
+    ListenerStats {
+        Gauge downstream_cx_active,
+        Counter downstream_cx_total,
+        Counter no_filter_chain_match,
+        Counter ssl_connection_error,
+        Counter ssl_handshake,
+    }
+}
+
+/// All figures that are not a cluster's.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// `listener_manager.*`
+    pub listener_manager: ListenerManagerStats,
+    /// `cluster_manager.*`
+    pub cluster_manager: ClusterManagerStats,
+    /// Panics that were caught.
+    pub panics: Figure,
+    http: Named<HttpStats>,
+    tcp: Named<TcpStats>,
+    listeners: Named<ListenerStats>,
+}
+
+type Named<T> = RwLock<BTreeMap<Arc<str>, Arc<T>>>;
+
+fn of<T: Default>(named: &Named<T>, name: &str) -> Arc<T> {
+    let mut map = named.write().unwrap_or_else(PoisonError::into_inner);
+    map.entry(name.into()).or_default().clone()
+}
+
+impl Stats {
+    /// The figures of an HTTP prefix; kept over updates of its listener.
+    pub fn http(&self, prefix: &str) -> Arc<HttpStats> {
+        of(&self.http, prefix)
+    }
+
+    /// The figures of a TCP prefix.
+    pub fn tcp(&self, prefix: &str) -> Arc<TcpStats> {
+        of(&self.tcp, prefix)
+    }
+
+    /// The figures of a listening address.
+    pub fn listener(&self, address: &str) -> Arc<ListenerStats> {
+        of(&self.listeners, address)
+    }
+
+    /// Calls `with` with every figure under its full name.
+    pub fn each(&self, mut with: impl FnMut(&str, Kind, u64)) {
+        self.listener_manager.each(|name, kind, value| with(&format!("listener_manager.{name}"), kind, value));
+        self.cluster_manager.each(|name, kind, value| with(&format!("cluster_manager.{name}"), kind, value));
+        with("server.panics", Kind::Counter, self.panics.value());
+        for (prefix, stats) in &*self.http.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.each(|name, kind, value| with(&format!("http.{prefix}.{name}"), kind, value));
+        }
+        for (prefix, stats) in &*self.tcp.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.each(|name, kind, value| with(&format!("tcp.{prefix}.{name}"), kind, value));
+        }
+        for (address, stats) in &*self.listeners.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.each(|name, kind, value| with(&format!("listener.{address}.{name}"), kind, value));
+        }
+    }
+}
+
+impl HttpStats {
+    /// Counts a response.
+    pub fn count_status(&self, status: u16) {
+        self.downstream_rq_completed.inc();
+        match status / 100 {
+            1 => self.downstream_rq_1xx.inc(),
+            2 => self.downstream_rq_2xx.inc(),
+            3 => self.downstream_rq_3xx.inc(),
+            4 => self.downstream_rq_4xx.inc(),
+            5 => self.downstream_rq_5xx.inc(),
+            _ => {}
+        }
+    }
+}
+
+impl ClusterStats {
+    /// Counts a response of the cluster, or of ours in its place.
+    pub fn count_status(&self, status: u16) {
+        self.upstream_rq_completed.inc();
+        match status / 100 {
+            1 => self.upstream_rq_1xx.inc(),
+            2 => self.upstream_rq_2xx.inc(),
+            3 => self.upstream_rq_3xx.inc(),
+            4 => self.upstream_rq_4xx.inc(),
+            5 => self.upstream_rq_5xx.inc(),
+            _ => {}
+        }
+    }
+}

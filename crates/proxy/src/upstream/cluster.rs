@@ -1,0 +1,311 @@
+//! A cluster as the workers use it: its hosts, the ways to connect to them, its limits and figures.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use lateen_route::balance::{Draw, HostView, Plan};
+use lateen_route::cluster::HttpProtocol;
+use lateen_route::endpoints::{Assignment, HostAddress};
+use lateen_route::{Cluster as Compiled, Entropy};
+
+use super::connect::{Tls, Transport};
+use super::host::{Address, Host};
+use super::limits::Limits;
+use super::pool::{Http2Settings, Pool, PoolSettings, Protocol};
+use super::pools::PoolKey;
+use crate::stats::ClusterStats;
+use crate::worker::Worker;
+
+/// Hosts that an ORIGINAL_DST or dynamic forward cluster keeps before it forgets unused ones.
+const FOUND_HOSTS: usize = 4096;
+
+/// A cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The decisions.
+    pub compiled: Arc<Compiled>,
+    /// Its figures, kept over updates.
+    pub stats: Arc<ClusterStats>,
+    /// Its circuit breakers, by priority.
+    pub limits: [Arc<Limits>; 2],
+    /// Its hosts now.
+    pub hosts: ArcSwap<HostSet>,
+    /// The ways to connect: the default one, then as `compiled.transport_matches`.
+    pub ways: ArcSwap<Vec<Way>>,
+    /// Where its names are asked for.
+    pub resolver: Option<Arc<crate::dns::Resolver>>,
+    found: Mutex<HashMap<SocketAddr, Arc<Host>>>,
+}
+
+/// A way to connect to a host.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// Distinct for every version of it.
+    pub id: u64,
+    /// What TLS is spoken, if any; `Err` while its secrets have not come.
+    pub security: Security,
+}
+
+/// What protects a connection.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Nothing.
+    Plain,
+    /// TLS.
+    Tls {
+        /// Identity, trust, application protocols.
+        config: Arc<rustls::ClientConfig>,
+        /// The server name to ask for.
+        server_name: Option<Arc<str>>,
+        /// Whether the request's host is the server name.
+        auto_server_name: bool,
+    },
+    /// TLS whose secrets have not come.
+    Waiting,
+}
+
+static NEXT_WAY: AtomicU64 = AtomicU64::new(1);
+
+impl Way {
+    /// A new way.
+    pub fn new(security: Security) -> Self {
+        Self { id: NEXT_WAY.fetch_add(1, Ordering::Relaxed), security }
+    }
+}
+
+/// The hosts of a cluster at one time.
+#[derive(Debug, Default)]
+pub struct HostSet {
+    /// As the assignment's hosts.
+    pub hosts: Vec<Member>,
+    /// The resource they come from.
+    pub assignment: Option<Arc<Assignment>>,
+    plan: Plan,
+}
+
+/// A host in its set.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The host.
+    pub host: Arc<Host>,
+    /// Which of the cluster's ways leads to it.
+    pub way: usize,
+}
+
+impl HostView for HostSet {
+    fn healthy(&self, host: usize) -> bool {
+        self.hosts.get(host).is_some_and(|member| !member.host.ejected.load(Ordering::Relaxed))
+    }
+
+    fn active_requests(&self, host: usize) -> u32 {
+        self.hosts.get(host).map_or(0, |member| member.host.active.load(Ordering::Relaxed))
+    }
+}
+
+/// A host that was picked, and the way to it.
+#[derive(Clone, Debug)]
+pub struct Picked {
+    /// The host.
+    pub host: Arc<Host>,
+    /// The way.
+    pub way: Way,
+}
+
+impl Cluster {
+    /// A cluster without hosts yet. What `previous` knew is kept: figures, open limits, found hosts.
+    pub fn new(compiled: Arc<Compiled>, previous: Option<&Self>, resolver: Option<Arc<crate::dns::Resolver>>) -> Self {
+        let limits = [0, 1].map(|priority| {
+            let wanted = &compiled.circuit_breakers[priority];
+            match previous.map(|previous| previous.limits[priority].clone()) {
+                Some(limits) => {
+                    limits.connections.set_max(wanted.max_connections);
+                    limits.pending.set_max(wanted.max_pending);
+                    limits.requests.set_max(wanted.max_requests);
+                    limits.retries.set_max(wanted.max_retries);
+                    limits
+                }
+                None => Arc::new(Limits::new(
+                    wanted.max_connections,
+                    wanted.max_pending,
+                    wanted.max_requests,
+                    wanted.max_retries,
+                )),
+            }
+        });
+        Self {
+            stats: previous.map(|previous| previous.stats.clone()).unwrap_or_default(),
+            limits,
+            hosts: ArcSwap::default(),
+            ways: ArcSwap::default(),
+            resolver,
+            found: Mutex::default(),
+            compiled,
+        }
+    }
+
+    /// Takes new hosts. Those whose address is known already stay the same, with their figures and connections.
+    pub fn set_hosts(&self, assignment: Arc<Assignment>, known: &HostSet) {
+        let mut old: HashMap<&Address, &Arc<Host>> =
+            known.hosts.iter().map(|member| (&member.host.address, &member.host)).collect();
+        let hosts = assignment
+            .hosts
+            .iter()
+            .filter_map(|endpoint| {
+                let address = match &endpoint.address {
+                    HostAddress::Tcp(address) => Address::Socket(*address),
+                    HostAddress::Pipe(path) => Address::Pipe(path.clone()),
+                    HostAddress::Name(..) => return None,
+                };
+                let host = match old.remove(&address) {
+                    Some(host) => host.clone(),
+                    None => Host::new(address, endpoint.hostname.clone().unwrap_or_else(|| "".into())),
+                };
+                Some(Member { host, way: self.way_index(endpoint.metadata.as_deref()) })
+            })
+            .collect();
+        self.stats.update_success.inc();
+        self.publish(HostSet { hosts, assignment: Some(assignment), plan: Plan::default() });
+    }
+
+    /// Makes the plan again: a host's health has changed.
+    pub fn replan(&self) {
+        let now = self.hosts.load();
+        self.publish(HostSet {
+            hosts: now.hosts.clone(),
+            assignment: now.assignment.clone(),
+            plan: Plan::default(),
+        });
+    }
+
+    fn publish(&self, mut set: HostSet) {
+        if let Some(assignment) = &set.assignment {
+            set.plan = Plan::new(assignment, &self.compiled.balancing, &set);
+        }
+        let healthy = set.plan.hosts().count();
+        self.stats.membership_total.set(set.hosts.len() as u64);
+        self.stats.membership_healthy.set(healthy as u64);
+        self.hosts.store(Arc::new(set));
+    }
+
+    fn way_index(&self, metadata: Option<&lateen_proto::envoy::config::core::v3::Metadata>) -> usize {
+        let fits = self.compiled.transport_matches.iter().position(|candidate| candidate.fits(metadata));
+        fits.map_or(0, |index| index + 1)
+    }
+
+    /// Picks a host; `avoid` are those that were tried, which are only taken when `tries` draws gave nothing else.
+    pub fn pick(&self, entropy: Entropy, turn: u64, hash: Option<u64>, avoid: &[u64], tries: u32) -> Option<Picked> {
+        let set = self.hosts.load();
+        let mut draw = Draw { entropy, turn, hash };
+        let mut index = set.plan.pick(draw, &**set)?;
+        for again in 0..tries {
+            if !avoid.contains(&set.hosts.get(index)?.host.id) {
+                break;
+            }
+            draw = Draw { entropy: Entropy(entropy.draw(0xa9a1 + u64::from(again))), turn: turn + 1, hash: None };
+            index = set.plan.pick(draw, &**set)?;
+        }
+        let member = set.hosts.get(index)?;
+        let way = self.ways.load().get(member.way)?.clone();
+        Some(Picked { host: member.host.clone(), way })
+    }
+
+    /// The host at an address that was found rather than configured.
+    pub fn found_host(&self, address: SocketAddr, hostname: &str) -> Option<Picked> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.len() >= FOUND_HOSTS {
+            found.retain(|_, host| Arc::strong_count(host) > 1);
+        }
+        let host =
+            found.entry(address).or_insert_with(|| Host::new(Address::Socket(address), hostname)).clone();
+        let way = self.ways.load().first()?.clone();
+        Some(Picked { host, way })
+    }
+
+    /// Whether a host is known.
+    pub fn knows(&self, id: u64) -> bool {
+        self.hosts.load().hosts.iter().any(|member| member.host.id == id)
+            || self.found.lock().unwrap_or_else(PoisonError::into_inner).values().any(|host| host.id == id)
+    }
+
+    /// The HTTP to speak for a client that speaks `downstream`.
+    pub fn protocol(&self, downstream: http::Version, way: &Way) -> Protocol {
+        match self.compiled.http.protocol {
+            HttpProtocol::Http1 => Protocol::Http1,
+            HttpProtocol::Http2 => Protocol::Http2,
+            HttpProtocol::Downstream if downstream == http::Version::HTTP_2 => Protocol::Http2,
+            HttpProtocol::Downstream => Protocol::Http1,
+            HttpProtocol::Auto if matches!(way.security, Security::Tls { .. }) => Protocol::Negotiated,
+            HttpProtocol::Auto => Protocol::Http1,
+        }
+    }
+
+    /// The worker's pool for a host. `None` when TLS cannot be spoken yet.
+    pub fn pool(
+        &self,
+        worker: &Worker,
+        picked: &Picked,
+        protocol: Protocol,
+        authority: &str,
+        priority: usize,
+    ) -> Option<Rc<Pool>> {
+        let tls = match &picked.way.security {
+            Security::Waiting => return None,
+            Security::Plain => None,
+            Security::Tls { config, server_name, auto_server_name } => {
+                let name = match server_name {
+                    None if *auto_server_name => Some(host_of(authority).into()),
+                    name => name.clone(),
+                };
+                Some(Tls { config: config.clone(), server_name: name })
+            }
+        };
+        let key = PoolKey {
+            host: picked.host.id,
+            way: picked.way.id,
+            protocol,
+            priority,
+            server_name: tls.as_ref().and_then(|tls| tls.server_name.clone()),
+        };
+        let make = || {
+            let settings = self.pool_settings(protocol, tls);
+            Pool::new(picked.host.clone(), settings, self.limits[priority].clone(), self.stats.clone())
+        };
+        Some(worker.pool(key, make))
+    }
+
+    fn pool_settings(&self, protocol: Protocol, tls: Option<Tls>) -> PoolSettings {
+        let http = &self.compiled.http;
+        PoolSettings {
+            protocol,
+            transport: self.transport(tls),
+            idle_timeout: http.idle_timeout,
+            max_requests: http.max_requests,
+            http2: Http2Settings {
+                max_streams: http.http2.max_streams as usize,
+                stream_window: http.http2.stream_window,
+                connection_window: http.http2.connection_window,
+            },
+        }
+    }
+
+    /// How connections are made.
+    pub fn transport(&self, tls: Option<Tls>) -> Transport {
+        Transport {
+            tls,
+            bind: self.compiled.bind.map(|ip| SocketAddr::new(ip, 0)),
+            timeout: self.compiled.connect_timeout,
+        }
+    }
+}
+
+/// A host header's host.
+pub fn host_of(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    }
+}

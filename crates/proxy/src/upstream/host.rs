@@ -1,0 +1,79 @@
+//! A host of a cluster: its address, and the live figures that all workers share.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// Where a host is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A Unix socket's path.
+    Pipe(Arc<str>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Pipe(path) => f.write_str(path),
+        }
+    }
+}
+
+/// A host, kept for as long as any snapshot or connection knows its address.
+#[derive(Debug)]
+pub struct Host {
+    /// Distinct among all hosts of the process, over time.
+    pub id: u64,
+    /// Where it is.
+    pub address: Address,
+    /// The address as logs and `/clusters` write it.
+    pub text: Arc<str>,
+    /// The name that the address was resolved from.
+    pub hostname: Arc<str>,
+    /// Requests being served, for least-request balancing.
+    pub active: AtomicU32,
+    /// Ejected by outlier detection.
+    pub ejected: AtomicBool,
+    /// Its counters.
+    pub stats: HostStats,
+}
+
+/// A host's counters, in the order of Envoy's `/clusters`.
+#[derive(Debug, Default)]
+pub struct HostStats {
+    /// Connections open.
+    pub cx_active: AtomicU64,
+    /// Connections that failed.
+    pub cx_connect_fail: AtomicU64,
+    /// Connections ever.
+    pub cx_total: AtomicU64,
+    /// Requests that failed.
+    pub rq_error: AtomicU64,
+    /// Requests that succeeded.
+    pub rq_success: AtomicU64,
+    /// Requests that timed out.
+    pub rq_timeout: AtomicU64,
+    /// Requests ever.
+    pub rq_total: AtomicU64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Host {
+    /// A host at an address.
+    pub fn new(address: Address, hostname: impl Into<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            text: address.to_string().into(),
+            address,
+            hostname: hostname.into(),
+            active: AtomicU32::new(0),
+            ejected: AtomicBool::new(false),
+            stats: HostStats::default(),
+        })
+    }
+}

@@ -1,0 +1,459 @@
+//! Connection pools: per worker, host and way of connecting. HTTP/1.1 connections are a stack, HTTP/2 ones shared.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::connect::{Transport, connect};
+use super::host::Host;
+use super::limits::{Limits, Permit};
+use crate::failure::Reset;
+use crate::http::body::RequestBody;
+use crate::stats::ClusterStats;
+use crate::stream::Stream;
+
+/// Streams per HTTP/2 connection before the peer has said how many it takes.
+const FIRST_STREAMS: usize = 100;
+
+/// What HTTP is spoken to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// What TLS agrees on.
+    Negotiated,
+}
+
+/// Settings of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// How connections are made.
+    pub transport: Transport,
+    /// How long a connection may be idle.
+    pub idle_timeout: Option<Duration>,
+    /// Requests after which a connection is not used again.
+    pub max_requests: Option<u32>,
+    /// HTTP/2 windows and limits.
+    pub http2: Http2Settings,
+}
+
+/// HTTP/2 settings of the upstream side.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Settings {
+    /// The most streams of one connection.
+    pub max_streams: usize,
+    /// A stream's receive window.
+    pub stream_window: u32,
+    /// A connection's receive window.
+    pub connection_window: u32,
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Self { max_streams: 1024, stream_window: 16 << 20, connection_window: 24 << 20 }
+    }
+}
+
+/// What is known of one connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Our address, as logs write it.
+    pub local: Box<str>,
+    /// The server's certificate, when TLS is spoken.
+    pub peer_uri: Option<Box<str>>,
+    requests: Cell<u32>,
+}
+
+/// A connection for one request.
+#[derive(Debug)]
+pub enum Lease {
+    /// A whole HTTP/1.1 connection.
+    Http1(Http1),
+    /// A stream of an HTTP/2 connection.
+    Http2(Http2Stream),
+}
+
+impl Lease {
+    /// The connection.
+    pub fn link(&self) -> &Rc<Link> {
+        match self {
+            Self::Http1(lease) => &lease.link,
+            Self::Http2(lease) => &lease.connection.link,
+        }
+    }
+}
+
+/// An HTTP/1.1 connection that serves one request at a time.
+#[derive(Debug)]
+pub struct Http1 {
+    /// What requests are sent by.
+    pub sender: http1::SendRequest<RequestBody>,
+    /// The connection.
+    pub link: Rc<Link>,
+    idle_since: Instant,
+}
+
+/// A stream of an HTTP/2 connection; the place is free again when dropped.
+#[derive(Debug)]
+pub struct Http2Stream {
+    /// What the request is sent by.
+    pub sender: http2::SendRequest<RequestBody>,
+    connection: Rc<Http2>,
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        self.connection.active.set(self.connection.active.get() - 1);
+    }
+}
+
+#[derive(Debug)]
+struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    link: Rc<Link>,
+    active: Cell<usize>,
+    max: Rc<Cell<usize>>,
+    idle_since: Cell<Instant>,
+}
+
+impl Http2 {
+    fn lease(self: &Rc<Self>) -> Http2Stream {
+        self.active.set(self.active.get() + 1);
+        self.idle_since.set(Instant::now());
+        self.link.requests.set(self.link.requests.get().saturating_add(1));
+        Http2Stream { sender: self.sender.clone(), connection: self.clone() }
+    }
+
+    fn has_room(&self, max_requests: Option<u32>) -> bool {
+        !self.sender.is_closed()
+            && self.active.get() < self.max.get()
+            && max_requests.is_none_or(|max| self.link.requests.get() < max)
+    }
+}
+
+/// The connections of one worker to one host.
+#[derive(Debug)]
+pub struct Pool {
+    host: Arc<Host>,
+    settings: PoolSettings,
+    limits: Arc<Limits>,
+    stats: Arc<ClusterStats>,
+    idle: RefCell<Vec<Http1>>,
+    shared: RefCell<Vec<Rc<Http2>>>,
+    /// Requests that wait for an HTTP/1.1 connection: they get one, or word that they may try again.
+    waiting: RefCell<VecDeque<oneshot::Sender<Option<Http1>>>>,
+    /// Requests that wait for the HTTP/2 connection being made; present while one is.
+    joining: RefCell<Option<Vec<oneshot::Sender<()>>>>,
+    open: Cell<usize>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(
+        host: Arc<Host>,
+        settings: PoolSettings,
+        limits: Arc<Limits>,
+        stats: Arc<ClusterStats>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            host,
+            settings,
+            limits,
+            stats,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            waiting: RefCell::default(),
+            joining: RefCell::default(),
+            open: Cell::new(0),
+        })
+    }
+
+    /// The host that the connections lead to.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// A connection that is ready now, if there is one.
+    pub fn ready(&self) -> Option<Lease> {
+        if self.settings.protocol != Protocol::Http1 {
+            if let Some(stream) = self.shared_stream() {
+                return Some(Lease::Http2(stream));
+            }
+            if self.settings.protocol == Protocol::Http2 {
+                return None;
+            }
+        }
+        let mut idle = self.idle.borrow_mut();
+        let mut index = idle.len();
+        while index > 0 {
+            index -= 1;
+            if idle[index].sender.is_ready() {
+                return Some(Lease::Http1(idle.remove(index)));
+            }
+            if idle[index].sender.is_closed() {
+                idle.remove(index);
+            }
+        }
+        None
+    }
+
+    fn shared_stream(&self) -> Option<Http2Stream> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.sender.is_closed());
+        shared.iter().find(|connection| connection.has_room(self.settings.max_requests)).map(Http2::lease)
+    }
+
+    /// A connection, made or waited for if none is ready.
+    ///
+    /// # Errors
+    /// When the host cannot be connected to, or too many wait already.
+    pub async fn lease(self: &Rc<Self>) -> Result<Lease, Reset> {
+        if let Some(lease) = self.ready() {
+            return Ok(lease);
+        }
+        let Some(_pending) = self.limits.pending.acquire() else {
+            self.stats.upstream_rq_pending_overflow.inc();
+            return Err(Reset::Overflow);
+        };
+        if !self.idle.borrow().is_empty() {
+            // A connection that was just given back is ready once its own task has run.
+            tokio::task::yield_now().await;
+        }
+        loop {
+            if let Some(lease) = self.ready() {
+                return Ok(lease);
+            }
+            if self.settings.protocol == Protocol::Http2 && self.join().await {
+                continue;
+            }
+            match self.permit() {
+                Some(permit) => return self.open(permit).await,
+                None => {
+                    self.stats.upstream_cx_overflow.inc();
+                    let (give, wait) = oneshot::channel();
+                    self.waiting.borrow_mut().push_back(give);
+                    if let Ok(Some(connection)) = wait.await {
+                        return Ok(Lease::Http1(connection));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A permit for one more connection; the first of a pool is always allowed, as Envoy's.
+    fn permit(&self) -> Option<Permit> {
+        match self.limits.connections.acquire() {
+            None if self.open.get() == 0 => Some(self.limits.connections.force()),
+            permit => permit,
+        }
+    }
+
+    /// Waits for the HTTP/2 connection that another request is making; false when there is none.
+    async fn join(&self) -> bool {
+        let wait = {
+            let mut joining = self.joining.borrow_mut();
+            let Some(others) = joining.as_mut() else { return false };
+            let (done, wait) = oneshot::channel();
+            others.push(done);
+            wait
+        };
+        // Either way it is time to look again.
+        let _ = wait.await;
+        true
+    }
+
+    async fn open(self: &Rc<Self>, permit: Permit) -> Result<Lease, Reset> {
+        let _joining = Joining::start(self);
+        self.open.set(self.open.get() + 1);
+        let opened = Opened::new(self.clone(), permit);
+        let stream = connect(&self.host.address, &self.settings.transport).await.inspect_err(|error| {
+            self.host.stats.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+            self.stats.upstream_cx_connect_fail.inc();
+            if *error == Reset::ConnectTimeout {
+                self.stats.upstream_cx_connect_timeout.inc();
+            }
+        })?;
+        let http2 = match self.settings.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Negotiated => stream.alpn() == Some(b"h2"),
+        };
+        let link = Rc::new(Link {
+            local: stream.local().map(|local| local.to_string()).unwrap_or_default().into(),
+            peer_uri: peer_uri(&stream),
+            requests: Cell::new(0),
+        });
+        if http2 {
+            self.stats.upstream_cx_http2_total.inc();
+        } else {
+            self.stats.upstream_cx_http1_total.inc();
+        }
+        if http2 { self.open_http2(stream, link, opened).await } else { open_http1(stream, link, opened).await }
+    }
+
+    async fn open_http2(&self, stream: Stream, link: Rc<Link>, opened: Opened) -> Result<Lease, Reset> {
+        let settings = self.settings.http2;
+        let (sender, mut driver) = http2::Builder::new(LocalExecutor)
+            .initial_stream_window_size(settings.stream_window)
+            .initial_connection_window_size(settings.connection_window)
+            .initial_max_send_streams(FIRST_STREAMS)
+            .timer(hyper_util::rt::TokioTimer::new())
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Reset::Termination)?;
+        let max = Rc::new(Cell::new(settings.max_streams.min(FIRST_STREAMS)));
+        let learned = max.clone();
+        tokio::task::spawn_local(async move {
+            let _opened = opened;
+            let drive = std::future::poll_fn(move |cx| {
+                let done = std::pin::Pin::new(&mut driver).poll(cx);
+                learned.set(settings.max_streams.min(driver.current_max_send_streams()).max(1));
+                done
+            });
+            if let Err(error) = drive.await {
+                tracing::debug!(target: "upstream", %error, "HTTP/2 connection ended");
+            }
+        });
+        let connection =
+            Rc::new(Http2 { sender, link, active: Cell::new(0), max, idle_since: Cell::new(Instant::now()) });
+        let lease = connection.lease();
+        self.shared.borrow_mut().push(connection);
+        Ok(Lease::Http2(lease))
+    }
+
+    /// Takes a connection back after a whole exchange: to the next request that waits, or to the stack.
+    pub fn give_back(&self, mut connection: Http1) {
+        let used = connection.link.requests.get().saturating_add(1);
+        connection.link.requests.set(used);
+        if connection.sender.is_closed() || self.settings.max_requests.is_some_and(|max| used >= max) {
+            return;
+        }
+        while let Some(next) = self.waiting.borrow_mut().pop_front() {
+            match next.send(Some(connection)) {
+                Ok(()) => return,
+                Err(back) => match back {
+                    Some(back) => connection = back,
+                    None => return,
+                },
+            }
+        }
+        connection.idle_since = Instant::now();
+        self.idle.borrow_mut().push(connection);
+    }
+
+    /// Closes what was idle for too long; false when the pool holds nothing any more.
+    pub fn sweep(&self, now: Instant) -> bool {
+        if let Some(timeout) = self.settings.idle_timeout {
+            self.idle.borrow_mut().retain(|c| now.duration_since(c.idle_since) < timeout && !c.sender.is_closed());
+            self.shared.borrow_mut().retain(|c| {
+                !c.sender.is_closed()
+                    && (c.active.get() > 0 || now.duration_since(c.idle_since.get()) < timeout)
+            });
+        }
+        self.open.get() > 0 || !self.waiting.borrow().is_empty()
+    }
+
+    /// Closes every connection once its exchange is over.
+    pub fn close(&self) {
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
+    }
+}
+
+async fn open_http1(stream: Stream, link: Rc<Link>, opened: Opened) -> Result<Lease, Reset> {
+    let (sender, driver) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|_| Reset::Termination)?;
+    tokio::task::spawn_local(async move {
+        let _opened = opened;
+        if let Err(error) = driver.with_upgrades().await {
+            tracing::debug!(target: "upstream", %error, "HTTP/1.1 connection ended");
+        }
+    });
+    Ok(Lease::Http1(Http1 { sender, link, idle_since: Instant::now() }))
+}
+
+fn peer_uri(stream: &Stream) -> Option<Box<str>> {
+    let leaf = stream.tls()?.peer_certificates()?.first()?;
+    let peer = lateen_ca::tls::PeerCertificate::from_der(leaf).ok()?;
+    peer.uris.into_iter().next().map(Into::into)
+}
+
+/// While it lives, other requests wait for the HTTP/2 connection being made.
+struct Joining<'a>(Option<&'a Pool>);
+
+impl<'a> Joining<'a> {
+    fn start(pool: &'a Pool) -> Self {
+        if pool.settings.protocol != Protocol::Http2 {
+            return Self(None);
+        }
+        pool.joining.borrow_mut().get_or_insert_with(Vec::new);
+        Self(Some(pool))
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0 {
+            for done in pool.joining.borrow_mut().take().unwrap_or_default() {
+                // A request that stopped waiting needs no word.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// An open connection, as the figures know it: from before connecting until its task ends.
+#[derive(Debug)]
+struct Opened {
+    pool: Rc<Pool>,
+    _permit: Permit,
+}
+
+impl Opened {
+    fn new(pool: Rc<Pool>, permit: Permit) -> Self {
+        pool.host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
+        pool.host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
+        pool.stats.upstream_cx_total.inc();
+        pool.stats.upstream_cx_active.inc();
+        Self { pool, _permit: permit }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.pool.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
+        self.pool.stats.upstream_cx_active.dec();
+        self.pool.open.set(self.pool.open.get() - 1);
+        // A place is free: whoever waits may try to connect.
+        let next = self.pool.waiting.borrow_mut().pop_front();
+        if let Some(next) = next {
+            let _ = next.send(None);
+        }
+    }
+}
+
+/// Runs hyper's helper tasks on the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
