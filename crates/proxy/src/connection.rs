@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lateen_route::rbac::Subject;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
@@ -201,8 +202,10 @@ async fn network_filters(
                 return Box::pin(tcp::answer(stream, bytes.clone())).await;
             }
             Filter::Rbac(rules) => {
-                if !down.with_view(|view| rules.allows_connection(view)) {
-                    served.stats.no_filter_chain_match.inc();
+                let allowed = down.with_view(|connection| {
+                    rules.judge(Subject { connection, request: None }).is_allowed()
+                });
+                if !allowed {
                     return;
                 }
             }

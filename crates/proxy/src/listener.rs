@@ -18,8 +18,10 @@ use crate::stats::{ListenerStats, TcpStats};
 /// An address that workers accept on. It outlives what is served there, so an update drops no connection attempt.
 #[derive(Debug)]
 pub struct Bound {
-    /// The address.
+    /// The address, as configured.
     pub address: ListenAddress,
+    /// The address it is bound to: with a port where the configured one is 0.
+    pub actual: std::sync::OnceLock<std::net::SocketAddr>,
     /// What is served now.
     pub served: ArcSwap<Served>,
     /// Cancelled when nobody should accept here any more.
@@ -57,8 +59,9 @@ pub struct Chain {
     pub tls: Option<Arc<ServerTls>>,
     /// What happens to connections.
     pub filters: Vec<Filter>,
-    /// Cancelled when the chain is replaced or removed: its connections finish what they do.
-    pub drain: CancellationToken,
+    /// Cancelled when the chain is replaced or removed: its connections finish what they do. Shared by all versions of
+    /// the listener in which the chain is the same.
+    pub drain: Arc<CancellationToken>,
 }
 
 /// The server's side of TLS; empty until its secrets have come.

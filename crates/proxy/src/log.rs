@@ -159,19 +159,21 @@ impl<'a> Record<'a> {
         self.flags.write(&mut text);
         let text = String::from_utf8_lossy(&text);
         let flags: Vec<&str> = text.split(',').filter(|flag| !flag.is_empty()).collect();
-        let facts = |request| LogFacts {
+        let facts = LogFacts {
             status: self.status,
             duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
             flags: &flags,
             grpc_status: self.grpc_status,
             health_check: false,
             traced: false,
-            request,
+            request: None,
             entropy: self.entropy,
         };
         match self.head {
-            None => filter.admits(&facts(None)),
-            Some(head) => self.down.with_view(|connection| filter.admits(&facts(Some(&head.view(connection, None))))),
+            None => filter.admits(&facts),
+            Some(head) => self.down.with_view(|connection| {
+                filter.admits(&LogFacts { request: Some(&head.view(connection, None)), ..facts })
+            }),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use lateen_route::Entropy;
+use lateen_route::cluster::Policy;
 use lateen_runtime::DrainGuard;
 use lateen_telemetry::log_file::{Batch, FLUSH_INTERVAL, LogFile};
 use tokio::runtime::LocalOptions;
@@ -21,6 +22,7 @@ use crate::listener::Bound;
 use crate::log::DateCache;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::pool::Pool;
 use crate::upstream::pools::{PoolKey, Pools};
 
@@ -36,6 +38,8 @@ pub struct Shared {
     pub stats: Stats,
     /// Asked to finish: the process drains.
     pub draining: CancellationToken,
+    /// How long a connection without requests stays after its drain began.
+    pub drain_grace: Duration,
 }
 
 /// What a worker is told.
@@ -103,6 +107,7 @@ pub struct Worker {
     /// Connections of clients that are open, for a drain to wait for.
     pub open: Cell<usize>,
     logs: RefCell<HashMap<usize, Batch>>,
+    turns: RefCell<HashMap<usize, u64>>,
     flush_armed: Cell<bool>,
     random: Cell<u64>,
     dates: RefCell<DateCache>,
@@ -116,6 +121,7 @@ impl Worker {
             pools: Pools::default(),
             open: Cell::new(0),
             logs: RefCell::default(),
+            turns: RefCell::default(),
             flush_armed: Cell::new(false),
             random: Cell::new(rand::random()),
             dates: RefCell::default(),
@@ -167,6 +173,18 @@ impl Worker {
     /// Entropy for one request or connection.
     pub fn entropy(&self) -> Entropy {
         Entropy(self.random())
+    }
+
+    /// This worker's next turn among a cluster's hosts; only round robin looks at it.
+    pub fn turn(&self, cluster: &Arc<Cluster>) -> u64 {
+        if cluster.compiled.balancing.policy != Policy::RoundRobin {
+            return 0;
+        }
+        let mut turns = self.turns.borrow_mut();
+        let start = self.index as u64;
+        let turn = turns.entry(Arc::as_ptr(cluster) as usize).or_insert(start);
+        *turn = turn.wrapping_add(1);
+        *turn
     }
 
     /// Appends to a log; the batch is handed over when full, or soon.

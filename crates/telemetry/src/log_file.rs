@@ -124,6 +124,11 @@ pub struct LogFile {
 }
 
 impl LogFile {
+    /// Distinct among the open files.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.target) as usize
+    }
+
     /// An empty batch for this file; one per worker.
     pub fn batch(&self) -> Batch {
         Batch { file: self.clone(), bytes: Vec::new() }

@@ -63,6 +63,8 @@ pub struct ClientSettings {
     pub versions: (Version, Version),
     /// Whether the server is told the name that was dialled.
     pub sni: bool,
+    /// Whether the server's certificate has to be for the name that was dialled.
+    pub match_server_name: bool,
 }
 
 /// Why settings make no configuration.
@@ -132,7 +134,8 @@ pub fn server_config(settings: ServerSettings) -> Result<Server, SettingsError> 
 /// When no version is left.
 pub fn client_config(settings: ClientSettings) -> Result<Arc<ClientConfig>, SettingsError> {
     let provider = Arc::new(provider());
-    let verifier = PeerVerifier::new(settings.trust, settings.names, true, &provider);
+    let verifier = PeerVerifier::new(settings.trust, settings.names, true, &provider)
+        .matching_server_name(settings.match_server_name);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(settings.versions)?)?
         .dangerous()

@@ -64,6 +64,7 @@ pub(super) struct PeerVerifier {
     trust: Option<Trust>,
     names: Vec<SanRule>,
     required: bool,
+    match_server_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
     hints: Vec<DistinguishedName>,
 }
@@ -77,7 +78,12 @@ impl PeerVerifier {
     ) -> Self {
         let algorithms = provider.signature_verification_algorithms;
         let hints = trust.as_ref().map(|trust| trust.roots().subjects()).unwrap_or_default();
-        Self { trust, names, required, algorithms, hints }
+        Self { trust, names, required, match_server_name: false, algorithms, hints }
+    }
+
+    /// Whether a server's certificate has to be for the name that was dialled.
+    pub(super) fn matching_server_name(self, match_server_name: bool) -> Self {
+        Self { match_server_name, ..self }
     }
 
     fn verify(
@@ -131,11 +137,15 @@ impl ServerCertVerifier for PeerVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
+        server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
+        if self.match_server_name {
+            let parsed = EndEntityCert::try_from(end_entity).map_err(refused)?;
+            parsed.verify_is_valid_for_subject_name(server_name).map_err(refused)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 

@@ -292,6 +292,11 @@ impl ResponseBody {
         Self { kind: ResponseKind::Upstream(incoming), exchange: Some(exchange) }
     }
 
+    /// No body, of an exchange that goes on without it.
+    pub fn detached() -> Self {
+        Self { kind: ResponseKind::Full(Bytes::new()), exchange: None }
+    }
+
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             exchange.finish();

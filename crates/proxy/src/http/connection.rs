@@ -40,6 +40,7 @@ pub async fn serve(
         last_active: std::cell::Cell::new(tokio::time::Instant::now()),
         active: std::cell::Cell::new(0),
         requests: std::cell::Cell::new(0),
+        closing: std::cell::Cell::new(false),
     });
     let result = if http2 {
         manager.stats.downstream_cx_http2_total.inc();

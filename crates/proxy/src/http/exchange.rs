@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use super::body::{BodyError, Meter};
 use super::head::Head;
 use super::manager::Manager;
+use super::serve::Busy;
 use crate::downstream::Downstream;
 use crate::flags::Flags;
 use crate::log::{self, Record};
@@ -76,6 +77,7 @@ pub struct Exchange {
     kept: SmallVec<[(HeaderName, HeaderValue); 2]>,
     grpc_status: Option<u32>,
     finished: bool,
+    _busy: Busy,
 }
 
 /// What is held while an upstream works for an exchange.
@@ -117,7 +119,13 @@ impl Drop for Active {
 
 impl Exchange {
     /// Begins an exchange.
-    pub fn begin(worker: Rc<Worker>, manager: Arc<Manager>, down: Rc<Downstream>, head: Head) -> Box<Self> {
+    pub fn begin(
+        worker: Rc<Worker>,
+        manager: Arc<Manager>,
+        down: Rc<Downstream>,
+        head: Head,
+        busy: Busy,
+    ) -> Box<Self> {
         manager.stats.downstream_rq_total.inc();
         manager.stats.downstream_rq_active.inc();
         if head.version == http::Version::HTTP_2 {
@@ -152,6 +160,7 @@ impl Exchange {
             kept: SmallVec::new(),
             grpc_status: None,
             finished: false,
+            _busy: busy,
         })
     }
 

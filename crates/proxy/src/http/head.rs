@@ -27,8 +27,8 @@ impl Head {
     /// Takes a request's head over.
     ///
     /// # Errors
-    /// When it names no host.
-    pub fn new(parts: Parts, tls: bool) -> Result<Self, Failure> {
+    /// When it names no host; the head is for the log.
+    pub fn new(parts: Parts, tls: bool) -> Result<Self, (Failure, Self)> {
         let Parts { method, uri, version, mut headers, .. } = parts;
         let scheme = match uri.scheme_str() {
             Some("https") => "https",
@@ -44,18 +44,16 @@ impl Head {
         };
         let authority = match authority {
             Some(authority) if !authority.is_empty() => authority,
-            _ => return Err(Failure::MissingHost),
+            _ => {
+                let path = uri.into_parts().path_and_query;
+                let authority = HeaderValue::from_static("");
+                let head = Self { method, scheme, version, headers, authority, path };
+                return Err((Failure::MissingHost, head));
+            }
         };
         let connect = method == Method::CONNECT;
         let path = uri.into_parts().path_and_query.filter(|_| !connect);
         Ok(Self { method, scheme, version, headers, authority, path })
-    }
-
-    /// A head for the log of a request that cannot be served.
-    pub fn malformed(parts: Parts) -> Self {
-        let Parts { method, uri, version, headers, .. } = parts;
-        let path = uri.into_parts().path_and_query;
-        Self { method, scheme: "http", version, headers, authority: HeaderValue::from_static(""), path }
     }
 
     /// `:authority`

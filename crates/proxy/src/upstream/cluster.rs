@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use lateen_route::balance::{Draw, HostView, Plan};
-use lateen_route::cluster::HttpProtocol;
+use lateen_route::cluster::{Discovery, HttpProtocol};
 use lateen_route::endpoints::{Assignment, HostAddress};
 use lateen_route::{Cluster as Compiled, Entropy};
 
@@ -225,10 +225,9 @@ impl Cluster {
         Some(Picked { host, way })
     }
 
-    /// Whether a host is known.
-    pub fn knows(&self, id: u64) -> bool {
-        self.hosts.load().hosts.iter().any(|member| member.host.id == id)
-            || self.found.lock().unwrap_or_else(PoisonError::into_inner).values().any(|host| host.id == id)
+    /// Whether its hosts are found as requests come, rather than configured.
+    pub fn finds_hosts(&self) -> bool {
+        matches!(self.compiled.discovery, Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy(_))
     }
 
     /// The HTTP to speak for a client that speaks `downstream`.
@@ -251,30 +250,37 @@ impl Cluster {
         protocol: Protocol,
         authority: &str,
         priority: usize,
+        alpn: Option<&str>,
     ) -> Option<Rc<Pool>> {
-        let tls = match &picked.way.security {
-            Security::Waiting => return None,
-            Security::Plain => None,
-            Security::Tls { config, server_name, auto_server_name } => {
-                let name = match server_name {
-                    None if *auto_server_name => Some(host_of(authority).into()),
-                    name => name.clone(),
-                };
-                Some(Tls { config: config.clone(), server_name: name })
-            }
-        };
+        let tls = self.tls_for(&picked.way, authority)?;
         let key = PoolKey {
             host: picked.host.id,
             way: picked.way.id,
             protocol,
             priority,
             server_name: tls.as_ref().and_then(|tls| tls.server_name.clone()),
+            alpn: alpn.filter(|_| tls.is_some()).map(Into::into),
         };
         let make = || {
-            let settings = self.pool_settings(protocol, tls);
+            let settings = self.pool_settings(protocol, tls.map(|tls| tls.offering(alpn)));
             Pool::new(picked.host.clone(), settings, self.limits[priority].clone(), self.stats.clone())
         };
         Some(worker.pool(key, make))
+    }
+
+    /// The TLS to speak on a way; `None` when its secrets have not come.
+    pub fn tls_for(&self, way: &Way, authority: &str) -> Option<Option<Tls>> {
+        match &way.security {
+            Security::Waiting => None,
+            Security::Plain => Some(None),
+            Security::Tls { config, server_name, auto_server_name } => {
+                let name = match server_name {
+                    None if *auto_server_name => Some(host_of(authority).into()),
+                    name => name.clone(),
+                };
+                Some(Some(Tls { config: config.clone(), server_name: name }))
+            }
+        }
     }
 
     fn pool_settings(&self, protocol: Protocol, tls: Option<Tls>) -> PoolSettings {

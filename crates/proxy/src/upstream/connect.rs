@@ -33,6 +33,18 @@ pub struct Tls {
     pub server_name: Option<Arc<str>>,
 }
 
+impl Tls {
+    /// The same, offering other application protocols: names joined by commas.
+    #[must_use]
+    pub fn offering(self, alpn: Option<&str>) -> Self {
+        let Some(alpn) = alpn else { return self };
+        let mut config = (*self.config).clone();
+        config.alpn_protocols =
+            alpn.split(',').map(|name| name.trim().as_bytes().to_vec()).filter(|name| !name.is_empty()).collect();
+        Self { config: Arc::new(config), server_name: self.server_name }
+    }
+}
+
 /// Connects to `address`.
 ///
 /// # Errors

@@ -22,6 +22,8 @@ pub struct PoolKey {
     pub protocol: Protocol,
     /// The server name, where it follows the request's host.
     pub server_name: Option<Arc<str>>,
+    /// Application protocols that a filter chose, joined by commas.
+    pub alpn: Option<Box<str>>,
 }
 
 /// Pools by key.

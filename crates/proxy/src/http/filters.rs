@@ -1,0 +1,216 @@
+//! Phase: HTTP filters, in the manager's order, each with what the route overrides.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Response};
+use lateen_route::RouteTable;
+use lateen_route::http_manager::{
+    Abort, AbortStatus, CorsPolicy, FaultPolicy, FilterOverride, HttpFilterKind,
+};
+use lateen_route::rbac::{RbacFilter, Subject, Verdict};
+use lateen_route::routes::{Route, VirtualHost, WeightedCluster};
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use super::reply;
+use crate::failure::Failure;
+use crate::flags::Flags;
+
+/// What filters left for later phases.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Headers of the response, by CORS.
+    pub response_headers: Option<Box<HeaderMap>>,
+    /// Application protocols for upstream TLS, by `set_filter_state`.
+    pub upstream_protocols: Option<Box<str>>,
+}
+
+/// What a route says about filters.
+#[derive(Clone, Copy)]
+pub struct RouteContext<'t> {
+    /// The routes.
+    pub table: &'t RouteTable,
+    /// The virtual host.
+    pub virtual_host: &'t VirtualHost,
+    /// The route.
+    pub route: Option<&'t Route>,
+    /// The weighted cluster.
+    pub pick: Option<&'t WeightedCluster>,
+    /// The name of the cluster it goes to.
+    pub cluster: &'t str,
+}
+
+/// Faults under way in the process, for `max_active_faults`.
+static ACTIVE_FAULTS: AtomicU32 = AtomicU32::new(0);
+
+/// Runs the filters.
+///
+/// # Errors
+/// The answer of the filter that stopped the request.
+pub async fn run(
+    mut exchange: Box<Exchange>,
+    route: RouteContext<'_>,
+) -> Result<(Box<Exchange>, Outcome), Box<Response<ResponseBody>>> {
+    let manager = exchange.manager.clone();
+    let mut outcome = Outcome::default();
+    for filter in &manager.compiled.filters {
+        let given = route.table.filter_override(&filter.name, route.virtual_host, route.route, route.pick);
+        match given {
+            Some(FilterOverride::Disabled) => continue,
+            None if filter.disabled => continue,
+            _ => {}
+        }
+        match &filter.kind {
+            HttpFilterKind::Fault(own) => {
+                let policy = match given {
+                    Some(FilterOverride::Fault(policy)) => policy,
+                    _ => own,
+                };
+                if policy.delay.is_some() || policy.abort.is_some() {
+                    exchange = Box::pin(fault(exchange, policy, route.cluster)).await?;
+                }
+            }
+            HttpFilterKind::Cors => {
+                if let Some(FilterOverride::Cors(policy)) = given {
+                    exchange = cors(exchange, policy, &mut outcome)?;
+                }
+            }
+            HttpFilterKind::Rbac(own) => {
+                let rules = match given {
+                    Some(FilterOverride::Rbac(None)) => continue,
+                    Some(FilterOverride::Rbac(Some(rules))) => rules,
+                    _ => own,
+                };
+                exchange = rbac(exchange, rules)?;
+            }
+            HttpFilterKind::SetFilterState(values) => {
+                for value in values.iter() {
+                    if &*value.factory == "envoy.network.application_protocols" {
+                        let mut text = Vec::new();
+                        let record = exchange.record();
+                        value.format.write(&mut text, true, |variable, out| record.write(variable, out));
+                        outcome.upstream_protocols = String::from_utf8(text).ok().map(Into::into);
+                    }
+                }
+            }
+            // What they do is either done elsewhere or has no effect on the request's way.
+            HttpFilterKind::Router(_)
+            | HttpFilterKind::GrpcStats
+            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::IstioPeerMetadata(_)
+            | HttpFilterKind::IstioAlpn(_)
+            | HttpFilterKind::IstioStats(_) => {}
+        }
+    }
+    Ok((exchange, outcome))
+}
+
+/// A fault under way.
+struct ActiveFault;
+
+impl ActiveFault {
+    fn start(max: Option<u32>) -> Option<Self> {
+        let before = ACTIVE_FAULTS.fetch_add(1, Ordering::Relaxed);
+        let fault = Self;
+        max.is_none_or(|max| before < max).then_some(fault)
+    }
+}
+
+impl Drop for ActiveFault {
+    fn drop(&mut self) {
+        ACTIVE_FAULTS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn fault(
+    mut exchange: Box<Exchange>,
+    policy: &FaultPolicy,
+    cluster: &str,
+) -> Result<Box<Exchange>, Box<Response<ResponseBody>>> {
+    let matches = exchange.down.with_view(|connection| {
+        let view = exchange.head.view(connection, exchange.remote);
+        policy.headers.iter().all(|matcher| matcher.matches(&view))
+    });
+    if !matches || policy.upstream_cluster.as_ref().is_some_and(|wanted| **wanted != *cluster) {
+        return Ok(exchange);
+    }
+    let Some(_active) = ActiveFault::start(policy.max_active) else { return Ok(exchange) };
+    if let Some(delay) = policy.delay {
+        if delay.share.hits(exchange.entropy.draw(0x6465_6c61)) && delay.duration > Duration::ZERO {
+            exchange.flags.add(Flags::DELAY_INJECTED);
+            tokio::time::sleep(delay.duration).await;
+        }
+    }
+    match policy.abort {
+        Some(Abort { status, share }) if share.hits(exchange.entropy.draw(0x6162_6f72)) => {
+            Err(Box::new(match status {
+                AbortStatus::Http(code) => {
+                    let status = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
+                    reply::failure(exchange, &Failure::FaultAbort(status))
+                }
+                AbortStatus::Grpc(code) => reply::grpc_abort(exchange, code),
+            }))
+        }
+        _ => Ok(exchange),
+    }
+}
+
+fn rbac(exchange: Box<Exchange>, rules: &RbacFilter) -> Result<Box<Exchange>, Box<Response<ResponseBody>>> {
+    let denied = exchange.down.with_view(|connection| {
+        let view = exchange.head.view(connection, exchange.remote);
+        match rules.judge(Subject { connection, request: Some(&view) }) {
+            Verdict::Allowed(_) => None,
+            Verdict::Denied(policy) => Some(policy.map_or("none".to_owned(), |name| name.replace(char::is_whitespace, "_"))),
+        }
+    });
+    match denied {
+        None => Ok(exchange),
+        Some(policy) => {
+            let detail = format!("rbac_access_denied_matched_policy[{policy}]");
+            Err(Box::new(reply::failure(exchange, &Failure::Denied(detail.into()))))
+        }
+    }
+}
+
+fn cors(
+    exchange: Box<Exchange>,
+    policy: &CorsPolicy,
+    outcome: &mut Outcome,
+) -> Result<Box<Exchange>, Box<Response<ResponseBody>>> {
+    let Some(origin) = exchange.head.headers.get(header::ORIGIN).cloned() else { return Ok(exchange) };
+    if !policy.enabled.hits(exchange.entropy.draw(0x636f_7273)) {
+        return Ok(exchange);
+    }
+    let allowed = policy.origins.iter().any(|matcher| matcher.matches(origin.as_bytes()));
+    let preflight = exchange.head.method == Method::OPTIONS
+        && exchange.head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if !allowed {
+        let answer = preflight && !policy.forward_not_matching_preflights;
+        return if answer {
+            Err(Box::new(reply::local(exchange, http::StatusCode::OK, HeaderMap::new(), bytes::Bytes::new())))
+        } else {
+            Ok(exchange)
+        };
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    if policy.allow_credentials {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    let mut set = |name: HeaderName, text: &str| {
+        if let (false, Ok(value)) = (text.is_empty(), HeaderValue::from_str(text)) {
+            headers.insert(name, value);
+        }
+    };
+    if preflight {
+        set(header::ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods);
+        set(header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers);
+        set(header::ACCESS_CONTROL_MAX_AGE, &policy.max_age);
+        return Err(Box::new(reply::local(exchange, http::StatusCode::OK, headers, bytes::Bytes::new())));
+    }
+    set(header::ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers);
+    outcome.response_headers = Some(Box::new(headers));
+    Ok(exchange)
+}

@@ -1,0 +1,249 @@
+//! A request's way through its phases: head, route, filters, action.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{HeaderMap, Request, Response, Version};
+use hyper::body::Incoming;
+use lateen_route::RouteTable;
+use lateen_route::routes::{Action, Destination, Forward, Route, VirtualHost, WeightedCluster};
+use tokio::time::Instant;
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use super::filters::{self, RouteContext};
+use super::head::Head;
+use super::manager::Manager;
+use super::upgrade::{self, Upgrade};
+use super::{edits, ingress, reply, router};
+use crate::downstream::Downstream;
+use crate::failure::Failure;
+use crate::listener::Chain;
+use crate::worker::Worker;
+
+/// What all requests of a connection share.
+#[derive(Debug)]
+pub struct Context {
+    /// The worker.
+    pub worker: Rc<Worker>,
+    /// The manager.
+    pub manager: Arc<Manager>,
+    /// The filter chain that took the connection.
+    pub chain: Arc<Chain>,
+    /// The connection.
+    pub down: Rc<Downstream>,
+    /// When the last request began or ended.
+    pub last_active: Cell<Instant>,
+    /// Requests under way.
+    pub active: Cell<u32>,
+    /// Requests so far.
+    pub requests: Cell<u32>,
+    /// Whether responses ask the client to go away.
+    pub closing: Cell<bool>,
+}
+
+impl Context {
+    /// Waits until the connection should end: replaced, drained, idle or old.
+    pub async fn end(&self) {
+        let timeouts = &self.manager.compiled.timeouts;
+        let old = async {
+            match timeouts.max_connection {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.chain.drain.cancelled() => {}
+            () = self.worker.shared.draining.cancelled() => {}
+            () = old => {}
+            () = self.idle() => return,
+        }
+        // Whoever sends a request now is told to come back elsewhere; who is silent is closed after a while.
+        self.closing.set(true);
+        tokio::time::sleep(self.worker.shared.drain_grace).await;
+    }
+
+    async fn idle(&self) {
+        let Some(limit) = self.manager.compiled.timeouts.idle else { return std::future::pending().await };
+        loop {
+            let due = self.last_active.get() + limit;
+            if self.active.get() == 0 && Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due.max(Instant::now() + std::time::Duration::from_millis(100))).await;
+        }
+    }
+}
+
+/// A request under way, as its connection knows it.
+#[derive(Debug)]
+pub struct Busy(Rc<Context>);
+
+impl Busy {
+    fn new(context: Rc<Context>) -> Self {
+        context.active.set(context.active.get() + 1);
+        context.requests.set(context.requests.get().saturating_add(1));
+        Self(context)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        self.0.last_active.set(Instant::now());
+    }
+}
+
+/// Serves a request.
+///
+/// # Errors
+/// Never: what goes wrong becomes a response.
+pub async fn request(
+    context: Rc<Context>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let http1 = request.version() != Version::HTTP_2;
+    let mut response = phases(&context, request).await;
+    let full = context.manager.compiled.max_requests.is_some_and(|max| context.requests.get() >= max);
+    if http1 && (full || context.closing.get()) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    let upgrade = upgrade::wanted(&mut request);
+    let (parts, body) = request.into_parts();
+
+    // Phase: head.
+    let head = match Head::new(parts, context.down.is_tls()) {
+        Ok(head) => head,
+        Err((failure, head)) => {
+            let exchange = begin(context, head);
+            return reply::failure(exchange, &failure);
+        }
+    };
+    let mut exchange = begin(context, head);
+    if let Err(failure) = ingress::prepare(&mut exchange) {
+        return reply::failure(exchange, &failure);
+    }
+
+    // Phase: route.
+    let Some(table) = context.manager.routes.load() else {
+        return reply::failure(exchange, &Failure::NoRoute);
+    };
+    table.internal_only_headers.iter().filter(|_| !exchange.internal).for_each(|name| {
+        exchange.head.headers.remove(name);
+    });
+    let selected = context.down.with_view(|connection| {
+        let view = exchange.head.view(connection, exchange.remote);
+        table.route(&view, exchange.internal, exchange.entropy, &mut ())
+    });
+    let Some(selected) = selected else { return reply::failure(exchange, &Failure::NoRoute) };
+    if selected.redirect_to_tls {
+        let location = format!("https://{}{}", exchange.head.authority(), exchange.head.path());
+        return reply::redirect(exchange, 301, &location, HeaderMap::new());
+    }
+    let Some(route) = selected.route else { return reply::failure(exchange, &Failure::NoRoute) };
+    exchange.route = Some(route.clone());
+    act(context, exchange, &table, selected.virtual_host, route, body, upgrade).await
+}
+
+fn begin(context: &Rc<Context>, head: Head) -> Box<Exchange> {
+    let busy = Busy::new(context.clone());
+    Exchange::begin(context.worker.clone(), context.manager.clone(), context.down.clone(), head, busy)
+}
+
+async fn act(
+    context: &Rc<Context>,
+    mut exchange: Box<Exchange>,
+    table: &RouteTable,
+    virtual_host: &VirtualHost,
+    route: &Route,
+    body: Incoming,
+    upgrade: Option<Upgrade>,
+) -> Response<ResponseBody> {
+    let (forward, cluster_name, pick) = match &route.action {
+        Action::Forward(forward) => match destination(&exchange, forward) {
+            Some((name, pick)) => (Some(forward), name, pick),
+            None => return reply::failure(exchange, &Failure::NoCluster(missing_status(forward))),
+        },
+        _ => (None, "".into(), None),
+    };
+
+    // Phase: filters.
+    let route_context =
+        RouteContext { table, virtual_host, route: Some(route), pick, cluster: &cluster_name };
+    let outcome;
+    (exchange, outcome) = match filters::run(exchange, route_context).await {
+        Ok(passed) => passed,
+        Err(answer) => return *answer,
+    };
+
+    // Phase: action.
+    let response_edits = |exchange: &Exchange| {
+        let mut headers = HeaderMap::new();
+        edits::response(exchange, &mut headers, table.response_edits(virtual_host, route, pick));
+        headers
+    };
+    let forward = match (&route.action, forward) {
+        (_, Some(forward)) => forward,
+        (Action::Redirect(redirect), _) => {
+            let location = context
+                .down
+                .with_view(|connection| redirect.location(&exchange.head.view(connection, exchange.remote)));
+            let headers = response_edits(&exchange);
+            return reply::redirect(exchange, redirect.status, &location, headers);
+        }
+        (Action::Direct(direct), _) => {
+            let headers = response_edits(&exchange);
+            let body = match &direct.format {
+                None => direct.body.clone(),
+                Some(format) => edits::render(&exchange, format).into(),
+            };
+            return reply::direct(exchange, direct.status, headers, body);
+        }
+        (Action::NonForwarding | Action::Forward(_), _) => {
+            return reply::failure(exchange, &Failure::NoRoute);
+        }
+    };
+    let Some(cluster) = context.worker.shared.snapshot.load().cluster(&cluster_name).cloned() else {
+        return reply::failure(exchange, &Failure::NoCluster(missing_status(forward)));
+    };
+    exchange.cluster = Some(cluster.clone());
+    let plan = router::Plan { table, virtual_host, route, forward, pick, cluster, outcome };
+    match upgrade {
+        Some(upgrade) => Box::pin(upgrade::run(exchange, plan, body, upgrade)).await,
+        None => router::forward(exchange, plan, body).await,
+    }
+}
+
+fn missing_status(forward: &Forward) -> http::StatusCode {
+    http::StatusCode::from_u16(forward.missing_cluster_status).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// The cluster's name, and what holds for it alone among weighted ones.
+fn destination<'t>(
+    exchange: &Exchange,
+    forward: &'t Forward,
+) -> Option<(Arc<str>, Option<&'t WeightedCluster>)> {
+    if let Destination::Cluster(name) = &forward.destination {
+        return Some((name.clone(), None));
+    }
+    exchange.down.with_view(|connection| {
+        let view = exchange.head.view(connection, exchange.remote);
+        let picked = forward.destination.pick(&view, exchange.entropy)?;
+        // The pick borrows from the request as well as from the route: find it again in the route alone.
+        let weighted = match (&forward.destination, picked.weighted) {
+            (Destination::Weighted { clusters, .. }, Some(one)) => {
+                clusters.iter().find(|candidate| std::ptr::eq(*candidate, one))
+            }
+            _ => None,
+        };
+        let name = weighted.map_or_else(|| picked.name.into(), |one| one.name.clone());
+        Some((name, weighted))
+    })
+}

@@ -1,0 +1,206 @@
+//! Upgrades: WebSocket and the like, and CONNECT, ended here or passed on.
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::body::{RequestBody, ResponseBody};
+use super::exchange::{Active, Exchange, Upstream};
+use super::router::{self, Plan};
+use super::send::{self, SendError};
+use super::{destination, reply};
+use crate::failure::{Failure, Reset};
+use crate::upstream::connect::connect;
+use crate::upstream::pool::{Lease, Protocol};
+
+/// A protocol that the client wants to change to.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// Its name in lower case; `connect` for the method.
+    name: String,
+    /// The `upgrade` header as it came.
+    header: Option<HeaderValue>,
+    client: OnUpgrade,
+}
+
+/// The upgrade that a request asks for.
+pub fn wanted(request: &mut Request<Incoming>) -> Option<Upgrade> {
+    if request.method() == Method::CONNECT {
+        return Some(Upgrade { name: "connect".into(), header: None, client: hyper::upgrade::on(request) });
+    }
+    if request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let header = request.headers().get(UPGRADE)?.clone();
+    let asked = request.headers().get_all(CONNECTION).iter().any(|value| {
+        let text = value.to_str().unwrap_or_default();
+        text.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+    });
+    let name = header.to_str().ok()?.to_ascii_lowercase();
+    // A cleartext HTTP/2 upgrade is an offer, not a demand: it is passed over.
+    (asked && name != "h2c").then(|| Upgrade { name, header: Some(header), client: hyper::upgrade::on(request) })
+}
+
+/// Serves an upgrade.
+pub async fn run(
+    exchange: Box<Exchange>,
+    plan: Plan<'_>,
+    body: Incoming,
+    upgrade: Upgrade,
+) -> Response<ResponseBody> {
+    let by_route = plan.forward.upgrade(&upgrade.name);
+    let allowed = match by_route {
+        Some(rule) => rule.enabled,
+        None => exchange.manager.compiled.upgrade(&upgrade.name).unwrap_or(false),
+    };
+    if !allowed {
+        exchange.manager.stats.downstream_rq_ws_on_non_ws_route.inc();
+        return reply::failure(exchange, &Failure::UpgradeRefused);
+    }
+    if upgrade.name == "connect" && by_route.is_some_and(|rule| rule.terminate_connect) {
+        return tunnel(exchange, plan, upgrade).await;
+    }
+    pass_on(exchange, plan, body, upgrade).await
+}
+
+/// CONNECT ends here: its bytes go to the host as they are.
+async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -> Response<ResponseBody> {
+    exchange.attempts = 1;
+    let picked = match destination::host(&exchange, &plan, &[], 0).await {
+        Ok(picked) => picked,
+        Err(failure) => return reply::failure(exchange, &failure),
+    };
+    exchange.host = Some(picked.host.clone());
+    let limits = &plan.cluster.limits[plan.priority()];
+    let Some(permit) = limits.connections.acquire() else {
+        return reply::failure(exchange, &Failure::Upstream(Reset::Overflow, false));
+    };
+    let Some(tls) = plan.cluster.tls_for(&picked.way, exchange.head.authority()) else {
+        return reply::failure(exchange, &Failure::NoHealthyUpstream);
+    };
+    let mut upstream = match connect(&picked.host.address, &plan.cluster.transport(tls)).await {
+        Ok(stream) => stream,
+        Err(reset) => {
+            exchange.upstream_failure = reset.transport_failure().cloned();
+            return reply::failure(exchange, &Failure::Upstream(reset, false));
+        }
+    };
+    let active = Active::new(picked.host.clone(), plan.cluster.clone(), permit);
+    let (mut tail, response) = established(exchange, StatusCode::OK);
+    tokio::task::spawn_local(async move {
+        let _active = active;
+        if let Ok(client) = upgrade.client.await {
+            let mut client = TokioIo::new(client);
+            tail.copy(&mut client, &mut upstream).await;
+        }
+        tail.end();
+    });
+    response
+}
+
+/// The exchange after the answer that began an upgrade: it ends with the bytes.
+struct Tail(Option<Box<Exchange>>);
+
+impl Tail {
+    async fn copy<A, B>(&mut self, client: &mut A, upstream: &mut B)
+    where
+        A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        // What a broken tunnel delivered is not told; its end is all there is to say.
+        if let (Ok((received, sent)), Some(exchange)) =
+            (tokio::io::copy_bidirectional(client, upstream).await, &mut self.0)
+        {
+            exchange.sent += sent;
+            let meter = std::rc::Rc::new(super::body::Meter::default());
+            meter.bytes.set(received);
+            exchange.meter = Some(meter);
+        }
+    }
+
+    fn end(mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.finish();
+        }
+    }
+}
+
+/// The answer that begins the upgrade; the exchange goes on without it.
+fn established(mut exchange: Box<Exchange>, status: StatusCode) -> (Tail, Response<ResponseBody>) {
+    exchange.details = "via_upstream".into();
+    exchange.take_response(status.as_u16(), &http::HeaderMap::new());
+    let mut response = Response::new(ResponseBody::detached());
+    *response.status_mut() = status;
+    (Tail(Some(exchange)), response)
+}
+
+/// The upgrade goes to the upstream, and its answer back.
+async fn pass_on(
+    mut exchange: Box<Exchange>,
+    plan: Plan<'_>,
+    body: Incoming,
+    upgrade: Upgrade,
+) -> Response<ResponseBody> {
+    if let Err(failure) = router::rewrite(&mut exchange, &plan) {
+        return reply::failure(exchange, &failure);
+    }
+    exchange.attempts = 1;
+    let picked = match destination::host(&exchange, &plan, &[], 0).await {
+        Ok(picked) => picked,
+        Err(failure) => return reply::failure(exchange, &failure),
+    };
+    exchange.host = Some(picked.host.clone());
+    let limits = &plan.cluster.limits[plan.priority()];
+    let Some(permit) = limits.requests.acquire() else {
+        return reply::failure(exchange, &Failure::Upstream(Reset::Overflow, false));
+    };
+    let active = Active::new(picked.host.clone(), plan.cluster.clone(), permit);
+    let authority = exchange.head.authority();
+    // HTTP/1.1 always: extended CONNECT is not spoken.
+    let pool = plan.cluster.pool(&exchange.worker, &picked, Protocol::Http1, authority, plan.priority(), None);
+    let Some(pool) = pool else { return reply::failure(exchange, &Failure::NoHealthyUpstream) };
+    let mut lease = match pool.lease().await {
+        Ok(lease) => lease,
+        Err(reset) => {
+            exchange.upstream_failure = reset.transport_failure().cloned();
+            return reply::failure(exchange, &Failure::Upstream(reset, false));
+        }
+    };
+    exchange.link = Some(lease.link().clone());
+    let mut head = router::upstream_head(&exchange, &plan, &picked, false);
+    if let Some(header) = &upgrade.header {
+        head.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        head.headers_mut().insert(UPGRADE, header.clone());
+    }
+    drop(body);
+    let mut response = match send::send(&mut lease, head.map(|()| RequestBody::empty())).await {
+        Ok(response) => response,
+        Err(SendError::Sent(reset) | SendError::Unsent(reset)) => {
+            return reply::failure(exchange, &Failure::Upstream(reset, false));
+        }
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        exchange.upstream = Some(Upstream { lease, pool, active });
+        return router::respond(exchange, &plan, None, response);
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    router::finish_head(&exchange, &plan, &mut parts.headers);
+    if let Some(header) = upgrade.header {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, header);
+    }
+    plan.cluster.stats.count_status(101);
+    let (mut tail, mut answer) = established(exchange, StatusCode::SWITCHING_PROTOCOLS);
+    *answer.headers_mut() = parts.headers;
+    tokio::task::spawn_local(async move {
+        let _held: (Lease, Active) = (lease, active);
+        if let (Ok(client), Ok(upstream)) = tokio::join!(upgrade.client, upstream) {
+            tail.copy(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
+        }
+        tail.end();
+    });
+    answer
+}

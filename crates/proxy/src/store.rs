@@ -1,0 +1,237 @@
+//! The configuration as the control thread holds it: every resource that was accepted, its running form, and what it
+//! waits for. Workers see none of this; they get snapshots.
+//!
+//! A resource is taken in three steps: compile (here it can be refused, by name), warm (it waits for what it refers
+//! to while the version before stays in force), publish.
+
+mod clusters;
+mod listeners;
+mod secrets;
+mod tls;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lateen_proto::Any;
+use lateen_route::endpoints::Assignment;
+use lateen_telemetry::log_file::LogFiles;
+
+use crate::listener::RouteSlot;
+use crate::snapshot::Snapshot;
+use crate::upstream::pools::PoolKey;
+use crate::worker::{Command, Keep, Shared, WorkerHandle};
+
+pub use clusters::ClusterEntry;
+pub use listeners::ListenerEntry;
+pub use secrets::SecretEntry;
+
+/// Why a resource is refused. Names the resource; the version before it, if any, stays in force.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{resource}: {reason}")]
+pub struct Rejected {
+    /// The resource's name.
+    pub resource: String,
+    /// Field and reason.
+    pub reason: String,
+}
+
+impl Rejected {
+    /// A refusal.
+    pub fn new(resource: &str, reason: impl std::fmt::Display) -> Self {
+        Self { resource: resource.to_owned(), reason: reason.to_string() }
+    }
+}
+
+impl From<lateen_route::CompileError> for Rejected {
+    fn from(error: lateen_route::CompileError) -> Self {
+        Self { reason: format!("{}: {}", error.path, error.reason), resource: error.resource }
+    }
+}
+
+/// A resource as it came.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Type and bytes.
+    pub any: Any,
+    /// The version that the control plane gave it.
+    pub version: Arc<str>,
+    /// When it was taken.
+    pub updated: SystemTime,
+    /// Whether it is part of the bootstrap.
+    pub is_static: bool,
+}
+
+/// All resources.
+#[derive(Debug)]
+pub struct Store {
+    /// What workers share.
+    pub shared: Arc<Shared>,
+    /// Clusters by name.
+    pub clusters: BTreeMap<Arc<str>, ClusterEntry>,
+    /// Listeners by name.
+    pub listeners: BTreeMap<Arc<str>, ListenerEntry>,
+    /// Route configurations by name.
+    pub routes: BTreeMap<Arc<str>, RouteEntry>,
+    /// Endpoint assignments by name.
+    pub endpoints: BTreeMap<Arc<str>, EndpointEntry>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<Arc<str>, SecretEntry>,
+    workers: Vec<WorkerHandle>,
+    logs: Arc<LogFiles>,
+    resolver_addresses: Vec<SocketAddr>,
+    bind: Option<std::net::IpAddr>,
+    publish_due: bool,
+}
+
+/// A route configuration.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// As it came; none while listeners wait for it.
+    pub source: Option<Source>,
+    /// Where managers find it.
+    pub slot: Arc<RouteSlot>,
+}
+
+/// An endpoint assignment.
+#[derive(Debug)]
+pub struct EndpointEntry {
+    /// As it came.
+    pub source: Source,
+    /// The decisions.
+    pub assignment: Arc<Assignment>,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(
+        shared: Arc<Shared>,
+        workers: Vec<WorkerHandle>,
+        logs: Arc<LogFiles>,
+        resolver_addresses: Vec<SocketAddr>,
+        bind: Option<std::net::IpAddr>,
+    ) -> Self {
+        shared.stats.listener_manager.workers_started.set(1);
+        Self {
+            shared,
+            clusters: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            workers,
+            logs,
+            resolver_addresses,
+            bind,
+            publish_due: false,
+        }
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[WorkerHandle] {
+        &self.workers
+    }
+
+    /// Takes a route configuration.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn set_routes(&mut self, source: Source) -> Result<(), Rejected> {
+        let message = unpack(&source.any)?;
+        let table = lateen_route::compile_routes(&message)?.value;
+        let slot = self.route_slot(&message.name);
+        slot.table.store(Some(Arc::new(table)));
+        if let Some(entry) = self.routes.get_mut(message.name.as_str()) {
+            entry.source = Some(source);
+        }
+        self.warm_listeners();
+        Ok(())
+    }
+
+    /// Forgets a route configuration.
+    pub fn remove_routes(&mut self, name: &str) {
+        if let Some(entry) = self.routes.remove(name) {
+            entry.slot.table.store(None);
+        }
+    }
+
+    fn route_slot(&mut self, name: &str) -> Arc<RouteSlot> {
+        let name: Arc<str> = name.into();
+        let entry = self.routes.entry(name.clone()).or_insert_with(|| RouteEntry {
+            source: None,
+            slot: Arc::new(RouteSlot { name, table: arc_swap::ArcSwapOption::empty() }),
+        });
+        entry.slot.clone()
+    }
+
+    /// Takes an endpoint assignment.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn set_endpoints(&mut self, source: Source) -> Result<(), Rejected> {
+        let message: lateen_proto::envoy::config::endpoint::v3::ClusterLoadAssignment = unpack(&source.any)?;
+        let assignment = Arc::new(lateen_route::compile_endpoints(&message)?.value);
+        let name: Arc<str> = message.cluster_name.as_str().into();
+        self.endpoints.insert(name.clone(), EndpointEntry { source, assignment: assignment.clone() });
+        self.endpoints_changed(&name, &assignment);
+        Ok(())
+    }
+
+    /// Forgets an endpoint assignment; its clusters keep the endpoints they have, as Envoy's do.
+    pub fn remove_endpoints(&mut self, name: &str) {
+        self.endpoints.remove(name);
+    }
+
+    /// The route configurations that listeners want.
+    pub fn wanted_routes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.routes.keys()
+    }
+
+    /// Makes changes visible to workers, if there are any.
+    pub fn publish(&mut self) {
+        if !std::mem::take(&mut self.publish_due) {
+            return;
+        }
+        let clusters: HashMap<_, _> = self
+            .clusters
+            .iter()
+            .filter_map(|(name, entry)| Some((name.clone(), entry.active.clone()?)))
+            .collect();
+        let stats = &self.shared.stats;
+        stats.cluster_manager.active_clusters.set(clusters.len() as u64);
+        stats.cluster_manager.warming_clusters.set((self.clusters.len() - clusters.len()) as u64);
+        let listeners = self.listener_addresses();
+        stats.listener_manager.total_listeners_active.set(self.listeners.len() as u64);
+        self.shared.snapshot.store(Arc::new(Snapshot { clusters, listeners }));
+        self.prune();
+    }
+
+    /// Has workers close the connections of ways and hosts that are gone.
+    fn prune(&self) {
+        let mut ways = std::collections::HashSet::new();
+        let mut hosts = std::collections::HashSet::new();
+        let mut finds = std::collections::HashSet::new();
+        for cluster in self.clusters.values().filter_map(|entry| entry.active.as_ref()) {
+            let found = cluster.finds_hosts();
+            for way in cluster.ways.load().iter() {
+                ways.insert(way.id);
+                if found {
+                    finds.insert(way.id);
+                }
+            }
+            hosts.extend(cluster.hosts.load().hosts.iter().map(|member| member.host.id));
+        }
+        let keep = Keep(Arc::new(move |key: &PoolKey| {
+            ways.contains(&key.way) && (finds.contains(&key.way) || hosts.contains(&key.host))
+        }));
+        for worker in &self.workers {
+            worker.tell(Command::Prune(keep.clone()));
+        }
+    }
+}
+
+/// Reads a resource as its type.
+fn unpack<M: lateen_proto::Message + lateen_proto::Name + Default>(any: &Any) -> Result<M, Rejected> {
+    any.unpack().map_err(|error| Rejected::new("(unreadable)", error))
+}

@@ -1,0 +1,248 @@
+//! Clusters: compiled, warmed, kept up to date with endpoints, secrets and DNS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lateen_proto::envoy::config::cluster::v3::Cluster as Message;
+use lateen_route::cluster::{Discovery, Dns, HttpProtocol, Transport};
+use lateen_route::endpoints::{Assignment, Health, Host, HostAddress, LocalityGroup};
+use tokio::task::AbortHandle;
+
+use super::tls::{self, TlsError};
+use super::{Rejected, Source, Store, secrets, unpack};
+use crate::dns::Resolver;
+use crate::upstream::cluster::{Cluster, Security, Way};
+
+/// A cluster.
+#[derive(Debug)]
+pub struct ClusterEntry {
+    /// As it came.
+    pub source: Source,
+    /// The newest version, warm or not.
+    pub newest: Arc<Cluster>,
+    /// The version that workers use; none while the first one warms.
+    pub active: Option<Arc<Cluster>>,
+    lookups: Option<AbortHandle>,
+}
+
+impl Drop for ClusterEntry {
+    fn drop(&mut self) {
+        if let Some(lookups) = &self.lookups {
+            lookups.abort();
+        }
+    }
+}
+
+impl Store {
+    /// Takes a cluster.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn set_cluster(&mut self, source: Source) -> Result<(), Rejected> {
+        let message: Message = unpack(&source.any)?;
+        if self.clusters.get(message.name.as_str()).is_some_and(|known| known.source.any == source.any) {
+            return Ok(());
+        }
+        let mut compiled = lateen_route::compile_cluster(&message)?.value;
+        compiled.bind = compiled.bind.or(self.bind);
+        let compiled = Arc::new(compiled);
+        for transport in transports(&compiled) {
+            if let Transport::Tls(tls) = transport {
+                if let Some(reason) = tls::unsupported(&tls.common) {
+                    return Err(Rejected::new(&message.name, reason));
+                }
+            }
+        }
+        let previous = self.clusters.get(&compiled.name).map(|entry| entry.newest.clone());
+        let active = self.clusters.get(&compiled.name).and_then(|entry| entry.active.clone());
+        let resolver = self.resolver(&compiled.discovery);
+        let cluster = Arc::new(Cluster::new(compiled.clone(), previous.as_deref(), resolver));
+        self.make_ways(&cluster).map_err(|reason| Rejected::new(&message.name, reason))?;
+        let known = previous.as_ref().map(|previous| previous.hosts.load_full()).unwrap_or_default();
+        let mut lookups = None;
+        match &compiled.discovery {
+            Discovery::Static(assignment) => cluster.set_hosts(assignment.clone(), &known),
+            Discovery::Eds(name) => {
+                if let Some(entry) = self.endpoints.get(name) {
+                    cluster.set_hosts(entry.assignment.clone(), &known);
+                }
+            }
+            Discovery::StrictDns(dns) => lookups = watch_names(&cluster, dns, false),
+            Discovery::LogicalDns(dns) => lookups = watch_names(&cluster, dns, true),
+            Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy(_) => {}
+        }
+        let stats = &self.shared.stats.cluster_manager;
+        if previous.is_some() { stats.cluster_modified.inc() } else { stats.cluster_added.inc() }
+        self.clusters.insert(compiled.name.clone(), ClusterEntry { source, newest: cluster, active, lookups });
+        self.warm_cluster(&compiled.name);
+        Ok(())
+    }
+
+    /// Removes a cluster.
+    pub fn remove_cluster(&mut self, name: &str) {
+        if self.clusters.remove(name).is_some() {
+            self.shared.stats.cluster_manager.cluster_removed.inc();
+            self.publish_due = true;
+        }
+    }
+
+    /// Puts a cluster into force once it has all it needs.
+    fn warm_cluster(&mut self, name: &str) {
+        let Some(entry) = self.clusters.get_mut(name) else { return };
+        let endpoints = match &entry.newest.compiled.discovery {
+            Discovery::Eds(service) => self.endpoints.contains_key(service),
+            _ => true,
+        };
+        let secrets = entry.newest.ways.load().iter().all(|way| !matches!(way.security, Security::Waiting));
+        if endpoints && secrets {
+            entry.active = Some(entry.newest.clone());
+            self.publish_due = true;
+        }
+    }
+
+    /// New endpoints for the clusters of a service.
+    pub(super) fn endpoints_changed(&mut self, service: &str, assignment: &Arc<Assignment>) {
+        let mut warm = Vec::new();
+        for (name, entry) in &self.clusters {
+            if matches!(&entry.newest.compiled.discovery, Discovery::Eds(wanted) if **wanted == *service) {
+                let known = entry.newest.hosts.load_full();
+                entry.newest.set_hosts(assignment.clone(), &known);
+                warm.push(name.clone());
+            }
+        }
+        for name in warm {
+            self.warm_cluster(&name);
+        }
+    }
+
+    /// The names of endpoint assignments that clusters want.
+    pub fn wanted_endpoints(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.clusters.values().filter_map(|entry| match &entry.newest.compiled.discovery {
+            Discovery::Eds(service) => Some(service),
+            _ => None,
+        })
+    }
+
+    /// Makes the TLS of clusters again that use a secret.
+    pub(super) fn clusters_use_secret(&mut self, secret: &str) {
+        let names: Vec<Arc<str>> = self
+            .clusters
+            .iter()
+            .filter(|(_, entry)| references(&entry.newest).any(|used| &**used == secret))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            let Some(cluster) = self.clusters.get(&name).map(|entry| entry.newest.clone()) else { continue };
+            if let Err(reason) = self.make_ways(&cluster) {
+                tracing::warn!(target: "config", cluster = %name, secret, %reason, "a secret cannot be used");
+            }
+            self.warm_cluster(&name);
+        }
+    }
+
+    fn make_ways(&self, cluster: &Cluster) -> Result<(), String> {
+        let http = &cluster.compiled.http;
+        let http2 = http.protocol == HttpProtocol::Http2;
+        let mut ways = Vec::new();
+        for transport in transports(&cluster.compiled) {
+            let security = match transport {
+                Transport::Plain => Security::Plain,
+                Transport::Tls(tls) => match tls::client(tls, http2, http.auto_sni, &self.secrets) {
+                    Ok(security) => security,
+                    Err(TlsError::Waiting(_)) => Security::Waiting,
+                    Err(TlsError::Wrong(reason)) => return Err(reason),
+                },
+            };
+            ways.push(Way::new(security));
+        }
+        cluster.ways.store(Arc::new(ways));
+        Ok(())
+    }
+
+    fn resolver(&self, discovery: &Discovery) -> Option<Arc<Resolver>> {
+        let dns = match discovery {
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) | Discovery::DynamicForwardProxy(dns) => dns,
+            _ => return None,
+        };
+        let servers = if dns.resolvers.is_empty() { &self.resolver_addresses } else { &dns.resolvers };
+        Some(Arc::new(Resolver::new(servers, dns.family)))
+    }
+}
+
+fn transports(compiled: &lateen_route::Cluster) -> impl Iterator<Item = &Transport> {
+    std::iter::once(&compiled.transport_default).chain(compiled.transport_matches.iter().map(|m| &m.transport))
+}
+
+/// The secrets that a cluster's transports refer to.
+pub fn references(cluster: &Cluster) -> impl Iterator<Item = &Arc<str>> {
+    secret_refs(cluster).map(|reference| &reference.name)
+}
+
+/// As [`references`], with who serves them.
+pub fn secret_refs(cluster: &Cluster) -> impl Iterator<Item = &lateen_route::tls::SecretRef> {
+    transports(&cluster.compiled)
+        .filter_map(|transport| match transport {
+            Transport::Tls(tls) => Some(&tls.common),
+            Transport::Plain => None,
+        })
+        .flat_map(secrets::names)
+}
+
+/// Looks names up again and again; one address only for LOGICAL_DNS.
+fn watch_names(cluster: &Arc<Cluster>, dns: &Dns, one: bool) -> Option<AbortHandle> {
+    let resolver = cluster.resolver.clone()?;
+    let weak = Arc::downgrade(cluster);
+    let dns = dns.clone();
+    let task = tokio::spawn(async move {
+        loop {
+            let (assignment, ttl) = look_up(&resolver, &dns.assignment, one).await;
+            let Some(cluster) = weak.upgrade() else { return };
+            cluster.stats.update_attempt.inc();
+            match assignment {
+                Some(assignment) => {
+                    let known = cluster.hosts.load_full();
+                    let same = known.assignment.as_ref().is_some_and(|old| addresses(old).eq(addresses(&assignment)));
+                    if !same {
+                        cluster.set_hosts(Arc::new(assignment), &known);
+                    }
+                }
+                None => cluster.stats.update_failure.inc(),
+            }
+            drop(cluster);
+            let pause = if dns.respect_ttl { ttl.unwrap_or(dns.refresh) } else { dns.refresh };
+            tokio::time::sleep(pause.max(Duration::from_secs(1))).await;
+        }
+    });
+    Some(task.abort_handle())
+}
+
+fn addresses(assignment: &Assignment) -> impl Iterator<Item = &HostAddress> {
+    assignment.hosts.iter().map(|host| &host.address)
+}
+
+/// An assignment with addresses for its names; `None` when no name has one. The shortest lifetime of the answers.
+async fn look_up(resolver: &Resolver, names: &Assignment, one: bool) -> (Option<Assignment>, Option<Duration>) {
+    let mut out = Assignment { hosts: Vec::new(), localities: Vec::new(), ..names.clone() };
+    let mut ttl = None;
+    for group in &names.localities {
+        let start = out.hosts.len();
+        for host in &names.hosts[group.hosts.clone()] {
+            let HostAddress::Name(name, port) = &host.address else {
+                out.hosts.push(host.clone());
+                continue;
+            };
+            let Ok(answer) = resolver.lookup(name).await else { continue };
+            ttl = Some(ttl.map_or(answer.ttl, |shortest: Duration| shortest.min(answer.ttl)));
+            for ip in answer.addresses.iter().take(if one { 1 } else { usize::MAX }) {
+                out.hosts.push(Arc::new(Host {
+                    address: HostAddress::Tcp((*ip, *port).into()),
+                    hostname: host.hostname.clone().or_else(|| Some(name.clone())),
+                    health: Health::Healthy,
+                    ..(**host).clone()
+                }));
+            }
+        }
+        out.localities.push(LocalityGroup { hosts: start..out.hosts.len(), ..group.clone() });
+    }
+    ((!out.hosts.is_empty()).then_some(out), ttl)
+}

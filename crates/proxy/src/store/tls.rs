@@ -1,0 +1,231 @@
+//! TLS contexts and secrets made into rustls configurations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lateen_ca::tls::{self as ca, ClientAuth, ClientSettings, PeerCertificate, SanRule, ServerSettings, Trust};
+use lateen_route::tls::{
+    Certificate, CertificateSource, CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, Secret, SecretValue,
+    TlsVersion, UpstreamTls, ValidationContext,
+};
+
+use super::SecretEntry;
+use crate::listener::ServerIdentity;
+use crate::upstream::cluster::Security;
+
+/// Where the system keeps its trust anchors.
+const SYSTEM_ROOTS: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// Why a context makes no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// It waits for a secret.
+    #[error("waits for secret {0}")]
+    Waiting(Arc<str>),
+    /// It is wrong.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+type Secrets = BTreeMap<Arc<str>, SecretEntry>;
+
+/// The server's side.
+pub fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIdentity, TlsError> {
+    let mut identities = Vec::new();
+    let mut local_uri = None;
+    for source in &tls.common.certificates {
+        let certificate = certificate(source, secrets)?;
+        let chain = read(&certificate.chain)?;
+        if local_uri.is_none() {
+            local_uri = first_uri(&chain);
+        }
+        identities.push(ca::identity(&chain, &read(&certificate.key)?).map_err(wrong)?);
+    }
+    let trust = validation(&tls.common, secrets)?;
+    let client_auth = match (trust, tls.require_client_certificate) {
+        (None, false) => ClientAuth::None,
+        (None, true) => ClientAuth::Required(None, Vec::new()),
+        (Some((trust, names)), false) => ClientAuth::Optional(trust, names),
+        (Some((trust, names)), true) => ClientAuth::Required(trust, names),
+    };
+    let settings = ServerSettings {
+        identities,
+        client_auth,
+        alpn: alpn(&tls.common),
+        versions: versions(&tls.common),
+        resumption: tls.resumption,
+    };
+    Ok(ServerIdentity { server: ca::server_config(settings).map_err(wrong)?, local_uri })
+}
+
+/// The client's side.
+pub fn client(tls: &UpstreamTls, http2: bool, auto_sni: bool, secrets: &Secrets) -> Result<Security, TlsError> {
+    let identity = match tls.common.certificates.first() {
+        None => None,
+        Some(source) => {
+            let certificate = certificate(source, secrets)?;
+            Some(ca::identity(&read(&certificate.chain)?, &read(&certificate.key)?).map_err(wrong)?)
+        }
+    };
+    let (trust, names) = validation(&tls.common, secrets)?.unwrap_or_default();
+    let mut alpn = alpn(&tls.common);
+    if alpn.is_empty() && http2 {
+        alpn.push(b"h2".to_vec());
+    }
+    let auto_server_name = auto_sni || tls.auto_host_sni;
+    let settings = ClientSettings {
+        identity,
+        trust,
+        names,
+        alpn,
+        versions: versions(&tls.common),
+        sni: tls.sni.is_some() || auto_server_name,
+        match_server_name: tls.auto_sni_san_validation,
+    };
+    Ok(Security::Tls {
+        config: ca::client_config(settings).map_err(wrong)?,
+        server_name: tls.sni.clone(),
+        auto_server_name,
+    })
+}
+
+/// Whether a context asks for checks that are not made: they are refused, never skipped.
+pub fn unsupported(common: &CommonTls) -> Option<&'static str> {
+    common.validation.as_ref().and_then(|validation| unsupported_checks(&validation.context))
+}
+
+fn unsupported_checks(context: &ValidationContext) -> Option<&'static str> {
+    if !context.spki_hashes.is_empty() {
+        return Some("verify_certificate_spki is not supported");
+    }
+    if !context.certificate_hashes.is_empty() {
+        return Some("verify_certificate_hash is not supported");
+    }
+    if context.crl.is_some() {
+        return Some("crl is not supported");
+    }
+    context.allow_expired.then_some("allow_expired_certificate is not supported")
+}
+
+/// Whether a secret can be used at all.
+pub fn check_secret(secret: &Secret) -> Result<(), String> {
+    match &secret.value {
+        SecretValue::Certificate(certificate) => {
+            let chain = read(&certificate.chain).map_err(|error| error.to_string())?;
+            let key = read(&certificate.key).map_err(|error| error.to_string())?;
+            ca::identity(&chain, &key).map(drop).map_err(|error| error.to_string())
+        }
+        SecretValue::Validation(context) => {
+            if let Some(reason) = unsupported_checks(context) {
+                return Err(reason.to_owned());
+            }
+            trust_of(context).map(drop).map_err(|error| error.to_string())
+        }
+        SecretValue::Generic(_) => Ok(()),
+    }
+}
+
+/// The certificates of a secret, for `/certs`.
+pub fn describe(secret: &Secret) -> Option<(bool, Vec<PeerCertificate>)> {
+    let (is_chain, source) = match &secret.value {
+        SecretValue::Certificate(certificate) => (true, &certificate.chain),
+        SecretValue::Validation(context) => (false, context.trusted_ca.as_ref()?),
+        SecretValue::Generic(_) => return None,
+    };
+    Some((is_chain, PeerCertificate::all_from_pem(&read(source).ok()?).ok()?))
+}
+
+fn certificate(source: &CertificateSource, secrets: &Secrets) -> Result<Arc<Certificate>, TlsError> {
+    let reference = match source {
+        CertificateSource::Inline(certificate) => return Ok(certificate.clone()),
+        CertificateSource::Sds(reference) => reference,
+    };
+    match secrets.get(&reference.name).map(|entry| &entry.secret.value) {
+        Some(SecretValue::Certificate(certificate)) => Ok(certificate.clone()),
+        Some(_) => Err(TlsError::Wrong(format!("secret {} holds no certificate", reference.name))),
+        None => Err(TlsError::Waiting(reference.name.clone())),
+    }
+}
+
+type Checks = (Option<Trust>, Vec<SanRule>);
+
+fn validation(common: &CommonTls, secrets: &Secrets) -> Result<Option<Checks>, TlsError> {
+    let Some(validation) = &common.validation else { return Ok(None) };
+    let mut matchers = validation.context.subject_alt_names.clone();
+    let mut trust = trust_of(&validation.context)?;
+    let mut accept = validation.context.accept_untrusted;
+    if let Some(reference) = &validation.sds {
+        match secrets.get(&reference.name).map(|entry| &entry.secret.value) {
+            Some(SecretValue::Validation(context)) => {
+                matchers.extend(context.subject_alt_names.iter().cloned());
+                trust = trust_of(context)?.or(trust);
+                accept |= context.accept_untrusted;
+            }
+            Some(_) => return Err(TlsError::Wrong(format!("secret {} holds no trust anchors", reference.name))),
+            None => return Err(TlsError::Waiting(reference.name.clone())),
+        }
+    }
+    if accept {
+        return Ok(Some((None, Vec::new())));
+    }
+    let names = if matchers.is_empty() { Vec::new() } else { vec![rule(matchers)] };
+    Ok(Some((trust, names)))
+}
+
+fn rule(matchers: Vec<SanMatcher>) -> SanRule {
+    SanRule::When(Arc::new(move |kind, name| {
+        let kind = match kind {
+            ca::SanKind::Uri => SanKind::Uri,
+            ca::SanKind::Dns => SanKind::Dns,
+        };
+        matchers.iter().any(|matcher| matcher.matches(kind, name))
+    }))
+}
+
+fn trust_of(context: &ValidationContext) -> Result<Option<Trust>, TlsError> {
+    let pem = match (&context.trusted_ca, context.system_roots) {
+        (Some(source), _) => read(source)?,
+        (None, true) => {
+            let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
+            found.map(Bytes::from).ok_or_else(|| {
+                TlsError::Wrong(format!("system trust anchors are asked for, and none of {SYSTEM_ROOTS:?} exists"))
+            })?
+        }
+        (None, false) => return Ok(None),
+    };
+    Trust::from_pem(&pem).map(Some).map_err(wrong)
+}
+
+fn read(source: &DataSource) -> Result<Bytes, TlsError> {
+    match source {
+        DataSource::Inline(bytes) => Ok(bytes.clone()),
+        DataSource::File(path) => std::fs::read(&**path)
+            .map(Bytes::from)
+            .map_err(|error| TlsError::Wrong(format!("{path}: {error}"))),
+        DataSource::Environment(name) => std::env::var(&**name)
+            .map(Bytes::from)
+            .map_err(|_| TlsError::Wrong(format!("environment variable {name} is not set"))),
+    }
+}
+
+fn first_uri(chain: &[u8]) -> Option<Box<str>> {
+    let certificates = PeerCertificate::all_from_pem(chain).ok()?;
+    Some(certificates.first()?.uris.first()?.as_str().into())
+}
+
+fn alpn(common: &CommonTls) -> Vec<Vec<u8>> {
+    common.alpn.iter().map(|name| name.to_vec()).collect()
+}
+
+fn versions(common: &CommonTls) -> (ca::Version, ca::Version) {
+    let of = |version| match version {
+        TlsVersion::V12 => ca::Version::Tls12,
+        TlsVersion::V13 => ca::Version::Tls13,
+    };
+    (of(common.min_version), of(common.max_version))
+}
+
+fn wrong(error: impl std::fmt::Display) -> TlsError {
+    TlsError::Wrong(error.to_string())
+}

@@ -1,0 +1,268 @@
+//! TCP proxying: bytes between a client and a host of a cluster.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lateen_route::cluster::Discovery;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::downstream::Downstream;
+use crate::failure::Failure;
+use crate::flags::Flags;
+use crate::http::exchange::Active;
+use crate::listener::{Chain, Tcp};
+use crate::log::{self, Record};
+use crate::stream::Stream;
+use crate::upstream::cluster::{Cluster, Picked};
+use crate::upstream::connect::connect;
+use crate::worker::Worker;
+
+/// Bytes read at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// What earlier network filters decided for the proxy.
+#[derive(Debug, Default)]
+pub struct TcpRequest {
+    /// The cluster, in place of the proxy's own.
+    pub cluster: Option<Arc<str>>,
+    alpn: Option<String>,
+}
+
+impl TcpRequest {
+    /// Takes the application protocols to offer upstream, joined by commas.
+    pub fn set_alpn(&mut self, text: &[u8]) {
+        self.alpn = std::str::from_utf8(text).ok().filter(|text| !text.is_empty()).map(str::to_owned);
+    }
+}
+
+/// Answers and closes.
+pub async fn answer(mut stream: Stream, bytes: bytes::Bytes) {
+    // A client that is gone gets no answer.
+    if stream.write_all(&bytes).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
+}
+
+/// What came of a connection, for its log line.
+#[derive(Debug, Default)]
+struct Outcome {
+    flags: Flags,
+    details: &'static str,
+    failure: Option<Rc<str>>,
+    host: Option<Picked>,
+    local: Option<String>,
+    attempts: u32,
+    received: u64,
+    sent: u64,
+}
+
+/// Forwards a connection until both sides have ended.
+pub async fn forward(
+    worker: &Rc<Worker>,
+    tcp: &Arc<Tcp>,
+    chain: &Arc<Chain>,
+    stream: Stream,
+    down: Downstream,
+    request: TcpRequest,
+) {
+    let started = Instant::now();
+    let started_at = SystemTime::now();
+    let entropy = worker.entropy();
+    tcp.stats.downstream_cx_total.inc();
+    let name = request.cluster.clone().unwrap_or_else(|| tcp.compiled.cluster(entropy).clone());
+    let cluster = worker.shared.snapshot.load().cluster(&name).cloned();
+    let mut outcome = Outcome::default();
+    match &cluster {
+        None => {
+            tcp.stats.downstream_cx_no_route.inc();
+            outcome.flags = Flags::NO_CLUSTER;
+        }
+        Some(cluster) => run(worker, tcp, chain, cluster, stream, &down, request, &mut outcome).await,
+    }
+    tcp.stats.downstream_cx_rx_bytes_total.add(outcome.received);
+    tcp.stats.downstream_cx_tx_bytes_total.add(outcome.sent);
+    let mut record = Record::of_connection(worker, &down);
+    record.started_at = started_at;
+    record.duration = started.elapsed();
+    record.flags = outcome.flags;
+    record.details = outcome.details;
+    record.upstream_failure = outcome.failure.as_deref();
+    record.host = outcome.host.as_ref().map(|picked| &*picked.host);
+    record.upstream_local = outcome.local.as_deref();
+    record.cluster = cluster.as_ref().map(|cluster| (&*cluster.compiled.name, &*cluster.compiled.stat_name));
+    record.attempts = outcome.attempts;
+    record.received = outcome.received;
+    record.sent = outcome.sent;
+    record.entropy = entropy;
+    log::write_all(&tcp.logs, &record);
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn run(
+    worker: &Rc<Worker>,
+    tcp: &Arc<Tcp>,
+    chain: &Arc<Chain>,
+    cluster: &Arc<Cluster>,
+    stream: Stream,
+    down: &Downstream,
+    request: TcpRequest,
+    outcome: &mut Outcome,
+) {
+    let limits = &cluster.limits[0];
+    let Some(permit) = limits.connections.acquire() else {
+        cluster.stats.upstream_cx_overflow.inc();
+        outcome.flags = Flags::UPSTREAM_OVERFLOW;
+        return;
+    };
+    let (picked, upstream) = match dial(worker, tcp, cluster, down, &request, outcome).await {
+        Ok(made) => made,
+        Err(failure) => {
+            outcome.flags.add(failure.flag());
+            if let Failure::Upstream(reset, _) = &failure {
+                outcome.failure = reset.transport_failure().cloned();
+            }
+            return;
+        }
+    };
+    outcome.local = upstream.local().map(|local| local.to_string());
+    let active = Active::new(picked.host.clone(), cluster.clone(), permit);
+    outcome.host = Some(picked);
+    let max = async {
+        match tcp.compiled.max_duration {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let drained = async {
+        chain.drain.cancelled().await;
+        tokio::time::sleep(worker.shared.drain_grace).await;
+    };
+    let process = async {
+        worker.shared.draining.cancelled().await;
+        tokio::time::sleep(worker.shared.drain_grace).await;
+    };
+    let counts = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    tokio::select! {
+        () = bridge(stream, upstream, tcp.compiled.idle_timeout, &counts) => {}
+        () = max => outcome.flags.add(Flags::DURATION_TIMEOUT),
+        () = drained => {}
+        () = process => {}
+    }
+    (outcome.received, outcome.sent) = (counts.0.get(), counts.1.get());
+    drop(active);
+}
+
+async fn dial(
+    worker: &Rc<Worker>,
+    tcp: &Tcp,
+    cluster: &Arc<Cluster>,
+    down: &Downstream,
+    request: &TcpRequest,
+    outcome: &mut Outcome,
+) -> Result<(Picked, Stream), Failure> {
+    let mut tried = Vec::new();
+    loop {
+        outcome.attempts += 1;
+        let picked = pick(worker, tcp, cluster, down, &tried)?;
+        tried.push(picked.host.id);
+        outcome.host = Some(picked.clone());
+        let authority = down.inspected.server_name.as_deref().unwrap_or_default();
+        let tls = cluster.tls_for(&picked.way, authority).ok_or(Failure::NoHealthyUpstream)?;
+        let tls = tls.map(|tls| tls.offering(request.alpn.as_deref()));
+        match connect(&picked.host.address, &cluster.transport(tls)).await {
+            Ok(stream) => return Ok((picked, stream)),
+            Err(reset) => {
+                cluster.stats.upstream_cx_connect_fail.inc();
+                if outcome.attempts >= tcp.compiled.max_connect_attempts {
+                    return Err(Failure::Upstream(reset, outcome.attempts > 1));
+                }
+            }
+        }
+    }
+}
+
+fn pick(
+    worker: &Rc<Worker>,
+    tcp: &Tcp,
+    cluster: &Arc<Cluster>,
+    down: &Downstream,
+    tried: &[u64],
+) -> Result<Picked, Failure> {
+    let found = match &cluster.compiled.discovery {
+        Discovery::OriginalDst { port, .. } => {
+            let address = SocketAddr::new(down.local.ip(), port.unwrap_or(down.local.port()));
+            (address.port() != 0).then(|| cluster.found_host(address, "")).flatten()
+        }
+        _ => {
+            let hash = tcp.compiled.hash.as_ref().map(|_| match down.remote.ip() {
+                std::net::IpAddr::V4(ip) => u64::from(ip.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                std::net::IpAddr::V6(ip) => {
+                    let bits = ip.to_bits();
+                    ((bits >> 64) as u64 ^ bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                }
+            });
+            let tries = if tried.is_empty() { 0 } else { 3 };
+            cluster.pick(worker.entropy(), worker.turn(cluster), hash, tried, tries)
+        }
+    };
+    found.ok_or_else(|| {
+        cluster.stats.upstream_cx_none_healthy.inc();
+        Failure::NoHealthyUpstream
+    })
+}
+
+type Counts = (std::cell::Cell<u64>, std::cell::Cell<u64>);
+
+/// Copies both ways until both have ended, one broke, or nothing moved for too long.
+async fn bridge(client: Stream, upstream: Stream, idle: Option<Duration>, counts: &Counts) {
+    let last = std::cell::Cell::new(Instant::now());
+    let (client_read, client_write) = tokio::io::split(client);
+    let (upstream_read, upstream_write) = tokio::io::split(upstream);
+    let both = async {
+        let up = copy(client_read, upstream_write, &counts.0, &last);
+        let back = copy(upstream_read, client_write, &counts.1, &last);
+        // A broken direction ends the other one, too.
+        drop(tokio::try_join!(up, back));
+    };
+    let silence = async {
+        let Some(limit) = idle else { return std::future::pending().await };
+        loop {
+            let due = last.get() + limit;
+            if Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    };
+    tokio::select! {
+        () = both => {}
+        () = silence => {}
+    }
+}
+
+async fn copy<R, W>(
+    mut from: R,
+    mut to: W,
+    count: &std::cell::Cell<u64>,
+    last: &std::cell::Cell<Instant>,
+) -> std::io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
+    loop {
+        buffer.clear();
+        buffer.reserve(CHUNK);
+        if from.read_buf(&mut buffer).await? == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer).await?;
+        to.flush().await?;
+        count.set(count.get() + buffer.len() as u64);
+        last.set(Instant::now());
+    }
+}
