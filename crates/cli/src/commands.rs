@@ -14,6 +14,7 @@ mod explain;
 mod get;
 mod load;
 mod logs;
+mod proxy;
 mod proxy_status;
 mod up;
 mod validate;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     /// Show how far each proxy follows the control plane, and what it refuses
     #[command(name = "proxy-status", visible_alias = "ps")]
     ProxyStatus(proxy_status::Cmd),
+    /// Run the data-plane proxy
+    Proxy(proxy::Cmd),
     /// Check manifests, without a cluster
     #[command(visible_alias = "v")]
     Validate(validate::Cmd),
@@ -97,6 +100,7 @@ impl Command {
             Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
             Self::ProxyStatus(cmd) => cmd.run(globals),
+            Self::Proxy(cmd) => cmd.run(globals),
             Self::Validate(cmd) => cmd.run(globals),
             Self::Version(cmd) => cmd.run(globals),
             Self::Experimental(cmd) => cmd.run(globals),

@@ -1,2 +1,101 @@
-//! Speed against stock Envoy.
-fn main() {}
+//! Speed and memory of the proxy against stock Envoy, in one run.
+
+mod load;
+mod origin;
+mod process;
+mod proxies;
+mod report;
+mod resources;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// The allocator of the `lateen` binary, so that what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "Measures the proxy against stock Envoy")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Our proxy and stock Envoy on the same resources, in alternating rounds
+    Proxy(proxies::Bench),
+    /// Our proxy, from a file of resources
+    #[command(hide = true)]
+    Serve {
+        /// The file
+        xds_file: PathBuf,
+        /// Workers
+        #[arg(long, default_value_t = 2)]
+        concurrency: usize,
+    },
+    /// The server behind the proxies
+    #[command(hide = true)]
+    Origin {
+        /// The port
+        port: u16,
+    },
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Proxy(bench) => bench.run(),
+        Command::Serve { xds_file, concurrency } => serve(xds_file, concurrency),
+        Command::Origin { port } => runtime().and_then(|runtime| Ok(runtime.block_on(origin::serve(port))?)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What goes wrong with a measurement.
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    /// The system says so.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Words.
+    #[error("{0}")]
+    Text(String),
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Runs the proxy in this process until it is told to stop.
+fn serve(xds_file: PathBuf, concurrency: usize) -> Result<(), BenchError> {
+    let config = lateen_proxy::Config {
+        xds_file: Some(xds_file),
+        concurrency,
+        drain_time: Duration::from_millis(100),
+        ..lateen_proxy::Config::default()
+    };
+    runtime()?.block_on(async {
+        let proxy = config.build().map_err(|error| BenchError::Text(error.to_string()))?;
+        lateen_runtime::signals::terminated().await?;
+        proxy.drain().await;
+        Ok(())
+    })
+}

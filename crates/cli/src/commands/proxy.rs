@@ -39,7 +39,7 @@ impl Cmd {
         runtime.block_on(async {
             let proxy = config.build().map_err(CliError::new)?;
             tracing::info!("the proxy is ready");
-            lateen_runtime::signals::shutdown().await.map_err(CliError::new)?;
+            lateen_runtime::signals::terminated().await.map_err(CliError::new)?;
             tracing::info!("draining");
             proxy.drain().await;
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,246 @@
+//! `bench proxy`: our proxy and stock Envoy on the same resources, one after the other, in alternating rounds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use serde_json::Value;
+
+use crate::load::{Load, Outcome};
+use crate::process::{Process, free_port};
+use crate::report::{self, Case, Figures, Memory, Report};
+use crate::resources::{self, Identity, Upstream};
+use crate::{BenchError, Output};
+
+/// Settings of a run.
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// Cases to run
+    #[arg(long, value_delimiter = ',', default_value = "http1,http2,mtls")]
+    cases: Vec<String>,
+    /// Rounds per proxy and case
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds per measurement
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Connections of the load generator
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Workers of each proxy
+    #[arg(long, default_value_t = 2)]
+    concurrency: usize,
+    /// Numbers of clusters at which idle memory is measured
+    #[arg(long, value_delimiter = ',', default_value = "0,1000")]
+    memory: Vec<usize>,
+    /// The Envoy binary
+    #[arg(long, env = "ENVOY", default_value = "envoy")]
+    envoy: PathBuf,
+    /// Leave Envoy out
+    #[arg(long)]
+    ours_only: bool,
+    /// Write a chart here
+    #[arg(long, default_value = "target/bench-proxy.svg")]
+    chart: PathBuf,
+    /// How to print the results
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Ours,
+    Envoy,
+}
+
+impl Bench {
+    /// Runs it.
+    pub(crate) fn run(self) -> Result<(), BenchError> {
+        if cfg!(debug_assertions) {
+            eprintln!("warning: this is a debug build; only `cargo run --release -p bench` measures anything");
+        }
+        let folder = tempfile::tempdir()?;
+        let origin_port = free_port()?;
+        let mut origin = Process::start(
+            "origin",
+            Command::new(std::env::current_exe()?).args(["origin", &origin_port.to_string()]),
+            &folder.path().join("origin.out"),
+        )?;
+        origin.wait_for(origin_port)?;
+        let mut report = Report::default();
+        for case in &self.cases {
+            report.cases.push(self.case(case, origin_port, folder.path())?);
+        }
+        for clusters in &self.memory {
+            report.memory.push(self.memory(*clusters, origin_port, folder.path())?);
+        }
+        match self.output {
+            Output::Table => print!("{}", report.table()),
+            Output::Json => println!("{}", report.json()),
+        }
+        if let Some(parent) = self.chart.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&self.chart, report::chart(&report))?;
+        eprintln!("chart: {}", self.chart.display());
+        Ok(())
+    }
+
+    fn kinds(&self) -> &[Kind] {
+        if self.ours_only { &[Kind::Ours] } else { &[Kind::Ours, Kind::Envoy] }
+    }
+
+    fn case(&self, name: &str, origin: u16, folder: &Path) -> Result<Case, BenchError> {
+        if !["http1", "http2", "mtls"].contains(&name) {
+            return Err(BenchError::Text(format!("unknown case {name:?}: there are http1, http2, mtls")));
+        }
+        let mut case = Case { name: name.to_owned(), ..Case::default() };
+        let mut half_peak = None;
+        for round in 0..self.rounds {
+            // Envoy first: half of its peak is the rate at which latencies are compared.
+            let mut kinds = self.kinds().to_vec();
+            if round % 2 == 0 {
+                kinds.reverse();
+            }
+            for kind in kinds {
+                eprintln!("{name}, round {}: {}", round + 1, label(kind));
+                let figures = self.measure(name, kind, origin, folder, &mut half_peak)?;
+                match kind {
+                    Kind::Ours => case.ours.push(figures),
+                    Kind::Envoy => case.envoy.push(figures),
+                }
+            }
+        }
+        Ok(case)
+    }
+
+    fn measure(
+        &self,
+        name: &str,
+        kind: Kind,
+        origin: u16,
+        folder: &Path,
+        half_peak: &mut Option<f64>,
+    ) -> Result<Figures, BenchError> {
+        let log = folder.join("access.log");
+        let log = log.to_string_lossy();
+        let port = free_port()?;
+        let mut hops = Vec::new();
+        match name {
+            "mtls" => {
+                let middle = free_port()?;
+                let identity = identity()?;
+                let inner = resources::server_side(middle, origin, &log, &identity);
+                hops.push(self.start(kind, &inner, middle, folder)?);
+                let outer = resources::client_side(port, middle, &log, &identity);
+                hops.push(self.start(kind, &outer, port, folder)?);
+            }
+            _ => {
+                let upstream = if name == "http2" { Upstream::Http2 } else { Upstream::Http1 };
+                let only = resources::outbound(port, origin, &log, upstream, 0);
+                hops.push(self.start(kind, &only, port, folder)?);
+            }
+        }
+        let load = Load {
+            port,
+            http2: name == "http2",
+            connections: self.connections,
+            rate: None,
+            duration: Duration::from_secs_f64(self.seconds),
+        };
+        let runtime = crate::runtime()?;
+        let warm = Load { duration: Duration::from_secs_f64((self.seconds / 4.0).min(1.0)), ..load };
+        runtime.block_on(warm.run())?;
+        let before = cpu(&hops)?;
+        let peak = runtime.block_on(load.run())?;
+        let used = cpu(&hops)? - before;
+        let rate = peak.requests as f64 / peak.elapsed.as_secs_f64();
+        let steady_rate = *half_peak.get_or_insert(rate / 2.0);
+        let steady = runtime.block_on(Load { rate: Some(steady_rate), ..load }.run())?;
+        // The log is not what is measured, and would fill the disk.
+        drop(hops);
+        std::fs::remove_file(&*log)?;
+        Ok(figures(&peak, &steady, used))
+    }
+
+    fn start(&self, kind: Kind, resources: &Value, port: u16, folder: &Path) -> Result<Process, BenchError> {
+        let concurrency = self.concurrency.to_string();
+        let mut process = match kind {
+            Kind::Ours => {
+                // Binary: reading JSON loads descriptors that a proxy in service never needs.
+                let file = folder.join(format!("ours-{port}.pb"));
+                let encoded =
+                    lateen_proxy::Resources::from_json(resources).map_err(BenchError::Text)?.encode();
+                std::fs::write(&file, encoded)?;
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("serve").arg(&file).args(["--concurrency", &concurrency]);
+                Process::start("our proxy", &mut command, &folder.join(format!("ours-{port}.out")))?
+            }
+            Kind::Envoy => {
+                let file = folder.join(format!("envoy-{port}.json"));
+                std::fs::write(&file, resources::bootstrap(resources, free_port()?).to_string())?;
+                let mut command = Command::new(&self.envoy);
+                command.args(["--disable-hot-restart", "--log-level", "warn", "-c"]).arg(&file);
+                command.args(["--concurrency", &concurrency]);
+                Process::start("envoy", &mut command, &folder.join(format!("envoy-{port}.out")))?
+            }
+        };
+        process.wait_for(port)?;
+        Ok(process)
+    }
+
+    fn memory(&self, clusters: usize, origin: u16, folder: &Path) -> Result<Memory, BenchError> {
+        let mut out = Memory { clusters, ..Memory::default() };
+        for kind in self.kinds() {
+            eprintln!("memory with {clusters} clusters: {}", label(*kind));
+            let port = free_port()?;
+            let log = folder.join("idle.log");
+            let resources =
+                resources::outbound(port, origin, &log.to_string_lossy(), Upstream::Http1, clusters);
+            let process = self.start(*kind, &resources, port, folder)?;
+            std::thread::sleep(Duration::from_secs(2));
+            match kind {
+                Kind::Ours => out.ours_mb = process.resident_mb()?,
+                Kind::Envoy => out.envoy_mb = process.resident_mb()?,
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ours => "ours",
+        Kind::Envoy => "envoy",
+    }
+}
+
+fn cpu(hops: &[Process]) -> Result<Duration, BenchError> {
+    hops.iter().map(Process::cpu).sum()
+}
+
+fn figures(peak: &Outcome, steady: &Outcome, used: Duration) -> Figures {
+    Figures {
+        cpu_us_per_request: used.as_secs_f64() * 1e6 / peak.requests.max(1) as f64,
+        requests_per_second: peak.requests as f64 / peak.elapsed.as_secs_f64(),
+        p50_ms: steady.latency.value_at_quantile(0.5) as f64 / 1000.0,
+        p99_ms: steady.latency.value_at_quantile(0.99) as f64 / 1000.0,
+    }
+}
+
+/// A certificate authority and one certificate of it, in PEM.
+fn identity() -> Result<Identity, BenchError> {
+    let failed = |error: rcgen::Error| BenchError::Text(error.to_string());
+    let root_key = KeyPair::generate().map_err(failed)?;
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root_certificate = root.self_signed(&root_key).map_err(failed)?;
+    let issuer = Issuer::from_params(&root, &root_key);
+    let key = KeyPair::generate().map_err(failed)?;
+    let mut leaf = CertificateParams::default();
+    let uri = "spiffe://cluster.local/ns/default/sa/bench".try_into().map_err(failed)?;
+    leaf.subject_alt_names = vec![SanType::URI(uri)];
+    let certificate = leaf.signed_by(&key, &issuer).map_err(failed)?;
+    Ok(Identity { chain: certificate.pem(), key: key.serialize_pem(), root: root_certificate.pem() })
+}

@@ -1,0 +1,183 @@
+//! Results: as a table, as JSON, as a chart.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+/// One measurement of one proxy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Microseconds of processor time per request, at full load.
+    pub cpu_us_per_request: f64,
+    /// Requests a second, at full load.
+    pub requests_per_second: f64,
+    /// Median latency at half of Envoy's peak load, in milliseconds.
+    pub p50_ms: f64,
+    /// 99th percentile of it.
+    pub p99_ms: f64,
+}
+
+/// The rounds of one case.
+#[derive(Clone, Debug, Default)]
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    /// Our rounds.
+    pub ours: Vec<Figures>,
+    /// Envoy's.
+    pub envoy: Vec<Figures>,
+}
+
+/// Idle memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// With so many clusters.
+    pub clusters: usize,
+    /// Ours, in MB.
+    pub ours_mb: f64,
+    /// Envoy's.
+    pub envoy_mb: f64,
+}
+
+/// All results.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// By case.
+    pub cases: Vec<Case>,
+    /// By number of clusters.
+    pub memory: Vec<Memory>,
+}
+
+/// The median round, figure by figure.
+fn median(rounds: &[Figures]) -> Figures {
+    let middle = |of: fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(0.0)
+    };
+    Figures {
+        cpu_us_per_request: middle(|f| f.cpu_us_per_request),
+        requests_per_second: middle(|f| f.requests_per_second),
+        p50_ms: middle(|f| f.p50_ms),
+        p99_ms: middle(|f| f.p99_ms),
+    }
+}
+
+fn ratio(ours: f64, envoy: f64) -> f64 {
+    if envoy > 0.0 { (ours / envoy * 1000.0).round() / 1000.0 } else { 0.0 }
+}
+
+fn figures(f: Figures) -> Value {
+    json!({
+        "cpu_us_per_request": (f.cpu_us_per_request * 100.0).round() / 100.0,
+        "requests_per_second": f.requests_per_second.round(),
+        "p50_ms": f.p50_ms,
+        "p99_ms": f.p99_ms,
+    })
+}
+
+impl Report {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let cases: Vec<Value> = self
+            .cases
+            .iter()
+            .map(|case| {
+                let (ours, envoy) = (median(&case.ours), median(&case.envoy));
+                json!({
+                    "name": case.name,
+                    "ours": figures(ours),
+                    "envoy": figures(envoy),
+                    "ratio": {
+                        "cpu_per_request": ratio(ours.cpu_us_per_request, envoy.cpu_us_per_request),
+                        "requests_per_second": ratio(ours.requests_per_second, envoy.requests_per_second),
+                        "p99": ratio(ours.p99_ms, envoy.p99_ms),
+                    },
+                })
+            })
+            .collect();
+        let memory: Vec<Value> = self
+            .memory
+            .iter()
+            .map(|m| {
+                let (ours, envoy) = ((m.ours_mb * 10.0).round() / 10.0, (m.envoy_mb * 10.0).round() / 10.0);
+                json!({"clusters": m.clusters, "ours_mb": ours, "envoy_mb": envoy, "ratio": ratio(ours, envoy)})
+            })
+            .collect();
+        json!({"cases": cases, "memory": memory})
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let mut row = |cells: [String; 5]| {
+            let [a, b, c, d, e] = cells;
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{a:<8} {b:<22} {c:>12} {d:>12} {e:>8}");
+        };
+        row(["CASE", "FIGURE", "OURS", "ENVOY", "RATIO"].map(str::to_owned));
+        for case in &self.cases {
+            let (ours, envoy) = (median(&case.ours), median(&case.envoy));
+            for (name, of) in FIGURES {
+                let (a, b) = (of(&ours), of(&envoy));
+                row([case.name.clone(), (*name).to_owned(), format!("{a:.2}"), format!("{b:.2}"), format!("{:.2}", ratio(a, b))]);
+            }
+        }
+        for m in &self.memory {
+            row([
+                "memory".to_owned(),
+                format!("MB, {} clusters", m.clusters),
+                format!("{:.1}", m.ours_mb),
+                format!("{:.1}", m.envoy_mb),
+                format!("{:.2}", ratio(m.ours_mb, m.envoy_mb)),
+            ]);
+        }
+        out
+    }
+}
+
+type Figure = (&'static str, fn(&Figures) -> f64);
+
+const FIGURES: &[Figure] = &[
+    ("cpu us/request", |f| f.cpu_us_per_request),
+    ("requests/s", |f| f.requests_per_second),
+    ("p50 ms", |f| f.p50_ms),
+    ("p99 ms", |f| f.p99_ms),
+];
+
+/// Bars of ours against Envoy's, as an SVG picture.
+pub fn chart(report: &Report) -> String {
+    let mut bars: Vec<(String, f64, f64)> = Vec::new();
+    for case in &report.cases {
+        let (ours, envoy) = (median(&case.ours), median(&case.envoy));
+        bars.push((format!("{} CPU us/request", case.name), ours.cpu_us_per_request, envoy.cpu_us_per_request));
+        bars.push((format!("{} p99 ms", case.name), ours.p99_ms, envoy.p99_ms));
+    }
+    for m in &report.memory {
+        bars.push((format!("MB with {} clusters", m.clusters), m.ours_mb, m.envoy_mb));
+    }
+    let height = 40 + bars.len() * 44;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"640\" height=\"{height}\" font-family=\"sans-serif\" \
+         font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"white\"/><text x=\"10\" y=\"20\" \
+         font-size=\"14\">Lateen (dark) and Envoy (light): less is better</text>"
+    );
+    for (index, (name, ours, envoy)) in bars.iter().enumerate() {
+        let y = 36 + index * 44;
+        let largest = ours.max(*envoy).max(f64::MIN_POSITIVE);
+        let _ = write!(out, "<text x=\"10\" y=\"{}\">{name}</text>", y + 18);
+        for (offset, value, colour) in [(2, ours, "#1d4e89"), (20, envoy, "#a9c6e8")] {
+            let width = value / largest * 360.0;
+            let _ = write!(
+                out,
+                "<rect x=\"180\" y=\"{}\" width=\"{width:.0}\" height=\"16\" fill=\"{colour}\"/><text x=\"{:.0}\" \
+                 y=\"{}\">{value:.2}</text>",
+                y + offset,
+                186.0 + width,
+                y + offset + 13,
+            );
+        }
+    }
+    out.push_str("</svg>\n");
+    out
+}
