@@ -14,7 +14,7 @@ use crate::worker::Worker;
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// Accepts until the address is closed or the process drains.
-pub async fn run(worker: Rc<Worker>, bound: Arc<Bound>, socket: std::net::TcpListener) {
+pub(crate) async fn run(worker: Rc<Worker>, bound: Arc<Bound>, socket: std::net::TcpListener) {
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {

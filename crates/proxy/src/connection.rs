@@ -22,7 +22,7 @@ use crate::worker::Worker;
 const FUTURE_LIMIT: usize = 4096;
 
 /// Serves an accepted connection in a task of its own.
-pub fn spawn(worker: &Rc<Worker>, served: Arc<Served>, tcp: TcpStream, peer: SocketAddr) {
+pub(crate) fn spawn(worker: &Rc<Worker>, served: Arc<Served>, tcp: TcpStream, peer: SocketAddr) {
     // Nagle's algorithm only delays what is written here.
     let _ = tcp.set_nodelay(true);
     let open = Open::new(worker.clone(), served.clone());
@@ -37,7 +37,12 @@ pub fn spawn(worker: &Rc<Worker>, served: Arc<Served>, tcp: TcpStream, peer: Soc
 
 /// Fails to compile when a connection's future grows beyond reason.
 fn assert_size<F>(_: &F) {
-    const { assert!(std::mem::size_of::<F>() < FUTURE_LIMIT, "a connection's future is too large: box its rare parts") }
+    const {
+        assert!(
+            std::mem::size_of::<F>() < FUTURE_LIMIT,
+            "a connection's future is too large: box its rare parts"
+        )
+    }
 }
 
 /// A connection as the figures know it.
@@ -183,7 +188,7 @@ fn openssl_name(suite: rustls::CipherSuite) -> Box<str> {
 
 async fn network_filters(
     worker: &Rc<Worker>,
-    served: &Arc<Served>,
+    _served: &Arc<Served>,
     chain: &Arc<Chain>,
     stream: Stream,
     down: Downstream,
@@ -202,9 +207,8 @@ async fn network_filters(
                 return Box::pin(tcp::answer(stream, bytes.clone())).await;
             }
             Filter::Rbac(rules) => {
-                let allowed = down.with_view(|connection| {
-                    rules.judge(Subject { connection, request: None }).is_allowed()
-                });
+                let allowed = down
+                    .with_view(|connection| rules.judge(Subject { connection, request: None }).is_allowed());
                 if !allowed {
                     return;
                 }

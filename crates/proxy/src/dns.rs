@@ -20,7 +20,7 @@ const NEGATIVE: Duration = Duration::from_secs(1);
 
 /// Why a name has no address.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum DnsError {
+pub(crate) enum DnsError {
     /// It is no name.
     #[error("{0:?} is no DNS name")]
     Name(String),
@@ -34,7 +34,7 @@ pub enum DnsError {
 
 /// A name's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The addresses, in the server's order.
     pub addresses: Vec<IpAddr>,
     /// How long they hold.
@@ -43,7 +43,7 @@ pub struct Answer {
 
 /// Where names are looked up.
 #[derive(Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     servers: Vec<SocketAddr>,
     family: DnsFamily,
     search: Vec<String>,
@@ -52,8 +52,9 @@ pub struct Resolver {
 
 impl Resolver {
     /// A resolver that asks `servers`, or the system's when there are none.
-    pub fn new(servers: &[SocketAddr], family: DnsFamily) -> Self {
-        let text = if servers.is_empty() { std::fs::read_to_string("/etc/resolv.conf") } else { Ok(String::new()) };
+    pub(crate) fn new(servers: &[SocketAddr], family: DnsFamily) -> Self {
+        let text =
+            if servers.is_empty() { std::fs::read_to_string("/etc/resolv.conf") } else { Ok(String::new()) };
         let (found, search) = parse_resolv_conf(&text.unwrap_or_default());
         let servers = if servers.is_empty() { found } else { servers.to_vec() };
         Self { servers, family, search, cache: Mutex::default() }
@@ -63,12 +64,15 @@ impl Resolver {
     ///
     /// # Errors
     /// When it has no address, or nobody answers.
-    pub async fn lookup(&self, name: &str) -> Result<Answer, DnsError> {
+    pub(crate) async fn lookup(&self, name: &str) -> Result<Answer, DnsError> {
         if let Ok(ip) = name.parse() {
             return Ok(Answer { addresses: vec![ip], ttl: Duration::MAX });
         }
         if name == "localhost" {
-            return Ok(Answer { addresses: vec![IpAddr::from([127, 0, 0, 1])], ttl: Duration::from_secs(60) });
+            return Ok(Answer {
+                addresses: vec![IpAddr::from([127, 0, 0, 1])],
+                ttl: Duration::from_secs(60),
+            });
         }
         if let Some((until, answer)) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             if Instant::now() < *until {
@@ -122,8 +126,7 @@ impl Resolver {
     }
 
     async fn ask_type(&self, name: &str, kind: RecordType) -> Result<Answer, DnsError> {
-        let mut asked =
-            Name::from_utf8(name).map_err(|_| DnsError::Name(name.to_owned()))?;
+        let mut asked = Name::from_utf8(name).map_err(|_| DnsError::Name(name.to_owned()))?;
         asked.set_fqdn(true);
         let id = rand::random();
         let mut query = Message::new(id, MessageType::Query, OpCode::Query);
@@ -196,7 +199,8 @@ mod tests {
 
     #[test]
     fn reads_resolv_conf() {
-        let (servers, search) = parse_resolv_conf("# x\nnameserver 10.96.0.10\nsearch a.svc b\noptions ndots:5\n");
+        let (servers, search) =
+            parse_resolv_conf("# x\nnameserver 10.96.0.10\nsearch a.svc b\noptions ndots:5\n");
         assert_eq!(servers, ["10.96.0.10:53".parse().unwrap()]);
         assert_eq!(search, ["a.svc", "b"]);
     }
@@ -204,7 +208,10 @@ mod tests {
     #[tokio::test]
     async fn addresses_need_no_server() {
         let resolver = Resolver::new(&["127.0.0.1:1".parse().unwrap()], DnsFamily::V4Only);
-        assert_eq!(resolver.lookup("10.0.0.1").await.unwrap().addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            resolver.lookup("10.0.0.1").await.unwrap().addresses,
+            ["10.0.0.1".parse::<IpAddr>().unwrap()]
+        );
         assert!(resolver.lookup("bad..name").await.is_err());
     }
 }

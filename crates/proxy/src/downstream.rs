@@ -11,7 +11,7 @@ use lateen_route::request::Transport;
 
 /// One connection.
 #[derive(Debug)]
-pub struct Downstream {
+pub(crate) struct Downstream {
     /// Distinct over the life of the process.
     pub id: u64,
     /// Where the client was going: the original destination where it was restored.
@@ -36,7 +36,7 @@ pub struct Downstream {
 
 /// What the inspectors found in the first bytes.
 #[derive(Debug, Default)]
-pub struct Inspected {
+pub(crate) struct Inspected {
     /// A TLS client hello.
     pub tls: bool,
     /// The server name asked for, in lower case.
@@ -47,7 +47,7 @@ pub struct Inspected {
 
 /// A TLS session with a client.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     /// `TLSv1.3`
     pub version: &'static str,
     /// OpenSSL's name of the cipher.
@@ -62,7 +62,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Downstream {
     /// A connection just accepted.
-    pub fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             local,
@@ -78,19 +78,19 @@ impl Downstream {
     }
 
     /// Takes the destination that the client meant.
-    pub fn restore_destination(&mut self, original: SocketAddr) {
+    pub(crate) fn restore_destination(&mut self, original: SocketAddr) {
         self.local = original;
         self.local_text = original.to_string().into();
     }
 
     /// Takes the client that a proxy in front speaks for.
-    pub fn restore_source(&mut self, source: SocketAddr) {
+    pub(crate) fn restore_source(&mut self, source: SocketAddr) {
         self.remote = source;
         self.remote_text = source.to_string().into();
     }
 
     /// Calls `with` with the connection as decisions see it.
-    pub fn with_view<R>(&self, with: impl FnOnce(&ConnectionView<'_>) -> R) -> R {
+    pub(crate) fn with_view<R>(&self, with: impl FnOnce(&ConnectionView<'_>) -> R) -> R {
         let protocols: smallvec::SmallVec<[&[u8]; 4]> =
             self.inspected.protocols.iter().map(Vec::as_slice).collect();
         let peer = self.tls.as_ref().and_then(|session| session.peer.as_ref());
@@ -115,7 +115,7 @@ impl Downstream {
     }
 
     /// Whether TLS is spoken.
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 }

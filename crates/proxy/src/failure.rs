@@ -11,7 +11,7 @@ use crate::flags::Flags;
 
 /// Why a connection to a host was not made, or a stream on it broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reset {
+pub(crate) enum Reset {
     /// The host refused, or could not be reached; or TLS with it failed. The text is the transport's.
     ConnectFailure(Rc<str>),
     /// No connection in the cluster's connect timeout.
@@ -43,7 +43,7 @@ impl Reset {
     }
 
     /// What the transport said.
-    pub fn transport_failure(&self) -> Option<&Rc<str>> {
+    pub(crate) fn transport_failure(&self) -> Option<&Rc<str>> {
         match self {
             Self::ConnectFailure(text) => Some(text),
             _ => None,
@@ -51,7 +51,7 @@ impl Reset {
     }
 
     /// Its flag.
-    pub fn flag(&self) -> Flags {
+    pub(crate) fn flag(&self) -> Flags {
         match self {
             Self::ConnectFailure(_) | Self::ConnectTimeout => Flags::UPSTREAM_FAILURE,
             Self::Termination => Flags::UPSTREAM_TERMINATION,
@@ -64,7 +64,7 @@ impl Reset {
 
 /// Why a request is answered by the proxy itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// No route matches.
     NoRoute,
     /// The route's cluster does not exist; the status is the route's.
@@ -101,7 +101,7 @@ pub enum Failure {
 
 impl Failure {
     /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoCluster(status) | Self::FaultAbort(status) => *status,
@@ -118,7 +118,7 @@ impl Failure {
     }
 
     /// The body of the answer.
-    pub fn body(&self) -> Cow<'static, str> {
+    pub(crate) fn body(&self) -> Cow<'static, str> {
         match self {
             Self::NoRoute | Self::NoCluster(_) | Self::MissingHost | Self::UpgradeRefused | Self::BadPath => {
                 "".into()
@@ -149,7 +149,7 @@ impl Failure {
     }
 
     /// Its flag in access logs.
-    pub fn flag(&self) -> Flags {
+    pub(crate) fn flag(&self) -> Flags {
         match self {
             Self::NoRoute => Flags::NO_ROUTE,
             Self::NoCluster(_) => Flags::NO_CLUSTER,
@@ -170,7 +170,7 @@ impl Failure {
     }
 
     /// The response code detail in access logs.
-    pub fn detail(&self) -> Cow<'static, str> {
+    pub(crate) fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::NoRoute => "route_not_found".into(),
             Self::NoCluster(_) => "cluster_not_found".into(),
@@ -201,13 +201,13 @@ impl Failure {
     }
 
     /// The gRPC status that stands for it when the request was gRPC.
-    pub fn grpc_status(&self) -> u8 {
+    pub(crate) fn grpc_status(&self) -> u8 {
         grpc_status(self.status())
     }
 }
 
 /// The gRPC status for an HTTP status, by gRPC's own table.
-pub fn grpc_status(status: StatusCode) -> u8 {
+pub(crate) fn grpc_status(status: StatusCode) -> u8 {
     match status.as_u16() {
         400 => 13,
         401 => 16,
@@ -224,7 +224,10 @@ mod tests {
 
     #[test]
     fn a_refused_connection_reads_as_envoys() {
-        let failure = Failure::Upstream(Reset::ConnectFailure("delayed connect error: Connection refused".into()), true);
+        let failure = Failure::Upstream(
+            Reset::ConnectFailure("delayed connect error: Connection refused".into()),
+            true,
+        );
         assert_eq!(
             failure.body(),
             "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \

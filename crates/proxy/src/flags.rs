@@ -18,7 +18,7 @@ macro_rules! flags {
 
 /// A set of response flags, in Envoy's order.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Flags(u32);
+pub(crate) struct Flags(u32);
 
 flags! {
     /// No healthy upstream host.
@@ -67,35 +67,35 @@ flags! {
 
 impl Flags {
     /// No flag.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
 
     /// Adds flags.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.0 |= other.0;
     }
 
     /// Removes flags.
-    pub fn remove(&mut self, other: Self) {
+    pub(crate) fn remove(&mut self, other: Self) {
         self.0 &= !other.0;
     }
 
     /// Whether all of `other` are set.
-    pub fn has(self, other: Self) -> bool {
+    pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Whether none is set.
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Writes the short names, joined by commas.
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
         self.join(out, |entry| entry.1);
     }
 
     /// Writes the long names, joined by commas.
-    pub fn write_long(self, out: &mut Vec<u8>) {
+    pub(crate) fn write_long(self, out: &mut Vec<u8>) {
         self.join(out, |entry| entry.2);
     }
 

@@ -11,8 +11,9 @@ use lateen_proto::envoy::config::bootstrap::v3::Bootstrap;
 use lateen_route::listener::ListenAddress;
 use lateen_runtime::Drain;
 use lateen_telemetry::log_file::LogFiles;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use crate::admin::Admin;
 use crate::source::{self, Resources};
 use crate::store::{Rejected, Store};
 use crate::worker::{Command, Shared, WorkerHandle};
@@ -59,6 +60,9 @@ pub enum ProxyError {
         /// What is wrong.
         reason: String,
     },
+    /// The admin address is taken.
+    #[error("admin: cannot bind '{0}': {1}")]
+    Admin(SocketAddr, std::io::Error),
     /// Resources of the bootstrap or the file are refused.
     #[error("{} refused: {}", if .0.len() == 1 { "one resource was" } else { "several resources were" }, list(.0))]
     Rejected(Vec<Rejected>),
@@ -79,6 +83,7 @@ pub struct Handle {
     drain: Drain,
     drain_time: Duration,
     logs: Arc<LogFiles>,
+    quit: Arc<Notify>,
     control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -107,13 +112,15 @@ impl Config {
             source::resolver_addresses(&self.bootstrap),
             source::bind_address(&self.bootstrap),
         )));
+        let quit = Arc::new(Notify::new());
         let (stop, stopped) = oneshot::channel();
         let (started, start) = std::sync::mpsc::sync_channel(1);
         let control = {
             let store = store.clone();
             let bootstrap = self.bootstrap;
+            let admin = Admin::new(store.clone(), bootstrap.clone(), self.concurrency, quit.clone());
             std::thread::Builder::new().name("control".into()).spawn(move || {
-                control(&store, resources, bootstrap, &started, stopped);
+                control(&store, resources, bootstrap, admin, &started, stopped);
             })?
         };
         let handle = Handle {
@@ -122,6 +129,7 @@ impl Config {
             drain,
             drain_time: self.drain_time,
             logs,
+            quit,
             control: Some((stop, control)),
         };
         match start.recv() {
@@ -147,6 +155,7 @@ fn control(
     store: &Arc<Mutex<Store>>,
     resources: Resources,
     bootstrap: Bootstrap,
+    admin: Arc<Admin>,
     started: &std::sync::mpsc::SyncSender<Result<(), ProxyError>>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -155,6 +164,12 @@ fn control(
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     runtime.block_on(async {
+        if let Some(address) = Admin::address(&bootstrap) {
+            match tokio::net::TcpListener::bind(address).await {
+                Ok(listener) => drop(tokio::spawn(admin.serve(listener))),
+                Err(error) => return drop(started.send(Err(ProxyError::Admin(address, error)))),
+            }
+        }
         let rejected = {
             let mut store = lock(store);
             let rejected = resources.apply(&mut store, true);
@@ -166,7 +181,7 @@ fn control(
         if started.send(result).is_err() || failed {
             return;
         }
-        let work = source::run(store.clone(), bootstrap);
+        let work = source::discovery::run(store.clone(), bootstrap);
         tokio::select! {
             () = work => {}
             _ = stopped => {}
@@ -175,7 +190,7 @@ fn control(
 }
 
 /// A lock whose data stays of use after a panic.
-pub fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
+pub(crate) fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
     store.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -213,6 +228,11 @@ impl Handle {
             }
         }
         true
+    }
+
+    /// Waits until the admin server is asked to end the process.
+    pub async fn quit(&self) {
+        self.quit.notified().await;
     }
 
     /// Stops accepting and lets connections finish; returns when they have, or the drain time is over.

@@ -1,18 +1,18 @@
 //! HTTP: from a client's connection to the last byte of a response.
 
-pub mod body;
-pub mod connection;
-pub mod destination;
-pub mod edits;
-pub mod exchange;
-pub mod filters;
-pub mod head;
-pub mod ingress;
-pub mod manager;
-pub mod mirror;
-pub mod reply;
-pub mod retry;
-pub mod router;
-pub mod send;
-pub mod serve;
-pub mod upgrade;
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod destination;
+pub(crate) mod edits;
+pub(crate) mod exchange;
+pub(crate) mod filters;
+pub(crate) mod head;
+pub(crate) mod ingress;
+pub(crate) mod manager;
+pub(crate) mod mirror;
+pub(crate) mod reply;
+pub(crate) mod retry;
+pub(crate) mod router;
+pub(crate) mod send;
+pub(crate) mod serve;
+pub(crate) mod upgrade;

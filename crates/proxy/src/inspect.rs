@@ -15,7 +15,7 @@ const MOST: usize = 64 * 1024;
 
 /// Why a connection goes no further.
 #[derive(Debug, thiserror::Error)]
-pub enum InspectError {
+pub(crate) enum InspectError {
     /// The client went away, or its socket broke.
     #[error("closed while being inspected: {0}")]
     Io(#[from] io::Error),
@@ -28,7 +28,11 @@ pub enum InspectError {
 ///
 /// # Errors
 /// When the connection has to be closed.
-pub async fn run(listener: &Listener, io: &mut ReadAhead, down: &mut Downstream) -> Result<(), InspectError> {
+pub(crate) async fn run(
+    listener: &Listener,
+    io: &mut ReadAhead,
+    down: &mut Downstream,
+) -> Result<(), InspectError> {
     if listener.listener_filters.is_empty() {
         return Ok(());
     }
@@ -111,7 +115,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes of a plain connection say about its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guess {
+pub(crate) enum Guess {
     /// Not enough bytes.
     Unknown,
     /// HTTP/1.0.
@@ -125,7 +129,7 @@ pub enum Guess {
 }
 
 /// Guesses by the preface of HTTP/2 or the request line of HTTP/1.
-pub fn guess(bytes: &[u8]) -> Guess {
+pub(crate) fn guess(bytes: &[u8]) -> Guess {
     let head = bytes.len().min(PREFACE.len());
     if head > 0 && bytes[..head] == PREFACE[..head] {
         return if head == PREFACE.len() { Guess::Http2 } else { Guess::Unknown };
@@ -174,7 +178,11 @@ async fn inspect_http(io: &mut ReadAhead, found: &mut Inspected) -> Result<(), I
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Reads a PROXY protocol header, version 1 or 2.
-async fn read_proxy_header(io: &mut ReadAhead, down: &mut Downstream, optional: bool) -> Result<(), InspectError> {
+async fn read_proxy_header(
+    io: &mut ReadAhead,
+    down: &mut Downstream,
+    optional: bool,
+) -> Result<(), InspectError> {
     loop {
         match parse_proxy_header(io.bytes()) {
             ProxyHeader::More if io.bytes().len() < 4096 => {
@@ -220,9 +228,8 @@ fn parse_proxy_header(bytes: &[u8]) -> ProxyHeader {
     match words[..] {
         ["PROXY", "UNKNOWN", ..] => ProxyHeader::Found(end + 2, None),
         ["PROXY", "TCP4" | "TCP6", source, destination, source_port, destination_port] => {
-            let address = |ip: &str, port: &str| {
-                Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?))
-            };
+            let address =
+                |ip: &str, port: &str| Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?, port.parse().ok()?));
             match (address(source, source_port), address(destination, destination_port)) {
                 (Some(source), Some(destination)) => ProxyHeader::Found(end + 2, Some((source, destination))),
                 _ => ProxyHeader::None,

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accept;
+mod admin;
 mod connection;
 mod dns;
 mod downstream;

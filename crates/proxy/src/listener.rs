@@ -17,7 +17,7 @@ use crate::stats::{ListenerStats, TcpStats};
 
 /// An address that workers accept on. It outlives what is served there, so an update drops no connection attempt.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The address, as configured.
     pub address: ListenAddress,
     /// The address it is bound to: with a port where the configured one is 0.
@@ -30,7 +30,7 @@ pub struct Bound {
 
 /// A compiled listener with what it needs to run.
 #[derive(Debug)]
-pub struct Served {
+pub(crate) struct Served {
     /// The decisions.
     pub listener: Arc<Listener>,
     /// As `listener.chains`.
@@ -45,14 +45,14 @@ pub struct Served {
 
 impl Served {
     /// The running chain of a compiled one.
-    pub fn chain(&self, compiled: &Arc<FilterChain>) -> Option<&Arc<Chain>> {
+    pub(crate) fn chain(&self, compiled: &Arc<FilterChain>) -> Option<&Arc<Chain>> {
         self.chains.iter().find(|chain| Arc::ptr_eq(&chain.compiled, compiled))
     }
 }
 
 /// A filter chain.
 #[derive(Debug)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// The decisions.
     pub compiled: Arc<FilterChain>,
     /// How TLS is terminated.
@@ -66,14 +66,14 @@ pub struct Chain {
 
 /// The server's side of TLS; empty until its secrets have come.
 #[derive(Debug, Default)]
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     /// The configuration, changed when a secret is rotated.
     pub config: ArcSwapOption<ServerIdentity>,
 }
 
 /// A TLS configuration and what logs and headers say about its certificate.
 #[derive(Debug)]
-pub struct ServerIdentity {
+pub(crate) struct ServerIdentity {
     /// The configuration.
     pub server: tls::Server,
     /// The first URI name of the certificate.
@@ -82,7 +82,7 @@ pub struct ServerIdentity {
 
 /// A network filter.
 #[derive(Debug)]
-pub enum Filter {
+pub(crate) enum Filter {
     /// Speaks HTTP.
     Http(Arc<Manager>),
     /// Forwards bytes.
@@ -99,7 +99,7 @@ pub enum Filter {
 
 /// A TCP proxy.
 #[derive(Debug)]
-pub struct Tcp {
+pub(crate) struct Tcp {
     /// The decisions.
     pub compiled: Arc<TcpProxy>,
     /// Its figures.
@@ -110,7 +110,7 @@ pub struct Tcp {
 
 /// An access log: what it says, and the file it goes to.
 #[derive(Clone, Debug)]
-pub struct Log {
+pub(crate) struct Log {
     /// What it says.
     pub compiled: AccessLog,
     /// Where it goes.
@@ -119,7 +119,7 @@ pub struct Log {
 
 /// Routes as a manager sees them: its own, or those of a name, which may come later and change.
 #[derive(Clone, Debug)]
-pub enum Routes {
+pub(crate) enum Routes {
     /// Part of the listener.
     Inline(Arc<RouteTable>),
     /// By discovery.
@@ -128,7 +128,7 @@ pub enum Routes {
 
 /// The place of a route configuration.
 #[derive(Debug)]
-pub struct RouteSlot {
+pub(crate) struct RouteSlot {
     /// Its name.
     pub name: Arc<str>,
     /// The routes, once they have come.
@@ -137,11 +137,10 @@ pub struct RouteSlot {
 
 impl Routes {
     /// The routes in force; none while they are on their way.
-    pub fn load(&self) -> Option<Arc<RouteTable>> {
+    pub(crate) fn load(&self) -> Option<Arc<RouteTable>> {
         match self {
             Self::Inline(table) => Some(table.clone()),
             Self::Named(slot) => slot.table.load_full(),
         }
     }
 }
-

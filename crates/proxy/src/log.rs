@@ -18,7 +18,7 @@ use crate::worker::Worker;
 
 /// What a line can say.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// Where the line is written from.
     pub worker: &'a Rc<Worker>,
     /// The client's connection.
@@ -66,7 +66,7 @@ pub struct Record<'a> {
 }
 
 /// Writes a line to each log that wants one.
-pub fn write_all(logs: &[Log], record: &Record<'_>) {
+pub(crate) fn write_all(logs: &[Log], record: &Record<'_>) {
     for log in logs {
         if log.compiled.filter.as_ref().is_none_or(|filter| record.admitted(filter)) {
             record.worker.log(&log.file, |out| record.write_line(&log.compiled.format, out));
@@ -75,11 +75,12 @@ pub fn write_all(logs: &[Log], record: &Record<'_>) {
 }
 
 /// The response headers that the logs' formats name: what has to be kept until the end.
-pub fn response_headers(logs: &[Log]) -> Vec<HeaderName> {
+pub(crate) fn response_headers(logs: &[Log]) -> Vec<HeaderName> {
     let mut names = Vec::new();
     let mut note = |format: &Format| {
         for part in format.parts() {
-            if let Part::Value { variable: Variable::Response(choice) | Variable::Trailer(choice), .. } = part {
+            if let Part::Value { variable: Variable::Response(choice) | Variable::Trailer(choice), .. } = part
+            {
                 for header in [Some(&choice.first), choice.second.as_ref()].into_iter().flatten() {
                     if let HeaderRef::Named(name) = header {
                         names.push(name.clone());
@@ -127,7 +128,7 @@ fn default_format() -> &'static Format {
 
 impl<'a> Record<'a> {
     /// A record of a connection as such.
-    pub fn of_connection(worker: &'a Rc<Worker>, down: &'a Downstream) -> Self {
+    pub(crate) fn of_connection(worker: &'a Rc<Worker>, down: &'a Downstream) -> Self {
         Self {
             worker,
             down,
@@ -179,7 +180,9 @@ impl<'a> Record<'a> {
 
     fn write_line(&self, format: &LogFormat, out: &mut Vec<u8>) {
         match format {
-            LogFormat::Default => default_format().write(out, false, |variable, out| self.write(variable, out)),
+            LogFormat::Default => {
+                default_format().write(out, false, |variable, out| self.write(variable, out))
+            }
             LogFormat::Text { format, omit_empty } => {
                 format.write(out, *omit_empty, |variable, out| self.write(variable, out));
             }
@@ -255,7 +258,7 @@ impl<'a> Record<'a> {
     }
 
     /// Writes a variable; false when there is nothing to say.
-    pub fn write(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
         match variable {
             Variable::StartTime(format) => self.write_start(format.as_deref(), out),
             Variable::Request(choice) => {
@@ -288,7 +291,9 @@ impl<'a> Record<'a> {
                 number(self.sent, out)
             }
             Variable::Duration => number(u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX), out),
-            Variable::UpstreamHost | Variable::UpstreamRemoteAddress => text(self.host.map(|h| &*h.text), out),
+            Variable::UpstreamHost | Variable::UpstreamRemoteAddress => {
+                text(self.host.map(|h| &*h.text), out)
+            }
             Variable::UpstreamRemoteAddressWithoutPort => text(self.host.map(|h| without_port(&h.text)), out),
             Variable::UpstreamRemotePort => text(self.host.and_then(|h| port(&h.text)), out),
             Variable::UpstreamCluster => text(self.cluster.map(|(_, stat)| stat), out),
@@ -453,7 +458,7 @@ fn write_json_text(text: &[u8], out: &mut Vec<u8>) {
 
 /// Dates as text, made once a second.
 #[derive(Debug, Default)]
-pub struct DateCache {
+pub(crate) struct DateCache {
     second: u64,
     iso: Vec<u8>,
     http: Option<(u64, HeaderValue)>,
@@ -461,7 +466,7 @@ pub struct DateCache {
 
 impl DateCache {
     /// `2026-11-21T13:30:00.123Z`
-    pub fn write_iso(&mut self, at: SystemTime, out: &mut Vec<u8>) {
+    pub(crate) fn write_iso(&mut self, at: SystemTime, out: &mut Vec<u8>) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second != since.as_secs() || self.iso.is_empty() {
             self.second = since.as_secs();
@@ -474,7 +479,7 @@ impl DateCache {
     }
 
     /// The `date` header for now.
-    pub fn http(&mut self) -> HeaderValue {
+    pub(crate) fn http(&mut self) -> HeaderValue {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if let Some((at, value)) = &self.http {
@@ -548,7 +553,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 /// Whether a status has no body by definition.
-pub fn has_no_body(status: StatusCode) -> bool {
+pub(crate) fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
@@ -568,7 +573,10 @@ mod tests {
         DateCache::default().write_iso(at, &mut out);
         out.push(b' ');
         write_time(at, "%Y/%m/%dT%H:%M:%S%z %s.%3f", &mut out);
-        assert_eq!(String::from_utf8_lossy(&out), "2025-11-21T13:30:05.007Z 2025/11/21T13:30:05+0000 1763731805.007");
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "2025-11-21T13:30:05.007Z 2025/11/21T13:30:05+0000 1763731805.007"
+        );
         assert_eq!(civil(59), (1970, 3, 1));
         assert_eq!(civil(11_016), (2000, 2, 29));
     }

@@ -9,7 +9,7 @@ use crate::upstream::cluster::Cluster;
 
 /// One state of the configuration. Published whole; a request looks at one.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Clusters by name.
     pub clusters: HashMap<Arc<str>, Arc<Cluster>>,
     /// Listeners by address, for connections that another listener hands over.
@@ -19,13 +19,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// A cluster.
     #[inline]
-    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+    pub(crate) fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
     }
 
     /// The listener that takes connections to `destination` over from `from`: the one of the very address, else the
     /// one of its port on any address.
-    pub fn listener_for(&self, destination: SocketAddr, from: &Served) -> Option<Arc<Served>> {
+    pub(crate) fn listener_for(&self, destination: SocketAddr, from: &Served) -> Option<Arc<Served>> {
         let any: IpAddr =
             if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let exact = self.listeners.get(&destination);

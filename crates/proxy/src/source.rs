@@ -1,9 +1,11 @@
 //! Where resources come from: the bootstrap, a file, a control plane.
 
+pub(crate) mod discovery;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use lateen_proto::envoy::config::bootstrap::v3::Bootstrap;
@@ -81,7 +83,9 @@ impl Resources {
     pub fn from_json(value: &serde_json::Value) -> Result<Self, String> {
         let object = value.as_object().ok_or("expected an object with lists of resources")?;
         for key in object.keys() {
-            if !["listeners", "clusters", "routes", "endpoints", "secrets", "nameTable"].contains(&key.as_str()) {
+            if !["listeners", "clusters", "routes", "endpoints", "secrets", "nameTable"]
+                .contains(&key.as_str())
+            {
                 return Err(format!(
                     "unknown member {key:?}: expected listeners, clusters, routes, endpoints, secrets"
                 ));
@@ -174,7 +178,7 @@ fn list<M: Message + Name + Default>(value: &serde_json::Value, key: &str) -> Re
 }
 
 /// The DNS servers of a bootstrap's resolver.
-pub fn resolver_addresses(bootstrap: &Bootstrap) -> Vec<SocketAddr> {
+pub(crate) fn resolver_addresses(bootstrap: &Bootstrap) -> Vec<SocketAddr> {
     let config = bootstrap.typed_dns_resolver_config.as_ref().and_then(|config| config.typed_config.as_ref());
     let Some(cares) = config.and_then(|any| any.unpack::<CaresDnsResolverConfig>().ok()) else {
         return Vec::new();
@@ -183,21 +187,16 @@ pub fn resolver_addresses(bootstrap: &Bootstrap) -> Vec<SocketAddr> {
 }
 
 /// The address that all upstream connections are made from.
-pub fn bind_address(bootstrap: &Bootstrap) -> Option<IpAddr> {
+pub(crate) fn bind_address(bootstrap: &Bootstrap) -> Option<IpAddr> {
     let config = bootstrap.cluster_manager.as_ref()?.upstream_bind_config.as_ref()?;
     config.source_address.as_ref()?.address.parse().ok()
 }
 
 /// A TCP address of a message.
-pub fn socket_address(address: &core::Address) -> Option<SocketAddr> {
+pub(crate) fn socket_address(address: &core::Address) -> Option<SocketAddr> {
     use core::address::Address;
     use core::socket_address::PortSpecifier;
     let Some(Address::SocketAddress(socket)) = &address.address else { return None };
     let Some(PortSpecifier::PortValue(port)) = &socket.port_specifier else { return None };
     Some(SocketAddr::new(socket.address.parse().ok()?, u16::try_from(*port).ok()?))
-}
-
-/// Follows the sources of a bootstrap until the process ends.
-pub async fn run(_store: Arc<Mutex<Store>>, _bootstrap: Bootstrap) {
-    std::future::pending().await
 }

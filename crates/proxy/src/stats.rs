@@ -6,41 +6,41 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// A counter or gauge. Workers share it; the order of its changes does not matter.
 #[derive(Debug, Default)]
-pub struct Figure(AtomicU64);
+pub(crate) struct Figure(AtomicU64);
 
 impl Figure {
     /// One more.
     #[inline]
-    pub fn inc(&self) {
+    pub(crate) fn inc(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Some more.
     #[inline]
-    pub fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// One less.
     #[inline]
-    pub fn dec(&self) {
+    pub(crate) fn dec(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Another value.
-    pub fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
     /// The value.
-    pub fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Whether a figure only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// It only grows.
     Counter,
     /// It goes up and down.
@@ -185,11 +185,13 @@ figures! {
 
 /// All figures that are not a cluster's.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// `listener_manager.*`
     pub listener_manager: ListenerManagerStats,
     /// `cluster_manager.*`
     pub cluster_manager: ClusterManagerStats,
+    /// Whether the control plane is connected.
+    pub control_plane_connected: Figure,
     /// Panics that were caught.
     pub panics: Figure,
     http: Named<HttpStats>,
@@ -206,24 +208,26 @@ fn of<T: Default>(named: &Named<T>, name: &str) -> Arc<T> {
 
 impl Stats {
     /// The figures of an HTTP prefix; kept over updates of its listener.
-    pub fn http(&self, prefix: &str) -> Arc<HttpStats> {
+    pub(crate) fn http(&self, prefix: &str) -> Arc<HttpStats> {
         of(&self.http, prefix)
     }
 
     /// The figures of a TCP prefix.
-    pub fn tcp(&self, prefix: &str) -> Arc<TcpStats> {
+    pub(crate) fn tcp(&self, prefix: &str) -> Arc<TcpStats> {
         of(&self.tcp, prefix)
     }
 
     /// The figures of a listening address.
-    pub fn listener(&self, address: &str) -> Arc<ListenerStats> {
+    pub(crate) fn listener(&self, address: &str) -> Arc<ListenerStats> {
         of(&self.listeners, address)
     }
 
     /// Calls `with` with every figure under its full name.
-    pub fn each(&self, mut with: impl FnMut(&str, Kind, u64)) {
-        self.listener_manager.each(|name, kind, value| with(&format!("listener_manager.{name}"), kind, value));
+    pub(crate) fn each(&self, mut with: impl FnMut(&str, Kind, u64)) {
+        self.listener_manager
+            .each(|name, kind, value| with(&format!("listener_manager.{name}"), kind, value));
         self.cluster_manager.each(|name, kind, value| with(&format!("cluster_manager.{name}"), kind, value));
+        with("control_plane.connected_state", Kind::Gauge, self.control_plane_connected.value());
         with("server.panics", Kind::Counter, self.panics.value());
         for (prefix, stats) in &*self.http.read().unwrap_or_else(PoisonError::into_inner) {
             stats.each(|name, kind, value| with(&format!("http.{prefix}.{name}"), kind, value));
@@ -239,7 +243,7 @@ impl Stats {
 
 impl HttpStats {
     /// Counts a response.
-    pub fn count_status(&self, status: u16) {
+    pub(crate) fn count_status(&self, status: u16) {
         self.downstream_rq_completed.inc();
         match status / 100 {
             1 => self.downstream_rq_1xx.inc(),
@@ -254,7 +258,7 @@ impl HttpStats {
 
 impl ClusterStats {
     /// Counts a response of the cluster, or of ours in its place.
-    pub fn count_status(&self, status: u16) {
+    pub(crate) fn count_status(&self, status: u16) {
         self.upstream_rq_completed.inc();
         match status / 100 {
             1 => self.upstream_rq_1xx.inc(),

@@ -9,12 +9,13 @@ mod listeners;
 mod secrets;
 mod tls;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use lateen_proto::Any;
+use lateen_proto::envoy::config::bootstrap::v3::Bootstrap;
 use lateen_route::endpoints::Assignment;
 use lateen_telemetry::log_file::LogFiles;
 
@@ -23,9 +24,10 @@ use crate::snapshot::Snapshot;
 use crate::upstream::pools::PoolKey;
 use crate::worker::{Command, Keep, Shared, WorkerHandle};
 
-pub use clusters::ClusterEntry;
-pub use listeners::ListenerEntry;
-pub use secrets::SecretEntry;
+pub(crate) use clusters::ClusterEntry;
+pub(crate) use listeners::ListenerEntry;
+pub(crate) use secrets::SecretEntry;
+pub(crate) use tls::describe as describe_secret;
 
 /// Why a resource is refused. Names the resource; the version before it, if any, stays in force.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,7 +54,7 @@ impl From<lateen_route::CompileError> for Rejected {
 
 /// A resource as it came.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Type and bytes.
     pub any: Any,
     /// The version that the control plane gave it.
@@ -65,7 +67,7 @@ pub struct Source {
 
 /// All resources.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     /// What workers share.
     pub shared: Arc<Shared>,
     /// Clusters by name.
@@ -78,6 +80,8 @@ pub struct Store {
     pub endpoints: BTreeMap<Arc<str>, EndpointEntry>,
     /// Secrets by name.
     pub secrets: BTreeMap<Arc<str>, SecretEntry>,
+    /// What was refused, by type and name.
+    pub rejected: BTreeMap<(String, String), Refusal>,
     workers: Vec<WorkerHandle>,
     logs: Arc<LogFiles>,
     resolver_addresses: Vec<SocketAddr>,
@@ -85,9 +89,20 @@ pub struct Store {
     publish_due: bool,
 }
 
+/// A refused resource.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    /// Field and reason.
+    pub reason: String,
+    /// The resource.
+    pub any: Any,
+    /// When it came.
+    pub at: SystemTime,
+}
+
 /// A route configuration.
 #[derive(Debug)]
-pub struct RouteEntry {
+pub(crate) struct RouteEntry {
     /// As it came; none while listeners wait for it.
     pub source: Option<Source>,
     /// Where managers find it.
@@ -96,7 +111,7 @@ pub struct RouteEntry {
 
 /// An endpoint assignment.
 #[derive(Debug)]
-pub struct EndpointEntry {
+pub(crate) struct EndpointEntry {
     /// As it came.
     pub source: Source,
     /// The decisions.
@@ -105,7 +120,7 @@ pub struct EndpointEntry {
 
 impl Store {
     /// An empty store.
-    pub fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         workers: Vec<WorkerHandle>,
         logs: Arc<LogFiles>,
@@ -120,6 +135,7 @@ impl Store {
             routes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            rejected: BTreeMap::new(),
             workers,
             logs,
             resolver_addresses,
@@ -129,7 +145,7 @@ impl Store {
     }
 
     /// The workers.
-    pub fn workers(&self) -> &[WorkerHandle] {
+    pub(crate) fn workers(&self) -> &[WorkerHandle] {
         &self.workers
     }
 
@@ -137,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is refused.
-    pub fn set_routes(&mut self, source: Source) -> Result<(), Rejected> {
+    pub(crate) fn set_routes(&mut self, source: Source) -> Result<(), Rejected> {
         let message = unpack(&source.any)?;
         let table = lateen_route::compile_routes(&message)?.value;
         let slot = self.route_slot(&message.name);
@@ -150,7 +166,7 @@ impl Store {
     }
 
     /// Forgets a route configuration.
-    pub fn remove_routes(&mut self, name: &str) {
+    pub(crate) fn remove_routes(&mut self, name: &str) {
         if let Some(entry) = self.routes.remove(name) {
             entry.slot.table.store(None);
         }
@@ -169,7 +185,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is refused.
-    pub fn set_endpoints(&mut self, source: Source) -> Result<(), Rejected> {
+    pub(crate) fn set_endpoints(&mut self, source: Source) -> Result<(), Rejected> {
         let message: lateen_proto::envoy::config::endpoint::v3::ClusterLoadAssignment = unpack(&source.any)?;
         let assignment = Arc::new(lateen_route::compile_endpoints(&message)?.value);
         let name: Arc<str> = message.cluster_name.as_str().into();
@@ -179,17 +195,67 @@ impl Store {
     }
 
     /// Forgets an endpoint assignment; its clusters keep the endpoints they have, as Envoy's do.
-    pub fn remove_endpoints(&mut self, name: &str) {
+    pub(crate) fn remove_endpoints(&mut self, name: &str) {
         self.endpoints.remove(name);
     }
 
-    /// The route configurations that listeners want.
-    pub fn wanted_routes(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.routes.keys()
+    /// The route configurations that listeners want; those that no listener wants any more are forgotten.
+    pub(crate) fn wanted_routes(&self) -> BTreeSet<Arc<str>> {
+        let managers =
+            self.listeners.values().flat_map(|entry| &entry.served.chains).flat_map(|chain| &chain.filters);
+        let slots = managers.filter_map(|filter| match filter {
+            crate::listener::Filter::Http(manager) => match &manager.routes {
+                crate::listener::Routes::Named(slot) => Some(slot.name.clone()),
+                crate::listener::Routes::Inline(_) => None,
+            },
+            _ => None,
+        });
+        slots.collect()
+    }
+
+    /// Remembers a refused resource, for `/config_dump`.
+    pub(crate) fn note_rejected(&mut self, type_url: &str, error: &Rejected, any: Any, at: SystemTime) {
+        let key = (type_url.to_owned(), error.resource.clone());
+        self.rejected.insert(key, Refusal { reason: error.reason.clone(), any, at });
+    }
+
+    /// The resource was accepted after all.
+    pub(crate) fn forget_rejected(&mut self, type_url: &str, name: &str) {
+        if !self.rejected.is_empty() {
+            self.rejected.remove(&(type_url.to_owned(), name.to_owned()));
+        }
+    }
+
+    /// Counts an update.
+    pub(crate) fn count_update(&self, type_url: &str, accepted: bool) {
+        let stats = &self.shared.stats;
+        let (success, refused) = if type_url.ends_with(".Listener") {
+            (&stats.listener_manager.lds_update_success, &stats.listener_manager.lds_update_rejected)
+        } else if type_url.ends_with(".Cluster") {
+            (&stats.cluster_manager.cds_update_success, &stats.cluster_manager.cds_update_rejected)
+        } else {
+            return;
+        };
+        if accepted { success.inc() } else { refused.inc() }
+    }
+
+    /// Whether what a bootstrap asks for has come: the first clusters and listeners, and all they wait for.
+    pub(crate) fn is_initialized(&self, bootstrap: &Bootstrap) -> bool {
+        let stats = &self.shared.stats;
+        let dynamic = bootstrap.dynamic_resources.as_ref();
+        let clusters = dynamic.is_none_or(|d| d.cds_config.is_none())
+            || stats.cluster_manager.cds_update_success.value()
+                + stats.cluster_manager.cds_update_rejected.value()
+                > 0;
+        let listeners = dynamic.is_none_or(|d| d.lds_config.is_none())
+            || stats.listener_manager.lds_update_success.value()
+                + stats.listener_manager.lds_update_rejected.value()
+                > 0;
+        clusters && listeners && self.listeners.values().all(|entry| !entry.warming || entry.was_active)
     }
 
     /// Makes changes visible to workers, if there are any.
-    pub fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         if !std::mem::take(&mut self.publish_due) {
             return;
         }

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A connection, whichever way it was made. One type, so that codecs are compiled once.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     kind: Kind,
     /// Bytes that were read to find out what they are; they come first.
     prefix: Bytes,
@@ -29,13 +29,13 @@ enum Kind {
 impl Stream {
     /// Puts bytes back that were read ahead.
     #[must_use]
-    pub fn with_prefix(mut self, prefix: Bytes) -> Self {
+    pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
         self.prefix = prefix;
         self
     }
 
     /// The TCP socket underneath, if there is one.
-    pub fn tcp(&self) -> Option<&TcpStream> {
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.kind {
             Kind::Tcp(tcp) => Some(tcp),
             Kind::Accepted(tls) => Some(tls.get_ref().0.tcp()),
@@ -45,12 +45,12 @@ impl Stream {
     }
 
     /// Our address.
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
         self.tcp().and_then(|tcp| tcp.local_addr().ok())
     }
 
     /// The application protocol that TLS agreed on.
-    pub fn alpn(&self) -> Option<&[u8]> {
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::Accepted(tls) => tls.get_ref().1.alpn_protocol(),
             Kind::Dialled(tls) => tls.get_ref().1.alpn_protocol(),
@@ -59,7 +59,7 @@ impl Stream {
     }
 
     /// Whether TLS is spoken, and what rustls knows about it.
-    pub fn tls(&self) -> Option<&rustls::CommonState> {
+    pub(crate) fn tls(&self) -> Option<&rustls::CommonState> {
         match &self.kind {
             Kind::Accepted(tls) => Some(tls.get_ref().1),
             Kind::Dialled(tls) => Some(tls.get_ref().1),
@@ -106,29 +106,29 @@ impl From<tokio::io::DuplexStream> for Stream {
 
 /// An accepted socket and the bytes that were read from it to find out what it speaks.
 #[derive(Debug)]
-pub struct ReadAhead {
+pub(crate) struct ReadAhead {
     tcp: TcpStream,
     bytes: BytesMut,
 }
 
 impl ReadAhead {
     /// A socket from which nothing was read yet.
-    pub fn new(tcp: TcpStream) -> Self {
+    pub(crate) fn new(tcp: TcpStream) -> Self {
         Self { tcp, bytes: BytesMut::new() }
     }
 
     /// The socket.
-    pub fn tcp(&self) -> &TcpStream {
+    pub(crate) fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
     /// What was read so far.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Takes the first bytes away: they were not the peer's protocol.
-    pub fn advance(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
     }
 
@@ -136,7 +136,7 @@ impl ReadAhead {
     ///
     /// # Errors
     /// The socket's.
-    pub async fn more(&mut self) -> io::Result<usize> {
+    pub(crate) async fn more(&mut self) -> io::Result<usize> {
         self.bytes.reserve(1024);
         self.tcp.read_buf(&mut self.bytes).await
     }

@@ -25,7 +25,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// What earlier network filters decided for the proxy.
 #[derive(Debug, Default)]
-pub struct TcpRequest {
+pub(crate) struct TcpRequest {
     /// The cluster, in place of the proxy's own.
     pub cluster: Option<Arc<str>>,
     alpn: Option<String>,
@@ -33,13 +33,13 @@ pub struct TcpRequest {
 
 impl TcpRequest {
     /// Takes the application protocols to offer upstream, joined by commas.
-    pub fn set_alpn(&mut self, text: &[u8]) {
+    pub(crate) fn set_alpn(&mut self, text: &[u8]) {
         self.alpn = std::str::from_utf8(text).ok().filter(|text| !text.is_empty()).map(str::to_owned);
     }
 }
 
 /// Answers and closes.
-pub async fn answer(mut stream: Stream, bytes: bytes::Bytes) {
+pub(crate) async fn answer(mut stream: Stream, bytes: bytes::Bytes) {
     // A client that is gone gets no answer.
     if stream.write_all(&bytes).await.is_ok() {
         let _ = stream.shutdown().await;
@@ -60,7 +60,7 @@ struct Outcome {
 }
 
 /// Forwards a connection until both sides have ended.
-pub async fn forward(
+pub(crate) async fn forward(
     worker: &Rc<Worker>,
     tcp: &Arc<Tcp>,
     chain: &Arc<Chain>,

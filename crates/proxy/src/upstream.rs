@@ -1,8 +1,8 @@
 //! The upstream side: clusters, hosts, pools, circuit breakers.
 
-pub mod cluster;
-pub mod connect;
-pub mod host;
-pub mod limits;
-pub mod pool;
-pub mod pools;
+pub(crate) mod cluster;
+pub(crate) mod connect;
+pub(crate) mod host;
+pub(crate) mod limits;
+pub(crate) mod pool;
+pub(crate) mod pools;

@@ -31,7 +31,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// What all workers share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The configuration in force.
     pub snapshot: ArcSwap<Snapshot>,
     /// Counters.
@@ -44,7 +44,7 @@ pub struct Shared {
 
 /// What a worker is told.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Accept on this socket.
     Listen(Arc<Bound>, std::net::TcpListener),
     /// Close the connections of pools that are of no use any more.
@@ -55,7 +55,7 @@ pub enum Command {
 
 /// Says which pools stay.
 #[derive(Clone)]
-pub struct Keep(pub Arc<dyn Fn(&PoolKey) -> bool + Send + Sync>);
+pub(crate) struct Keep(pub Arc<dyn Fn(&PoolKey) -> bool + Send + Sync>);
 
 impl std::fmt::Debug for Keep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Keep {
 
 /// The control thread's end of a worker.
 #[derive(Clone, Debug)]
-pub struct WorkerHandle {
+pub(crate) struct WorkerHandle {
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -74,7 +74,7 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(index: usize, shared: Arc<Shared>, guard: DrainGuard) -> io::Result<Self> {
+    pub(crate) fn start(index: usize, shared: Arc<Shared>, guard: DrainGuard) -> io::Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
         thread::Builder::new().name(format!("wrk:{index}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -90,14 +90,14 @@ impl WorkerHandle {
     }
 
     /// Tells the worker something; a worker that has ended does not hear it.
-    pub fn tell(&self, command: Command) {
+    pub(crate) fn tell(&self, command: Command) {
         let _ = self.commands.send(command);
     }
 }
 
 /// One worker's own state.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Its number.
     pub index: usize,
     /// What all share.
@@ -161,7 +161,7 @@ impl Worker {
 
     /// The next random number (xorshift64*; nothing secret hangs on it).
     #[inline]
-    pub fn random(&self) -> u64 {
+    pub(crate) fn random(&self) -> u64 {
         let mut x = self.random.get() | 1;
         x ^= x >> 12;
         x ^= x << 25;
@@ -171,12 +171,12 @@ impl Worker {
     }
 
     /// Entropy for one request or connection.
-    pub fn entropy(&self) -> Entropy {
+    pub(crate) fn entropy(&self) -> Entropy {
         Entropy(self.random())
     }
 
     /// This worker's next turn among a cluster's hosts; only round robin looks at it.
-    pub fn turn(&self, cluster: &Arc<Cluster>) -> u64 {
+    pub(crate) fn turn(&self, cluster: &Arc<Cluster>) -> u64 {
         if cluster.compiled.balancing.policy != Policy::RoundRobin {
             return 0;
         }
@@ -188,7 +188,7 @@ impl Worker {
     }
 
     /// Appends to a log; the batch is handed over when full, or soon.
-    pub fn log(self: &Rc<Self>, file: &LogFile, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn log(self: &Rc<Self>, file: &LogFile, write: impl FnOnce(&mut Vec<u8>)) {
         self.logs.borrow_mut().entry(file.id()).or_insert_with(|| file.batch()).append(write);
         if !self.flush_armed.replace(true) {
             let worker = self.clone();
@@ -205,22 +205,22 @@ impl Worker {
     }
 
     /// Writes a time as `2026-11-21T13:30:00.123Z`.
-    pub fn write_date(&self, at: SystemTime, out: &mut Vec<u8>) {
+    pub(crate) fn write_date(&self, at: SystemTime, out: &mut Vec<u8>) {
         self.dates.borrow_mut().write_iso(at, out);
     }
 
     /// The `date` header for now.
-    pub fn http_date(&self) -> http::HeaderValue {
+    pub(crate) fn http_date(&self) -> http::HeaderValue {
         self.dates.borrow_mut().http()
     }
 
     /// The pool for a key.
-    pub fn pool(&self, key: PoolKey, make: impl FnOnce() -> Rc<Pool>) -> Rc<Pool> {
+    pub(crate) fn pool(&self, key: PoolKey, make: impl FnOnce() -> Rc<Pool>) -> Rc<Pool> {
         self.pools.of(key, make)
     }
 }
 
 /// Milliseconds since `start`.
-pub fn millis_since(start: Instant) -> u64 {
+pub(crate) fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -73,7 +73,8 @@ impl LogFiles {
         if let Some(file) = open.get(path) {
             return Ok(file.clone());
         }
-        let target = open_target(path).map_err(|source| LogFileError::Open { path: path.to_owned(), source })?;
+        let target =
+            open_target(path).map_err(|source| LogFileError::Open { path: path.to_owned(), source })?;
         let file =
             LogFile { target: Arc::new(target), jobs: self.jobs.clone(), dropped: self.dropped.clone() };
         open.insert(path.to_owned(), file.clone());

@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(SpanContext::from_traceparent(&context.traceparent()), Some(context));
         let b3 = SpanContext::from_b3(&context.b3_trace(), "0000000000000007", None, Some("1"));
         assert_eq!(b3, Some(context));
-        assert_eq!(SpanContext::from_b3_single("00000000000000ab-0000000000000001-0").map(|c| c.sampled), Some(false));
+        assert_eq!(
+            SpanContext::from_b3_single("00000000000000ab-0000000000000001-0").map(|c| c.sampled),
+            Some(false)
+        );
         let child = context.child(8);
         assert_eq!((child.parent, child.trace), (Some(7), context.trace));
     }

@@ -3,5 +3,5 @@
 mod stream;
 mod subscriptions;
 
-pub use stream::{Config, Event, Handle, connect};
+pub use stream::{Config, Event, Handle, Service, connect};
 pub use subscriptions::{Subscriptions, Update};

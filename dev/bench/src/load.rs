@@ -145,7 +145,9 @@ async fn http2(port: u16, mut pace: Pace) -> Result<Histogram<u64>, BenchError> 
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     tcp.set_nodelay(true)?;
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.map_err(failed)?;
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+            .await
+            .map_err(failed)?;
     tokio::spawn(connection);
     while let Some(due) = pace.due().await {
         let request = http::Request::get(format!("http://{HOST}/headers?show=all"))

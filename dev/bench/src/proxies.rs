@@ -58,7 +58,9 @@ impl Bench {
     /// Runs it.
     pub(crate) fn run(self) -> Result<(), BenchError> {
         if cfg!(debug_assertions) {
-            eprintln!("warning: this is a debug build; only `cargo run --release -p bench` measures anything");
+            eprintln!(
+                "warning: this is a debug build; only `cargo run --release -p bench` measures anything"
+            );
         }
         let folder = tempfile::tempdir()?;
         let origin_port = free_port()?;

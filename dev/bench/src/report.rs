@@ -120,7 +120,13 @@ impl Report {
             let (ours, envoy) = (median(&case.ours), median(&case.envoy));
             for (name, of) in FIGURES {
                 let (a, b) = (of(&ours), of(&envoy));
-                row([case.name.clone(), (*name).to_owned(), format!("{a:.2}"), format!("{b:.2}"), format!("{:.2}", ratio(a, b))]);
+                row([
+                    case.name.clone(),
+                    (*name).to_owned(),
+                    format!("{a:.2}"),
+                    format!("{b:.2}"),
+                    format!("{:.2}", ratio(a, b)),
+                ]);
             }
         }
         for m in &self.memory {
@@ -150,7 +156,11 @@ pub fn chart(report: &Report) -> String {
     let mut bars: Vec<(String, f64, f64)> = Vec::new();
     for case in &report.cases {
         let (ours, envoy) = (median(&case.ours), median(&case.envoy));
-        bars.push((format!("{} CPU us/request", case.name), ours.cpu_us_per_request, envoy.cpu_us_per_request));
+        bars.push((
+            format!("{} CPU us/request", case.name),
+            ours.cpu_us_per_request,
+            envoy.cpu_us_per_request,
+        ));
         bars.push((format!("{} p99 ms", case.name), ours.p99_ms, envoy.p99_ms));
     }
     for m in &report.memory {

@@ -124,9 +124,7 @@ fn listener(name: &str, port: u16, log: &str, direction: &str, tls: Option<Value
 }
 
 fn manager(log: &str) -> Value {
-    let filter = |name: &str, kind: &str| {
-        json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}})
-    };
+    let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}});
     json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -171,7 +169,12 @@ fn routes() -> Value {
         })
     };
     let mut hosts: Vec<Value> = (0..20)
-        .map(|index| host(&format!("service-{index}:8000"), json!([format!("service-{index}"), format!("service-{index}.default")])))
+        .map(|index| {
+            host(
+                &format!("service-{index}:8000"),
+                json!([format!("service-{index}"), format!("service-{index}.default")]),
+            )
+        })
         .collect();
     hosts.push(host(HOST, json!(["echo.default.svc.cluster.local", "echo", "echo.default"])));
     hosts.push(json!({

@@ -34,7 +34,8 @@ impl Cmd {
             drain_time: Duration::from_secs(self.drain_time),
             ..Config::default()
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::new)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::new)?;
         lateen_runtime::logs::init(&lateen_runtime::logs::Config::default()).map_err(CliError::new)?;
         runtime.block_on(async {
             let proxy = config.build().map_err(CliError::new)?;

@@ -16,7 +16,7 @@ use super::exchange::Exchange;
 
 /// Why a body ends before its end.
 #[derive(Debug)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// The codec says so.
     Codec(hyper::Error),
     /// It took longer than allowed.
@@ -39,7 +39,7 @@ impl std::error::Error for BodyError {}
 
 /// What came of a request's body.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     /// Bytes.
     pub bytes: Cell<u64>,
     /// Whether all of it came.
@@ -50,7 +50,7 @@ pub struct Meter {
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
-pub struct RequestBody(RequestKind);
+pub(crate) struct RequestBody(RequestKind);
 
 #[derive(Debug)]
 enum RequestKind {
@@ -61,17 +61,17 @@ enum RequestKind {
 
 impl RequestBody {
     /// No body.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self(RequestKind::Empty)
     }
 
     /// A body that is sent once.
-    pub fn once(incoming: Incoming, meter: Rc<Meter>) -> Self {
+    pub(crate) fn once(incoming: Incoming, meter: Rc<Meter>) -> Self {
         Self(RequestKind::Once(incoming, meter))
     }
 
     /// A body that is kept, to be sent again.
-    pub fn replay(source: &Rc<Replay>) -> Self {
+    pub(crate) fn replay(source: &Rc<Replay>) -> Self {
         source.readers.set(source.readers.get() + 1);
         Self(RequestKind::Replay(Reader { source: source.clone(), next: 0, trailers_sent: false }))
     }
@@ -132,7 +132,7 @@ fn poll_metered(
 }
 
 /// A body that is kept as it comes, up to a limit, so that it can be read more than once.
-pub struct Replay {
+pub(crate) struct Replay {
     source: RefCell<Incoming>,
     meter: Rc<Meter>,
     kept: RefCell<Vec<Bytes>>,
@@ -162,7 +162,7 @@ impl fmt::Debug for Replay {
 
 impl Replay {
     /// Keeps at most `limit` bytes.
-    pub fn new(source: Incoming, meter: Rc<Meter>, limit: usize) -> Rc<Self> {
+    pub(crate) fn new(source: Incoming, meter: Rc<Meter>, limit: usize) -> Rc<Self> {
         Rc::new(Self {
             size: source.size_hint(),
             source: RefCell::new(source),
@@ -178,7 +178,7 @@ impl Replay {
     }
 
     /// Whether another reader would see all of it.
-    pub fn can_restart(&self) -> bool {
+    pub(crate) fn can_restart(&self) -> bool {
         matches!(self.state.get(), ReplayState::Reading | ReplayState::Complete)
     }
 
@@ -270,7 +270,7 @@ impl Reader {
 
 /// A response's body on its way to the client. When it ends, or is dropped, so does its exchange.
 #[derive(Debug)]
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     kind: ResponseKind,
     exchange: Option<Box<Exchange>>,
 }
@@ -283,17 +283,17 @@ enum ResponseKind {
 
 impl ResponseBody {
     /// A body of our own.
-    pub fn local(bytes: Bytes, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn local(bytes: Bytes, exchange: Box<Exchange>) -> Self {
         Self { kind: ResponseKind::Full(bytes), exchange: Some(exchange) }
     }
 
     /// An upstream's.
-    pub fn upstream(incoming: Incoming, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn upstream(incoming: Incoming, exchange: Box<Exchange>) -> Self {
         Self { kind: ResponseKind::Upstream(incoming), exchange: Some(exchange) }
     }
 
     /// No body, of an exchange that goes on without it.
-    pub fn detached() -> Self {
+    pub(crate) fn detached() -> Self {
         Self { kind: ResponseKind::Full(Bytes::new()), exchange: None }
     }
 

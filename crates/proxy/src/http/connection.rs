@@ -23,7 +23,7 @@ use crate::worker::Worker;
 const DRAIN: Duration = Duration::from_secs(45);
 
 /// Serves HTTP until the connection ends.
-pub async fn serve(
+pub(crate) async fn serve(
     worker: &Rc<Worker>,
     manager: &Arc<Manager>,
     chain: &Arc<Chain>,

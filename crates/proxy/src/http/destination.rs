@@ -13,11 +13,17 @@ use crate::upstream::cluster::{Cluster, Picked, host_of};
 ///
 /// # Errors
 /// When there is none.
-pub async fn host(exchange: &Exchange, plan: &Plan<'_>, avoid: &[u64], tries: u32) -> Result<Picked, Failure> {
+pub(crate) async fn host(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    avoid: &[u64],
+    tries: u32,
+) -> Result<Picked, Failure> {
     let cluster = &plan.cluster;
     match &cluster.compiled.discovery {
         Discovery::OriginalDst { header, port } => {
-            let named = header.as_ref().and_then(|name| exchange.head.headers.get(name)?.to_str().ok()?.parse().ok());
+            let named =
+                header.as_ref().and_then(|name| exchange.head.headers.get(name)?.to_str().ok()?.parse().ok());
             let address: SocketAddr = named.unwrap_or(exchange.down.local);
             found(cluster, SocketAddr::new(address.ip(), port.unwrap_or(address.port())))
         }
@@ -28,9 +34,9 @@ pub async fn host(exchange: &Exchange, plan: &Plan<'_>, avoid: &[u64], tries: u3
             let hash = if plan.forward.hash_policies.is_empty() {
                 None
             } else {
-                exchange
-                    .down
-                    .with_view(|connection| plan.forward.hash(&exchange.head.view(connection, exchange.remote)))
+                exchange.down.with_view(|connection| {
+                    plan.forward.hash(&exchange.head.view(connection, exchange.remote))
+                })
             };
             let entropy = if avoid.is_empty() { exchange.entropy } else { exchange.worker.entropy() };
             let turn = exchange.worker.turn(cluster);
@@ -53,7 +59,7 @@ fn found(cluster: &Cluster, address: SocketAddr) -> Result<Picked, Failure> {
 ///
 /// # Errors
 /// When it has no address.
-pub async fn resolve(cluster: &Cluster, authority: &str, scheme: &str) -> Result<Picked, Failure> {
+pub(crate) async fn resolve(cluster: &Cluster, authority: &str, scheme: &str) -> Result<Picked, Failure> {
     let name = host_of(authority);
     let default = if scheme == "https" { 443 } else { 80 };
     let port = authority[name.len()..].trim_start_matches([']', ':']).parse().unwrap_or(default);

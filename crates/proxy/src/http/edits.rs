@@ -9,7 +9,7 @@ use lateen_route::request::HeaderRef;
 use super::exchange::Exchange;
 
 /// Edits the request's head.
-pub fn request<'e>(exchange: &mut Exchange, levels: impl Iterator<Item = &'e HeaderEdits>) {
+pub(crate) fn request<'e>(exchange: &mut Exchange, levels: impl Iterator<Item = &'e HeaderEdits>) {
     for level in levels {
         for edit in &level.set {
             let Some(value) = value(exchange, edit) else { continue };
@@ -32,7 +32,7 @@ pub fn request<'e>(exchange: &mut Exchange, levels: impl Iterator<Item = &'e Hea
 }
 
 /// Edits a response's head.
-pub fn response<'e>(
+pub(crate) fn response<'e>(
     exchange: &Exchange,
     headers: &mut HeaderMap,
     levels: impl Iterator<Item = &'e HeaderEdits>,
@@ -50,7 +50,7 @@ pub fn response<'e>(
 }
 
 /// A format filled from an exchange.
-pub fn render(exchange: &Exchange, format: &Format) -> Vec<u8> {
+pub(crate) fn render(exchange: &Exchange, format: &Format) -> Vec<u8> {
     let mut out = Vec::new();
     let record = exchange.record();
     format.write(&mut out, true, |variable, out| record.write(variable, out));

@@ -30,7 +30,7 @@ use crate::worker::Worker;
 
 /// One exchange. It ends when it is dropped, at the latest.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// Where it happens.
     pub worker: Rc<Worker>,
     /// The manager that serves it.
@@ -82,7 +82,7 @@ pub struct Exchange {
 
 /// What is held while an upstream works for an exchange.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// The connection, or the stream of one.
     pub lease: Lease,
     /// Where a whole connection goes back to.
@@ -93,7 +93,7 @@ pub struct Upstream {
 
 /// An active request, as balancer and circuit breaker count it.
 #[derive(Debug)]
-pub struct Active {
+pub(crate) struct Active {
     host: Arc<Host>,
     cluster: Arc<Cluster>,
     _permit: Permit,
@@ -101,7 +101,7 @@ pub struct Active {
 
 impl Active {
     /// Counts a request to a host.
-    pub fn new(host: Arc<Host>, cluster: Arc<Cluster>, permit: Permit) -> Self {
+    pub(crate) fn new(host: Arc<Host>, cluster: Arc<Cluster>, permit: Permit) -> Self {
         host.active.fetch_add(1, Ordering::Relaxed);
         host.stats.rq_total.fetch_add(1, Ordering::Relaxed);
         cluster.stats.upstream_rq_total.inc();
@@ -119,7 +119,7 @@ impl Drop for Active {
 
 impl Exchange {
     /// Begins an exchange.
-    pub fn begin(
+    pub(crate) fn begin(
         worker: Rc<Worker>,
         manager: Arc<Manager>,
         down: Rc<Downstream>,
@@ -165,12 +165,12 @@ impl Exchange {
     }
 
     /// Limits what is left of it.
-    pub fn set_deadline(&mut self, at: tokio::time::Instant) {
+    pub(crate) fn set_deadline(&mut self, at: tokio::time::Instant) {
         self.deadline = Some(Box::pin(tokio::time::sleep_until(at)));
     }
 
     /// Whether its time is over.
-    pub fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().poll(cx),
             None => Poll::Pending,
@@ -178,13 +178,13 @@ impl Exchange {
     }
 
     /// Its time was over while the response was under way.
-    pub fn timed_out(&mut self) {
+    pub(crate) fn timed_out(&mut self) {
         self.flags.add(Flags::UPSTREAM_TIMEOUT);
         self.details = Cow::Borrowed("response_timeout");
     }
 
     /// Keeps what logs will say of a response's head.
-    pub fn take_response(&mut self, status: u16, headers: &HeaderMap) {
+    pub(crate) fn take_response(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
         self.manager.stats.count_status(status);
         for name in &self.manager.logged_headers {
@@ -196,14 +196,14 @@ impl Exchange {
     }
 
     /// Keeps what logs will say of a response's trailers.
-    pub fn take_trailers(&mut self, trailers: Option<&HeaderMap>) {
+    pub(crate) fn take_trailers(&mut self, trailers: Option<&HeaderMap>) {
         if let Some(status) = trailers.and_then(grpc_status) {
             self.grpc_status = Some(status);
         }
     }
 
     /// The upstream broke off after its head.
-    pub fn broken_by_upstream(&mut self, error: &BodyError) {
+    pub(crate) fn broken_by_upstream(&mut self, error: &BodyError) {
         if matches!(error, BodyError::Timeout) {
             return;
         }
@@ -215,7 +215,7 @@ impl Exchange {
     }
 
     /// The client broke off.
-    pub fn abandoned_by_client(&mut self) {
+    pub(crate) fn abandoned_by_client(&mut self) {
         self.flags.add(Flags::DOWNSTREAM_TERMINATION);
         self.details = Cow::Borrowed("downstream_remote_disconnect");
         self.manager.stats.downstream_rq_rx_reset.inc();
@@ -224,12 +224,12 @@ impl Exchange {
     }
 
     /// Whether the response has no body whatever its headers say.
-    pub fn expects_no_body(&self) -> bool {
+    pub(crate) fn expects_no_body(&self) -> bool {
         self.head.method == Method::HEAD || matches!(self.status, 100..200 | 204 | 304)
     }
 
     /// Ends it: gives the connection back, writes the log.
-    pub fn finish(mut self: Box<Self>) {
+    pub(crate) fn finish(mut self: Box<Self>) {
         self.end();
     }
 
@@ -264,7 +264,7 @@ impl Exchange {
     }
 
     /// What a log line can say now.
-    pub fn record(&self) -> Record<'_> {
+    pub(crate) fn record(&self) -> Record<'_> {
         Record {
             worker: &self.worker,
             down: &self.down,
@@ -283,7 +283,10 @@ impl Exchange {
             host: self.host.as_deref(),
             upstream_local: self.link.as_ref().map(|link| &*link.local),
             upstream_peer_uri: self.link.as_ref().and_then(|link| link.peer_uri.as_deref()),
-            cluster: self.cluster.as_ref().map(|cluster| (&*cluster.compiled.name, &*cluster.compiled.stat_name)),
+            cluster: self
+                .cluster
+                .as_ref()
+                .map(|cluster| (&*cluster.compiled.name, &*cluster.compiled.stat_name)),
             route: self.route.as_ref().map(|route| &*route.name),
             attempts: self.attempts,
             grpc_status: self.grpc_status,

@@ -20,7 +20,7 @@ use crate::flags::Flags;
 
 /// What filters left for later phases.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Headers of the response, by CORS.
     pub response_headers: Option<Box<HeaderMap>>,
     /// Application protocols for upstream TLS, by `set_filter_state`.
@@ -29,7 +29,7 @@ pub struct Outcome {
 
 /// What a route says about filters.
 #[derive(Clone, Copy)]
-pub struct RouteContext<'t> {
+pub(crate) struct RouteContext<'t> {
     /// The routes.
     pub table: &'t RouteTable,
     /// The virtual host.
@@ -49,7 +49,7 @@ static ACTIVE_FAULTS: AtomicU32 = AtomicU32::new(0);
 ///
 /// # Errors
 /// The answer of the filter that stopped the request.
-pub async fn run(
+pub(crate) async fn run(
     mut exchange: Box<Exchange>,
     route: RouteContext<'_>,
 ) -> Result<(Box<Exchange>, Outcome), Box<Response<ResponseBody>>> {
@@ -97,6 +97,7 @@ pub async fn run(
             }
             // What they do is either done elsewhere or has no effect on the request's way.
             HttpFilterKind::Router(_)
+            | HttpFilterKind::DynamicForwardProxy
             | HttpFilterKind::GrpcStats
             | HttpFilterKind::GrpcWeb
             | HttpFilterKind::IstioPeerMetadata(_)
@@ -147,7 +148,8 @@ async fn fault(
         Some(Abort { status, share }) if share.hits(exchange.entropy.draw(0x6162_6f72)) => {
             Err(Box::new(match status {
                 AbortStatus::Http(code) => {
-                    let status = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
+                    let status =
+                        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
                     reply::failure(exchange, &Failure::FaultAbort(status))
                 }
                 AbortStatus::Grpc(code) => reply::grpc_abort(exchange, code),
@@ -162,7 +164,9 @@ fn rbac(exchange: Box<Exchange>, rules: &RbacFilter) -> Result<Box<Exchange>, Bo
         let view = exchange.head.view(connection, exchange.remote);
         match rules.judge(Subject { connection, request: Some(&view) }) {
             Verdict::Allowed(_) => None,
-            Verdict::Denied(policy) => Some(policy.map_or("none".to_owned(), |name| name.replace(char::is_whitespace, "_"))),
+            Verdict::Denied(policy) => {
+                Some(policy.map_or("none".to_owned(), |name| name.replace(char::is_whitespace, "_")))
+            }
         }
     });
     match denied {

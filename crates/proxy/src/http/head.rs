@@ -10,7 +10,7 @@ use crate::failure::Failure;
 
 /// The head.
 #[derive(Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// `:method`
     pub method: Method,
     /// `:scheme`
@@ -28,7 +28,7 @@ impl Head {
     ///
     /// # Errors
     /// When it names no host; the head is for the log.
-    pub fn new(parts: Parts, tls: bool) -> Result<Self, (Failure, Self)> {
+    pub(crate) fn new(parts: Parts, tls: bool) -> Result<Self, (Failure, Self)> {
         let Parts { method, uri, version, mut headers, .. } = parts;
         let scheme = match uri.scheme_str() {
             Some("https") => "https",
@@ -57,29 +57,29 @@ impl Head {
     }
 
     /// `:authority`
-    pub fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         std::str::from_utf8(self.authority.as_bytes()).unwrap_or_default()
     }
 
     /// `:authority` as a header's value.
-    pub fn authority_value(&self) -> &HeaderValue {
+    pub(crate) fn authority_value(&self) -> &HeaderValue {
         &self.authority
     }
 
     /// Replaces `:authority`; what cannot be one is left as it was.
-    pub fn set_authority(&mut self, authority: &str) {
+    pub(crate) fn set_authority(&mut self, authority: &str) {
         if let Ok(value) = HeaderValue::from_str(authority) {
             self.authority = value;
         }
     }
 
     /// `:path`; empty for a CONNECT.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.path.as_ref().map_or("", PathAndQuery::as_str)
     }
 
     /// `:path`, parsed.
-    pub fn path_and_query(&self) -> Option<&PathAndQuery> {
+    pub(crate) fn path_and_query(&self) -> Option<&PathAndQuery> {
         self.path.as_ref()
     }
 
@@ -87,14 +87,14 @@ impl Head {
     ///
     /// # Errors
     /// When the text is no path.
-    pub fn set_path(&mut self, path: &str) -> Result<(), Failure> {
+    pub(crate) fn set_path(&mut self, path: &str) -> Result<(), Failure> {
         self.path = Some(PathAndQuery::try_from(path).map_err(|_| Failure::BadPath)?);
         Ok(())
     }
 
     /// The head as decisions see it.
     #[inline]
-    pub fn view<'a>(
+    pub(crate) fn view<'a>(
         &'a self,
         connection: &'a ConnectionView<'a>,
         remote: Option<std::net::IpAddr>,
@@ -112,7 +112,7 @@ impl Head {
     }
 
     /// Whether it is a gRPC request.
-    pub fn is_grpc(&self) -> bool {
+    pub(crate) fn is_grpc(&self) -> bool {
         let content_type = self.headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         content_type.is_some_and(|value| {
             value
@@ -122,7 +122,7 @@ impl Head {
     }
 
     /// The protocol as logs write it.
-    pub fn protocol(&self) -> &'static str {
+    pub(crate) fn protocol(&self) -> &'static str {
         match self.version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2",

@@ -13,7 +13,7 @@ use crate::downstream::Downstream;
 use crate::failure::Failure;
 
 /// Headers that Envoy and Istio define.
-pub mod names {
+pub(crate) mod names {
     use http::HeaderName;
 
     macro_rules! names {
@@ -77,7 +77,7 @@ static INTERNAL_ONLY: [HeaderName; 14] = [
 ///
 /// # Errors
 /// When the request cannot be served as it is.
-pub fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
+pub(crate) fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
     let manager = exchange.manager.clone();
     let settings = &*manager.compiled;
     let head = &mut exchange.head;
@@ -102,7 +102,7 @@ pub fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
 }
 
 /// Headers that hold for one hop only (RFC 9110, 7.6.1); upgrades are taken out before.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) {
     if version != Version::HTTP_2 {
         if let Some(connection) = headers.remove(header::CONNECTION) {
             for name in connection.to_str().unwrap_or_default().split(',') {
@@ -136,7 +136,9 @@ fn clean_host(head: &mut Head, settings: &HttpManager, port: u16) {
         }
         _ => (old.as_str(), ""),
     };
-    if rules.strip_any_port || (rules.strip_matching_port && suffix.strip_prefix(':') == Some(&port.to_string())) {
+    if rules.strip_any_port
+        || (rules.strip_matching_port && suffix.strip_prefix(':') == Some(&port.to_string()))
+    {
         suffix = "";
     }
     if rules.strip_trailing_dot {
@@ -182,7 +184,7 @@ fn clean_path(head: &mut Head, settings: &HttpManager) -> Result<(), Failure> {
 
 /// RFC 3986, 6.2.2: unreserved characters unescaped, dot segments resolved; backslashes are slashes. `None` for a path
 /// with a broken escape or an escaped NUL.
-pub fn normalize(path: &str) -> Option<String> {
+pub(crate) fn normalize(path: &str) -> Option<String> {
     let mut plain = Vec::with_capacity(path.len());
     let bytes = path.as_bytes();
     let mut at = 0;
@@ -370,7 +372,8 @@ fn identify(exchange: &mut Exchange, sampled: bool) {
         return;
     }
     let random = (u128::from(exchange.worker.random()) << 64) | u128::from(exchange.worker.random());
-    let reason = if sampled && rules.pack_trace_reason { TraceReason::Sampled } else { TraceReason::NotTraced };
+    let reason =
+        if sampled && rules.pack_trace_reason { TraceReason::Sampled } else { TraceReason::NotTraced };
     if let Ok(value) = HeaderValue::from_str(&request_id(random, reason)) {
         headers.insert(names::REQUEST_ID, value);
     }

@@ -11,7 +11,7 @@ use crate::stats::HttpStats;
 
 /// A manager.
 #[derive(Debug)]
-pub struct Manager {
+pub(crate) struct Manager {
     /// The decisions.
     pub compiled: Arc<HttpManager>,
     /// Its routes.
@@ -36,7 +36,7 @@ pub struct Manager {
 
 impl Manager {
     /// Puts a manager together.
-    pub fn new(
+    pub(crate) fn new(
         compiled: Arc<HttpManager>,
         routes: Routes,
         stats: Arc<HttpStats>,

@@ -13,18 +13,23 @@ use crate::upstream::pool::Lease;
 
 /// A copy to be made.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     cluster: Arc<Cluster>,
     shadow: bool,
 }
 
 /// The copies that this request is due.
-pub fn wanted(exchange: &Exchange, plan: &Plan<'_>) -> Vec<Target> {
+pub(crate) fn wanted(exchange: &Exchange, plan: &Plan<'_>) -> Vec<Target> {
     if plan.forward.mirrors.is_empty() {
         return Vec::new();
     }
     let snapshot = exchange.worker.shared.snapshot.load();
-    let hit = plan.forward.mirrors.iter().enumerate().filter(|(index, mirror)| mirror.hits(*index, exchange.entropy));
+    let hit = plan
+        .forward
+        .mirrors
+        .iter()
+        .enumerate()
+        .filter(|(index, mirror)| mirror.hits(*index, exchange.entropy));
     hit.filter_map(|(_, mirror)| {
         let named = mirror.cluster_header.as_ref();
         let named = named.and_then(|name| exchange.head.headers.get(name)?.to_str().ok());
@@ -35,7 +40,7 @@ pub fn wanted(exchange: &Exchange, plan: &Plan<'_>) -> Vec<Target> {
 }
 
 /// Sends a copy in a task of its own.
-pub fn start(exchange: &Exchange, target: Target, body: RequestBody) {
+pub(crate) fn start(exchange: &Exchange, target: Target, body: RequestBody) {
     let cluster = target.cluster;
     let limits = cluster.limits[0].clone();
     let worker = exchange.worker.clone();

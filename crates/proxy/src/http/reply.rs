@@ -10,7 +10,7 @@ use super::ingress::names;
 use crate::failure::{Failure, Reset, grpc_status};
 
 /// The answer to a failure.
-pub fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Response<ResponseBody> {
+pub(crate) fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Response<ResponseBody> {
     exchange.flags.add(failure.flag());
     exchange.details = failure.detail();
     match failure {
@@ -50,7 +50,7 @@ fn grpc_failure(mut exchange: Box<Exchange>, failure: &Failure, message: &str) -
 }
 
 /// A gRPC status of fault injection.
-pub fn grpc_abort(mut exchange: Box<Exchange>, status: u32) -> Response<ResponseBody> {
+pub(crate) fn grpc_abort(mut exchange: Box<Exchange>, status: u32) -> Response<ResponseBody> {
     let failure = Failure::FaultAbort(StatusCode::OK);
     exchange.flags.add(failure.flag());
     exchange.details = failure.detail();
@@ -64,7 +64,12 @@ pub fn grpc_abort(mut exchange: Box<Exchange>, status: u32) -> Response<Response
 }
 
 /// A redirect.
-pub fn redirect(mut exchange: Box<Exchange>, status: u16, location: &str, edits: HeaderMap) -> Response<ResponseBody> {
+pub(crate) fn redirect(
+    mut exchange: Box<Exchange>,
+    status: u16,
+    location: &str,
+    edits: HeaderMap,
+) -> Response<ResponseBody> {
     exchange.details = "direct_response".into();
     exchange.manager.stats.rq_redirect.inc();
     let mut headers = edits;
@@ -75,14 +80,19 @@ pub fn redirect(mut exchange: Box<Exchange>, status: u16, location: &str, edits:
 }
 
 /// An answer that a route gives.
-pub fn direct(mut exchange: Box<Exchange>, status: u16, headers: HeaderMap, body: Bytes) -> Response<ResponseBody> {
+pub(crate) fn direct(
+    mut exchange: Box<Exchange>,
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<ResponseBody> {
     exchange.details = "direct_response".into();
     exchange.manager.stats.rq_direct_response.inc();
     local(exchange, StatusCode::from_u16(status).unwrap_or(StatusCode::OK), headers, body)
 }
 
 /// An answer with a text body.
-pub fn local(
+pub(crate) fn local(
     mut exchange: Box<Exchange>,
     status: StatusCode,
     mut headers: HeaderMap,

@@ -14,7 +14,7 @@ use crate::upstream::limits::Permit;
 
 /// The retries of one request.
 #[derive(Debug)]
-pub struct Retries {
+pub(crate) struct Retries {
     policy: Arc<RetryPolicy>,
     left: u32,
     made: u32,
@@ -23,7 +23,7 @@ pub struct Retries {
 
 /// What may follow a failed attempt.
 #[derive(Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The failure stands: nothing says that it is tried again.
     Final,
     /// It would be tried again, had it not been too often.
@@ -34,7 +34,11 @@ pub enum Verdict {
 
 impl Retries {
     /// The retries of a route's policy, with what an internal client asks for by header. `None` when there are none.
-    pub fn of(exchange: &Exchange, policy: Option<&Arc<RetryPolicy>>, priority: usize) -> Option<Self> {
+    pub(crate) fn of(
+        exchange: &Exchange,
+        policy: Option<&Arc<RetryPolicy>>,
+        priority: usize,
+    ) -> Option<Self> {
         let headers = &exchange.head.headers;
         let text = |name| headers.get::<http::HeaderName>(name).and_then(|value| value.to_str().ok());
         let asked = [text(names::RETRY_ON), text(names::RETRY_GRPC_ON)];
@@ -44,7 +48,8 @@ impl Retries {
             for text in asked.into_iter().flatten() {
                 own.on = own.on.with(RetryOn::parse_list(text));
             }
-            own.attempts = text(names::MAX_RETRIES).and_then(|n| n.parse().ok()).unwrap_or(own.attempts.max(1));
+            own.attempts =
+                text(names::MAX_RETRIES).and_then(|n| n.parse().ok()).unwrap_or(own.attempts.max(1));
             policy = Some(Arc::new(own));
         }
         let policy = policy.filter(|policy| policy.attempts > 0 && !policy.on.is_empty())?;
@@ -61,12 +66,12 @@ impl Retries {
     }
 
     /// The policy.
-    pub fn policy(&self) -> &RetryPolicy {
+    pub(crate) fn policy(&self) -> &RetryPolicy {
         &self.policy
     }
 
     /// After a reset; `sent` says whether the upstream may have seen the request.
-    pub fn after_reset(&mut self, reset: &Reset, sent: bool, cluster: &Cluster, draw: u64) -> Verdict {
+    pub(crate) fn after_reset(&mut self, reset: &Reset, sent: bool, cluster: &Cluster, draw: u64) -> Verdict {
         let on = self.policy.on;
         let any = RetryOn::FIVE_XX.with(RetryOn::GATEWAY_ERROR).with(RetryOn::RESET);
         let hit = match reset {
@@ -83,13 +88,19 @@ impl Retries {
     }
 
     /// After an attempt that took too long.
-    pub fn after_timeout(&mut self, cluster: &Cluster, draw: u64) -> Verdict {
+    pub(crate) fn after_timeout(&mut self, cluster: &Cluster, draw: u64) -> Verdict {
         let hit = self.policy.on.has(RetryOn::FIVE_XX.with(RetryOn::GATEWAY_ERROR).with(RetryOn::RESET));
         self.verdict(hit, cluster, draw)
     }
 
     /// After a response's head.
-    pub fn after_response(&mut self, status: u16, headers: &HeaderMap, cluster: &Cluster, draw: u64) -> Verdict {
+    pub(crate) fn after_response(
+        &mut self,
+        status: u16,
+        headers: &HeaderMap,
+        cluster: &Cluster,
+        draw: u64,
+    ) -> Verdict {
         let on = self.policy.on;
         let grpc = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
         let limited = on.has(RetryOn::ENVOY_RATELIMITED) && headers.contains_key("x-envoy-ratelimited");

@@ -29,7 +29,7 @@ use crate::upstream::pool::Lease;
 
 /// All that was decided about a request before it is forwarded.
 #[derive(Debug)]
-pub struct Plan<'t> {
+pub(crate) struct Plan<'t> {
     /// The routes.
     pub table: &'t RouteTable,
     /// The virtual host.
@@ -48,13 +48,17 @@ pub struct Plan<'t> {
 
 impl Plan<'_> {
     /// Which circuit breakers hold.
-    pub fn priority(&self) -> usize {
+    pub(crate) fn priority(&self) -> usize {
         usize::from(self.forward.high_priority)
     }
 }
 
 /// Forwards a request.
-pub async fn forward(mut exchange: Box<Exchange>, plan: Plan<'_>, body: Incoming) -> Response<ResponseBody> {
+pub(crate) async fn forward(
+    mut exchange: Box<Exchange>,
+    plan: Plan<'_>,
+    body: Incoming,
+) -> Response<ResponseBody> {
     if let Err(failure) = rewrite(&mut exchange, &plan) {
         return reply::failure(exchange, &failure);
     }
@@ -219,7 +223,8 @@ impl Attempts<'_, '_> {
             Failed::Final(failure) => (Verdict::Final, failure),
             Failed::TryTimeout => {
                 cluster.stats.upstream_rq_per_try_timeout.inc();
-                let verdict = self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
+                let verdict =
+                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
                 (verdict, Failure::PerTryTimeout)
             }
             Failed::Reset { reset, sent } => {
@@ -238,7 +243,9 @@ impl Attempts<'_, '_> {
         permit: crate::upstream::limits::Permit,
     ) -> Result<Response<Incoming>, Failed> {
         let (tries, avoid) = match &self.retries {
-            Some(retries) if retries.policy().avoid_previous_hosts => (retries.policy().host_attempts, &self.tried[..]),
+            Some(retries) if retries.policy().avoid_previous_hosts => {
+                (retries.policy().host_attempts, &self.tried[..])
+            }
             _ => (0, &[][..]),
         };
         let picked = destination::host(exchange, self.plan, avoid, tries).await.map_err(Failed::Final)?;
@@ -250,7 +257,9 @@ impl Attempts<'_, '_> {
         let work = self.exchange_with(exchange, picked, active);
         match limit {
             None => work.await,
-            Some(limit) => tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(Failed::TryTimeout)),
+            Some(limit) => {
+                tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(Failed::TryTimeout))
+            }
         }
     }
 
@@ -290,7 +299,9 @@ impl Attempts<'_, '_> {
                     return Ok(response);
                 }
                 // A connection that was closed while idle has not seen the request: that is nobody's failure.
-                Err(SendError::Unsent(_)) if reused_broken < 3 && self.source.can_restart() => reused_broken += 1,
+                Err(SendError::Unsent(_)) if reused_broken < 3 && self.source.can_restart() => {
+                    reused_broken += 1
+                }
                 Err(SendError::Unsent(reset)) => return Err(Failed::Reset { reset, sent: false }),
                 Err(SendError::Sent(reset)) => {
                     picked.host.stats.rq_error.fetch_add(1, Ordering::Relaxed);
@@ -316,7 +327,7 @@ async fn within<T>(
 }
 
 /// Changes the head as the route says: header edits, then host, then path.
-pub fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Failure> {
+pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Failure> {
     edits::request(exchange, plan.table.request_edits(plan.virtual_host, plan.route, plan.pick));
     let rewrite = &plan.forward.host_rewrite;
     let literal = plan.pick.and_then(|pick| pick.host_rewrite.as_deref());
@@ -370,11 +381,14 @@ fn replace_host(exchange: &mut Exchange, plan: &Plan<'_>, host: &str) {
 /// The time for the whole response, by the route or an internal client; told to the upstream.
 fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
     let headers = &mut exchange.head.headers;
-    let asked = headers.remove(names::TIMEOUT).and_then(|v| v.to_str().ok()?.parse().ok().map(Duration::from_millis));
+    let asked =
+        headers.remove(names::TIMEOUT).and_then(|v| v.to_str().ok()?.parse().ok().map(Duration::from_millis));
     let mut limit = asked.map_or(plan.forward.timeout, |asked| Some(asked).filter(|limit| !limit.is_zero()));
     if let Some(max) = plan.forward.max_stream.grpc_header_max {
-        if let Some(wanted) = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?)) {
-            let wanted = wanted.saturating_sub(plan.forward.max_stream.grpc_header_offset.unwrap_or_default());
+        if let Some(wanted) = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?))
+        {
+            let wanted =
+                wanted.saturating_sub(plan.forward.max_stream.grpc_header_offset.unwrap_or_default());
             limit = Some(if max.is_zero() { wanted } else { wanted.min(max) });
         }
     }
@@ -402,7 +416,12 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
 }
 
 /// The head of one attempt.
-pub fn upstream_head(exchange: &Exchange, plan: &Plan<'_>, picked: &Picked, http2: bool) -> Request<()> {
+pub(crate) fn upstream_head(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    picked: &Picked,
+    http2: bool,
+) -> Request<()> {
     let head = &exchange.head;
     let mut headers = head.headers.clone();
     let authority = match (&plan.forward.host_rewrite, &*picked.host.hostname) {
@@ -429,7 +448,7 @@ pub fn upstream_head(exchange: &Exchange, plan: &Plan<'_>, picked: &Picked, http
 }
 
 /// The head of a copy, as for HTTP/2.
-pub fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()> {
+pub(crate) fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()> {
     let head = &exchange.head;
     let authority = HeaderValue::from_str(authority).unwrap_or_else(|_| head.authority_value().clone());
     let mut request = Request::new(());
@@ -441,7 +460,7 @@ pub fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()> {
 }
 
 /// Turns a head for HTTP/2 into one for HTTP/1.1.
-pub fn as_http1(request: &mut Request<()>) {
+pub(crate) fn as_http1(request: &mut Request<()>) {
     let uri = std::mem::take(request.uri_mut()).into_parts();
     if let Some(authority) = uri.authority.and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
         request.headers_mut().insert(HOST, authority);
@@ -459,7 +478,7 @@ fn absolute_uri(scheme: &str, authority: &HeaderValue, path: Option<&PathAndQuer
 }
 
 /// Changes the response's head, and hands its body on.
-pub fn respond(
+pub(crate) fn respond(
     mut exchange: Box<Exchange>,
     plan: &Plan<'_>,
     deadline: Option<Instant>,
@@ -488,7 +507,7 @@ pub fn respond(
 }
 
 /// What every upstream response's head gets and loses.
-pub fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut HeaderMap) {
+pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut HeaderMap) {
     for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, names::KEEP_ALIVE, names::PROXY_CONNECTION] {
         headers.remove(name);
     }
@@ -496,11 +515,7 @@ pub fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut HeaderMap
     if !manager.router.suppress_envoy_headers {
         headers.insert(names::UPSTREAM_SERVICE_TIME, millis(crate::worker::millis_since(exchange.started)));
     }
-    edits::response(
-        exchange,
-        headers,
-        plan.table.response_edits(plan.virtual_host, plan.route, plan.pick),
-    );
+    edits::response(exchange, headers, plan.table.response_edits(plan.virtual_host, plan.route, plan.pick));
     if let Some(more) = &plan.outcome.response_headers {
         headers.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
     }

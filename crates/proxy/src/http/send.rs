@@ -9,7 +9,7 @@ use crate::upstream::pool::Lease;
 
 /// How sending fails.
 #[derive(Debug)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// Before the first byte was written.
     Unsent(Reset),
     /// Later: the upstream may have acted.
@@ -20,7 +20,10 @@ pub enum SendError {
 ///
 /// # Errors
 /// Says whether the upstream may have seen the request.
-pub async fn send(lease: &mut Lease, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+pub(crate) async fn send(
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+) -> Result<Response<Incoming>, SendError> {
     let result = match lease {
         Lease::Http1(connection) => connection.sender.try_send_request(request).await,
         Lease::Http2(stream) => stream.sender.try_send_request(request).await,
@@ -33,12 +36,14 @@ pub async fn send(lease: &mut Lease, request: Request<RequestBody>) -> Result<Re
 }
 
 fn reset(error: &hyper::Error) -> Reset {
-    if let Some(http2) = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>()) {
+    if let Some(http2) =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>())
+    {
         return match http2.reason() {
             Some(h2::Reason::REFUSED_STREAM) => Reset::Refused,
-            Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::COMPRESSION_ERROR | h2::Reason::FRAME_SIZE_ERROR) => {
-                Reset::Protocol
-            }
+            Some(
+                h2::Reason::PROTOCOL_ERROR | h2::Reason::COMPRESSION_ERROR | h2::Reason::FRAME_SIZE_ERROR,
+            ) => Reset::Protocol,
             Some(_) if http2.is_reset() => Reset::Remote,
             _ => Reset::Termination,
         };

@@ -26,7 +26,7 @@ use crate::worker::Worker;
 
 /// What all requests of a connection share.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The worker.
     pub worker: Rc<Worker>,
     /// The manager.
@@ -47,7 +47,7 @@ pub struct Context {
 
 impl Context {
     /// Waits until the connection should end: replaced, drained, idle or old.
-    pub async fn end(&self) {
+    pub(crate) async fn end(&self) {
         let timeouts = &self.manager.compiled.timeouts;
         let old = async {
             match timeouts.max_connection {
@@ -80,7 +80,7 @@ impl Context {
 
 /// A request under way, as its connection knows it.
 #[derive(Debug)]
-pub struct Busy(Rc<Context>);
+pub(crate) struct Busy(Rc<Context>);
 
 impl Busy {
     fn new(context: Rc<Context>) -> Self {
@@ -101,7 +101,7 @@ impl Drop for Busy {
 ///
 /// # Errors
 /// Never: what goes wrong becomes a response.
-pub async fn request(
+pub(crate) async fn request(
     context: Rc<Context>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
@@ -222,7 +222,8 @@ async fn act(
 }
 
 fn missing_status(forward: &Forward) -> http::StatusCode {
-    http::StatusCode::from_u16(forward.missing_cluster_status).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE)
+    http::StatusCode::from_u16(forward.missing_cluster_status)
+        .unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// The cluster's name, and what holds for it alone among weighted ones.

@@ -17,7 +17,7 @@ use crate::upstream::pool::{Lease, Protocol};
 
 /// A protocol that the client wants to change to.
 #[derive(Debug)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     /// Its name in lower case; `connect` for the method.
     name: String,
     /// The `upgrade` header as it came.
@@ -26,7 +26,7 @@ pub struct Upgrade {
 }
 
 /// The upgrade that a request asks for.
-pub fn wanted(request: &mut Request<Incoming>) -> Option<Upgrade> {
+pub(crate) fn wanted(request: &mut Request<Incoming>) -> Option<Upgrade> {
     if request.method() == Method::CONNECT {
         return Some(Upgrade { name: "connect".into(), header: None, client: hyper::upgrade::on(request) });
     }
@@ -40,11 +40,15 @@ pub fn wanted(request: &mut Request<Incoming>) -> Option<Upgrade> {
     });
     let name = header.to_str().ok()?.to_ascii_lowercase();
     // A cleartext HTTP/2 upgrade is an offer, not a demand: it is passed over.
-    (asked && name != "h2c").then(|| Upgrade { name, header: Some(header), client: hyper::upgrade::on(request) })
+    (asked && name != "h2c").then(|| Upgrade {
+        name,
+        header: Some(header),
+        client: hyper::upgrade::on(request),
+    })
 }
 
 /// Serves an upgrade.
-pub async fn run(
+pub(crate) async fn run(
     exchange: Box<Exchange>,
     plan: Plan<'_>,
     body: Incoming,
@@ -159,7 +163,8 @@ async fn pass_on(
     let active = Active::new(picked.host.clone(), plan.cluster.clone(), permit);
     let authority = exchange.head.authority();
     // HTTP/1.1 always: extended CONNECT is not spoken.
-    let pool = plan.cluster.pool(&exchange.worker, &picked, Protocol::Http1, authority, plan.priority(), None);
+    let pool =
+        plan.cluster.pool(&exchange.worker, &picked, Protocol::Http1, authority, plan.priority(), None);
     let Some(pool) = pool else { return reply::failure(exchange, &Failure::NoHealthyUpstream) };
     let mut lease = match pool.lease().await {
         Ok(lease) => lease,

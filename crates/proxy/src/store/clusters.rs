@@ -15,7 +15,7 @@ use crate::upstream::cluster::{Cluster, Security, Way};
 
 /// A cluster.
 #[derive(Debug)]
-pub struct ClusterEntry {
+pub(crate) struct ClusterEntry {
     /// As it came.
     pub source: Source,
     /// The newest version, warm or not.
@@ -23,6 +23,13 @@ pub struct ClusterEntry {
     /// The version that workers use; none while the first one warms.
     pub active: Option<Arc<Cluster>>,
     lookups: Option<AbortHandle>,
+}
+
+impl ClusterEntry {
+    /// Whether the newest version is in force.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, &self.newest))
+    }
 }
 
 impl Drop for ClusterEntry {
@@ -38,7 +45,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is refused.
-    pub fn set_cluster(&mut self, source: Source) -> Result<(), Rejected> {
+    pub(crate) fn set_cluster(&mut self, source: Source) -> Result<(), Rejected> {
         let message: Message = unpack(&source.any)?;
         if self.clusters.get(message.name.as_str()).is_some_and(|known| known.source.any == source.any) {
             return Ok(());
@@ -72,14 +79,19 @@ impl Store {
             Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy(_) => {}
         }
         let stats = &self.shared.stats.cluster_manager;
-        if previous.is_some() { stats.cluster_modified.inc() } else { stats.cluster_added.inc() }
-        self.clusters.insert(compiled.name.clone(), ClusterEntry { source, newest: cluster, active, lookups });
+        if previous.is_some() {
+            stats.cluster_modified.inc()
+        } else {
+            stats.cluster_added.inc()
+        }
+        self.clusters
+            .insert(compiled.name.clone(), ClusterEntry { source, newest: cluster, active, lookups });
         self.warm_cluster(&compiled.name);
         Ok(())
     }
 
     /// Removes a cluster.
-    pub fn remove_cluster(&mut self, name: &str) {
+    pub(crate) fn remove_cluster(&mut self, name: &str) {
         if self.clusters.remove(name).is_some() {
             self.shared.stats.cluster_manager.cluster_removed.inc();
             self.publish_due = true;
@@ -116,7 +128,7 @@ impl Store {
     }
 
     /// The names of endpoint assignments that clusters want.
-    pub fn wanted_endpoints(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub(crate) fn wanted_endpoints(&self) -> impl Iterator<Item = &Arc<str>> {
         self.clusters.values().filter_map(|entry| match &entry.newest.compiled.discovery {
             Discovery::Eds(service) => Some(service),
             _ => None,
@@ -161,7 +173,9 @@ impl Store {
 
     fn resolver(&self, discovery: &Discovery) -> Option<Arc<Resolver>> {
         let dns = match discovery {
-            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) | Discovery::DynamicForwardProxy(dns) => dns,
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) | Discovery::DynamicForwardProxy(dns) => {
+                dns
+            }
             _ => return None,
         };
         let servers = if dns.resolvers.is_empty() { &self.resolver_addresses } else { &dns.resolvers };
@@ -170,16 +184,17 @@ impl Store {
 }
 
 fn transports(compiled: &lateen_route::Cluster) -> impl Iterator<Item = &Transport> {
-    std::iter::once(&compiled.transport_default).chain(compiled.transport_matches.iter().map(|m| &m.transport))
+    std::iter::once(&compiled.transport_default)
+        .chain(compiled.transport_matches.iter().map(|m| &m.transport))
 }
 
 /// The secrets that a cluster's transports refer to.
-pub fn references(cluster: &Cluster) -> impl Iterator<Item = &Arc<str>> {
+pub(super) fn references(cluster: &Cluster) -> impl Iterator<Item = &Arc<str>> {
     secret_refs(cluster).map(|reference| &reference.name)
 }
 
 /// As [`references`], with who serves them.
-pub fn secret_refs(cluster: &Cluster) -> impl Iterator<Item = &lateen_route::tls::SecretRef> {
+pub(super) fn secret_refs(cluster: &Cluster) -> impl Iterator<Item = &lateen_route::tls::SecretRef> {
     transports(&cluster.compiled)
         .filter_map(|transport| match transport {
             Transport::Tls(tls) => Some(&tls.common),
@@ -201,7 +216,10 @@ fn watch_names(cluster: &Arc<Cluster>, dns: &Dns, one: bool) -> Option<AbortHand
             match assignment {
                 Some(assignment) => {
                     let known = cluster.hosts.load_full();
-                    let same = known.assignment.as_ref().is_some_and(|old| addresses(old).eq(addresses(&assignment)));
+                    let same = known
+                        .assignment
+                        .as_ref()
+                        .is_some_and(|old| addresses(old).eq(addresses(&assignment)));
                     if !same {
                         cluster.set_hosts(Arc::new(assignment), &known);
                     }
@@ -221,7 +239,11 @@ fn addresses(assignment: &Assignment) -> impl Iterator<Item = &HostAddress> {
 }
 
 /// An assignment with addresses for its names; `None` when no name has one. The shortest lifetime of the answers.
-async fn look_up(resolver: &Resolver, names: &Assignment, one: bool) -> (Option<Assignment>, Option<Duration>) {
+async fn look_up(
+    resolver: &Resolver,
+    names: &Assignment,
+    one: bool,
+) -> (Option<Assignment>, Option<Duration>) {
     let mut out = Assignment { hosts: Vec::new(), localities: Vec::new(), ..names.clone() };
     let mut ttl = None;
     for group in &names.localities {

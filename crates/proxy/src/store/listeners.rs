@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use lateen_proto::envoy::config::listener::v3::Listener as Message;
 use lateen_proto::Message as _;
+use lateen_proto::envoy::config::listener::v3::Listener as Message;
+use lateen_route::Listener;
 use lateen_route::access_log::{AccessLog, LogSink};
 use lateen_route::http_manager::{HttpManager, RouteSource};
 use lateen_route::listener::{Direction, FilterChain, ListenAddress};
 use lateen_route::network::NetworkFilter;
-use lateen_route::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::worker::Command;
 
 /// A listener.
 #[derive(Debug)]
-pub struct ListenerEntry {
+pub(crate) struct ListenerEntry {
     /// As it came.
     pub source: Source,
     /// The version that is served, or warms.
@@ -32,6 +32,8 @@ pub struct ListenerEntry {
     pub bound: Vec<Arc<Bound>>,
     /// Whether `served` waits for routes or secrets, with another version or nothing in force.
     pub warming: bool,
+    /// Whether a version before was in force.
+    pub was_active: bool,
     /// Hashes of the chains' bytes, to tell which ones an update leaves alone.
     chain_hashes: Vec<u64>,
 }
@@ -41,7 +43,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is refused, or an address cannot be bound.
-    pub fn set_listener(&mut self, source: Source) -> Result<(), Rejected> {
+    pub(crate) fn set_listener(&mut self, source: Source) -> Result<(), Rejected> {
         let message: Message = unpack(&source.any)?;
         if self.listeners.get(message.name.as_str()).is_some_and(|known| known.source.any == source.any) {
             return Ok(());
@@ -54,11 +56,16 @@ impl Store {
         let bound = self.bind_all(&listener, &served, &kept)?;
         let stats = &self.shared.stats.listener_manager;
         let modified = self.listeners.contains_key(&name);
-        if modified { stats.listener_modified.inc() } else { stats.listener_added.inc() }
+        if modified {
+            stats.listener_modified.inc()
+        } else {
+            stats.listener_added.inc()
+        }
         for gone in kept.iter().filter(|old| !bound.iter().any(|new| Arc::ptr_eq(old, new))) {
             gone.closed.cancel();
         }
-        let entry = ListenerEntry { source, served, bound, warming: true, chain_hashes };
+        let was_active = self.listeners.get(&name).is_some_and(|old| old.was_active || !old.warming);
+        let entry = ListenerEntry { source, served, bound, warming: true, was_active, chain_hashes };
         self.listeners.insert(name, entry);
         self.warm_listeners();
         self.publish_due = true;
@@ -66,7 +73,7 @@ impl Store {
     }
 
     /// Removes a listener: its sockets are closed, its connections finish what they do.
-    pub fn remove_listener(&mut self, name: &str) {
+    pub(crate) fn remove_listener(&mut self, name: &str) {
         let Some(entry) = self.listeners.remove(name) else { return };
         for bound in &entry.bound {
             bound.closed.cancel();
@@ -77,7 +84,7 @@ impl Store {
     }
 
     /// Closes the sockets of all listeners, or of inbound ones; connections finish what they do.
-    pub fn drain_listeners(&self, inbound_only: bool) {
+    pub(crate) fn drain_listeners(&self, inbound_only: bool) {
         for entry in self.listeners.values() {
             if !inbound_only || entry.served.listener.direction == Direction::Inbound {
                 entry.bound.iter().for_each(|bound| bound.closed.cancel());
@@ -145,9 +152,9 @@ impl Store {
                 let same = old.chain_hashes.iter().position(|other| Some(*other) == hash)?;
                 old.served.chains.get(same).cloned()
             });
-            let chain = self.chain(listener, compiled, reused.as_deref()).map_err(|reason| {
-                reject(format!("filter_chains[{index}] {:?}: {reason}", compiled.name))
-            })?;
+            let chain = self
+                .chain(listener, compiled, reused.as_deref())
+                .map_err(|reason| reject(format!("filter_chains[{index}] {:?}: {reason}", compiled.name)))?;
             chains.push(Arc::new(chain));
         }
         let address = listener.addresses.first().map(stat_address).unwrap_or_default();
@@ -247,7 +254,9 @@ impl Store {
     ) -> Result<Vec<Arc<Bound>>, Rejected> {
         let mut out = Vec::new();
         for address in &listener.addresses {
-            if let Some(bound) = kept.iter().find(|bound| bound.address == *address && !bound.closed.is_cancelled()) {
+            if let Some(bound) =
+                kept.iter().find(|bound| bound.address == *address && !bound.closed.is_cancelled())
+            {
                 out.push(bound.clone());
                 continue;
             }
@@ -259,7 +268,10 @@ impl Store {
             });
             if listener.bind_to_port {
                 let ListenAddress::Tcp(address) = address else {
-                    return Err(Rejected::new(&listener.name, "address.pipe: listening on a Unix socket is not supported"));
+                    return Err(Rejected::new(
+                        &listener.name,
+                        "address.pipe: listening on a Unix socket is not supported",
+                    ));
                 };
                 self.listen(listener, *address, &bound).map_err(|error| {
                     self.shared.stats.listener_manager.listener_create_failure.inc();
@@ -290,8 +302,9 @@ impl Store {
     }
 
     /// The addresses of secrets and who serves them, that anything wants.
-    pub fn wanted_secrets(&self) -> Vec<lateen_route::tls::SecretRef> {
-        let of_clusters = self.clusters.values().flat_map(|entry| super::clusters::secret_refs(&entry.newest));
+    pub(crate) fn wanted_secrets(&self) -> Vec<lateen_route::tls::SecretRef> {
+        let of_clusters =
+            self.clusters.values().flat_map(|entry| super::clusters::secret_refs(&entry.newest));
         let of_chains = self
             .listeners
             .values()

@@ -8,7 +8,7 @@ use super::{Rejected, Source, Store, unpack};
 
 /// A secret.
 #[derive(Debug)]
-pub struct SecretEntry {
+pub(crate) struct SecretEntry {
     /// As it came.
     pub source: Source,
     /// What it holds.
@@ -20,7 +20,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is refused.
-    pub fn set_secret(&mut self, source: Source) -> Result<(), Rejected> {
+    pub(crate) fn set_secret(&mut self, source: Source) -> Result<(), Rejected> {
         let message = unpack(&source.any)?;
         let secret = Arc::new(lateen_route::compile_secret(&message)?.value);
         super::tls::check_secret(&secret).map_err(|reason| Rejected::new(&secret.name, reason))?;
@@ -31,7 +31,7 @@ impl Store {
     }
 
     /// Forgets a secret; what was made with it goes on.
-    pub fn remove_secret(&mut self, name: &str) {
+    pub(crate) fn remove_secret(&mut self, name: &str) {
         self.secrets.remove(name);
     }
 
@@ -42,7 +42,7 @@ impl Store {
 }
 
 /// The secrets that a TLS context refers to.
-pub fn names(common: &CommonTls) -> impl Iterator<Item = &lateen_route::tls::SecretRef> {
+pub(super) fn names(common: &CommonTls) -> impl Iterator<Item = &lateen_route::tls::SecretRef> {
     let certificates = common.certificates.iter().filter_map(|certificate| match certificate {
         CertificateSource::Sds(reference) => Some(reference),
         CertificateSource::Inline(_) => None,

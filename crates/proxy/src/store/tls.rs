@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lateen_ca::tls::{self as ca, ClientAuth, ClientSettings, PeerCertificate, SanRule, ServerSettings, Trust};
+use lateen_ca::tls::{
+    self as ca, ClientAuth, ClientSettings, PeerCertificate, SanRule, ServerSettings, Trust,
+};
 use lateen_route::tls::{
-    Certificate, CertificateSource, CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, Secret, SecretValue,
-    TlsVersion, UpstreamTls, ValidationContext,
+    Certificate, CertificateSource, CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, Secret,
+    SecretValue, TlsVersion, UpstreamTls, ValidationContext,
 };
 
 use super::SecretEntry;
@@ -19,7 +21,7 @@ const SYSTEM_ROOTS: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/
 
 /// Why a context makes no configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(super) enum TlsError {
     /// It waits for a secret.
     #[error("waits for secret {0}")]
     Waiting(Arc<str>),
@@ -31,7 +33,7 @@ pub enum TlsError {
 type Secrets = BTreeMap<Arc<str>, SecretEntry>;
 
 /// The server's side.
-pub fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIdentity, TlsError> {
+pub(super) fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIdentity, TlsError> {
     let mut identities = Vec::new();
     let mut local_uri = None;
     for source in &tls.common.certificates {
@@ -60,7 +62,12 @@ pub fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIdentity, 
 }
 
 /// The client's side.
-pub fn client(tls: &UpstreamTls, http2: bool, auto_sni: bool, secrets: &Secrets) -> Result<Security, TlsError> {
+pub(super) fn client(
+    tls: &UpstreamTls,
+    http2: bool,
+    auto_sni: bool,
+    secrets: &Secrets,
+) -> Result<Security, TlsError> {
     let identity = match tls.common.certificates.first() {
         None => None,
         Some(source) => {
@@ -91,7 +98,7 @@ pub fn client(tls: &UpstreamTls, http2: bool, auto_sni: bool, secrets: &Secrets)
 }
 
 /// Whether a context asks for checks that are not made: they are refused, never skipped.
-pub fn unsupported(common: &CommonTls) -> Option<&'static str> {
+pub(super) fn unsupported(common: &CommonTls) -> Option<&'static str> {
     common.validation.as_ref().and_then(|validation| unsupported_checks(&validation.context))
 }
 
@@ -109,7 +116,7 @@ fn unsupported_checks(context: &ValidationContext) -> Option<&'static str> {
 }
 
 /// Whether a secret can be used at all.
-pub fn check_secret(secret: &Secret) -> Result<(), String> {
+pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
     match &secret.value {
         SecretValue::Certificate(certificate) => {
             let chain = read(&certificate.chain).map_err(|error| error.to_string())?;
@@ -127,7 +134,7 @@ pub fn check_secret(secret: &Secret) -> Result<(), String> {
 }
 
 /// The certificates of a secret, for `/certs`.
-pub fn describe(secret: &Secret) -> Option<(bool, Vec<PeerCertificate>)> {
+pub(crate) fn describe(secret: &Secret) -> Option<(bool, Vec<PeerCertificate>)> {
     let (is_chain, source) = match &secret.value {
         SecretValue::Certificate(certificate) => (true, &certificate.chain),
         SecretValue::Validation(context) => (false, context.trusted_ca.as_ref()?),
@@ -162,7 +169,9 @@ fn validation(common: &CommonTls, secrets: &Secrets) -> Result<Option<Checks>, T
                 trust = trust_of(context)?.or(trust);
                 accept |= context.accept_untrusted;
             }
-            Some(_) => return Err(TlsError::Wrong(format!("secret {} holds no trust anchors", reference.name))),
+            Some(_) => {
+                return Err(TlsError::Wrong(format!("secret {} holds no trust anchors", reference.name)));
+            }
             None => return Err(TlsError::Waiting(reference.name.clone())),
         }
     }
@@ -189,7 +198,9 @@ fn trust_of(context: &ValidationContext) -> Result<Option<Trust>, TlsError> {
         (None, true) => {
             let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
             found.map(Bytes::from).ok_or_else(|| {
-                TlsError::Wrong(format!("system trust anchors are asked for, and none of {SYSTEM_ROOTS:?} exists"))
+                TlsError::Wrong(format!(
+                    "system trust anchors are asked for, and none of {SYSTEM_ROOTS:?} exists"
+                ))
             })?
         }
         (None, false) => return Ok(None),

@@ -25,7 +25,7 @@ const FOUND_HOSTS: usize = 4096;
 
 /// A cluster.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The decisions.
     pub compiled: Arc<Compiled>,
     /// Its figures, kept over updates.
@@ -43,7 +43,7 @@ pub struct Cluster {
 
 /// A way to connect to a host.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub(crate) struct Way {
     /// Distinct for every version of it.
     pub id: u64,
     /// What TLS is spoken, if any; `Err` while its secrets have not come.
@@ -52,7 +52,7 @@ pub struct Way {
 
 /// What protects a connection.
 #[derive(Clone, Debug)]
-pub enum Security {
+pub(crate) enum Security {
     /// Nothing.
     Plain,
     /// TLS.
@@ -72,14 +72,14 @@ static NEXT_WAY: AtomicU64 = AtomicU64::new(1);
 
 impl Way {
     /// A new way.
-    pub fn new(security: Security) -> Self {
+    pub(crate) fn new(security: Security) -> Self {
         Self { id: NEXT_WAY.fetch_add(1, Ordering::Relaxed), security }
     }
 }
 
 /// The hosts of a cluster at one time.
 #[derive(Debug, Default)]
-pub struct HostSet {
+pub(crate) struct HostSet {
     /// As the assignment's hosts.
     pub hosts: Vec<Member>,
     /// The resource they come from.
@@ -89,7 +89,7 @@ pub struct HostSet {
 
 /// A host in its set.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// The host.
     pub host: Arc<Host>,
     /// Which of the cluster's ways leads to it.
@@ -108,7 +108,7 @@ impl HostView for HostSet {
 
 /// A host that was picked, and the way to it.
 #[derive(Clone, Debug)]
-pub struct Picked {
+pub(crate) struct Picked {
     /// The host.
     pub host: Arc<Host>,
     /// The way.
@@ -117,7 +117,11 @@ pub struct Picked {
 
 impl Cluster {
     /// A cluster without hosts yet. What `previous` knew is kept: figures, open limits, found hosts.
-    pub fn new(compiled: Arc<Compiled>, previous: Option<&Self>, resolver: Option<Arc<crate::dns::Resolver>>) -> Self {
+    pub(crate) fn new(
+        compiled: Arc<Compiled>,
+        previous: Option<&Self>,
+        resolver: Option<Arc<crate::dns::Resolver>>,
+    ) -> Self {
         let limits = [0, 1].map(|priority| {
             let wanted = &compiled.circuit_breakers[priority];
             match previous.map(|previous| previous.limits[priority].clone()) {
@@ -148,7 +152,7 @@ impl Cluster {
     }
 
     /// Takes new hosts. Those whose address is known already stay the same, with their figures and connections.
-    pub fn set_hosts(&self, assignment: Arc<Assignment>, known: &HostSet) {
+    pub(crate) fn set_hosts(&self, assignment: Arc<Assignment>, known: &HostSet) {
         let mut old: HashMap<&Address, &Arc<Host>> =
             known.hosts.iter().map(|member| (&member.host.address, &member.host)).collect();
         let hosts = assignment
@@ -172,7 +176,7 @@ impl Cluster {
     }
 
     /// Makes the plan again: a host's health has changed.
-    pub fn replan(&self) {
+    pub(crate) fn replan(&self) {
         let now = self.hosts.load();
         self.publish(HostSet {
             hosts: now.hosts.clone(),
@@ -197,7 +201,14 @@ impl Cluster {
     }
 
     /// Picks a host; `avoid` are those that were tried, which are only taken when `tries` draws gave nothing else.
-    pub fn pick(&self, entropy: Entropy, turn: u64, hash: Option<u64>, avoid: &[u64], tries: u32) -> Option<Picked> {
+    pub(crate) fn pick(
+        &self,
+        entropy: Entropy,
+        turn: u64,
+        hash: Option<u64>,
+        avoid: &[u64],
+        tries: u32,
+    ) -> Option<Picked> {
         let set = self.hosts.load();
         let mut draw = Draw { entropy, turn, hash };
         let mut index = set.plan.pick(draw, &**set)?;
@@ -205,7 +216,11 @@ impl Cluster {
             if !avoid.contains(&set.hosts.get(index)?.host.id) {
                 break;
             }
-            draw = Draw { entropy: Entropy(entropy.draw(0xa9a1 + u64::from(again))), turn: turn + 1, hash: None };
+            draw = Draw {
+                entropy: Entropy(entropy.draw(0xa9a1 + u64::from(again))),
+                turn: turn + 1,
+                hash: None,
+            };
             index = set.plan.pick(draw, &**set)?;
         }
         let member = set.hosts.get(index)?;
@@ -214,7 +229,7 @@ impl Cluster {
     }
 
     /// The host at an address that was found rather than configured.
-    pub fn found_host(&self, address: SocketAddr, hostname: &str) -> Option<Picked> {
+    pub(crate) fn found_host(&self, address: SocketAddr, hostname: &str) -> Option<Picked> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if found.len() >= FOUND_HOSTS {
             found.retain(|_, host| Arc::strong_count(host) > 1);
@@ -226,12 +241,12 @@ impl Cluster {
     }
 
     /// Whether its hosts are found as requests come, rather than configured.
-    pub fn finds_hosts(&self) -> bool {
+    pub(crate) fn finds_hosts(&self) -> bool {
         matches!(self.compiled.discovery, Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy(_))
     }
 
     /// The HTTP to speak for a client that speaks `downstream`.
-    pub fn protocol(&self, downstream: http::Version, way: &Way) -> Protocol {
+    pub(crate) fn protocol(&self, downstream: http::Version, way: &Way) -> Protocol {
         match self.compiled.http.protocol {
             HttpProtocol::Http1 => Protocol::Http1,
             HttpProtocol::Http2 => Protocol::Http2,
@@ -243,7 +258,7 @@ impl Cluster {
     }
 
     /// The worker's pool for a host. `None` when TLS cannot be spoken yet.
-    pub fn pool(
+    pub(crate) fn pool(
         &self,
         worker: &Worker,
         picked: &Picked,
@@ -269,7 +284,7 @@ impl Cluster {
     }
 
     /// The TLS to speak on a way; `None` when its secrets have not come.
-    pub fn tls_for(&self, way: &Way, authority: &str) -> Option<Option<Tls>> {
+    pub(crate) fn tls_for(&self, way: &Way, authority: &str) -> Option<Option<Tls>> {
         match &way.security {
             Security::Waiting => None,
             Security::Plain => Some(None),
@@ -299,7 +314,7 @@ impl Cluster {
     }
 
     /// How connections are made.
-    pub fn transport(&self, tls: Option<Tls>) -> Transport {
+    pub(crate) fn transport(&self, tls: Option<Tls>) -> Transport {
         Transport {
             tls,
             bind: self.compiled.bind.map(|ip| SocketAddr::new(ip, 0)),
@@ -309,7 +324,7 @@ impl Cluster {
 }
 
 /// A host header's host.
-pub fn host_of(authority: &str) -> &str {
+pub(crate) fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),

@@ -15,7 +15,7 @@ use crate::stream::Stream;
 
 /// How a connection is made, apart from where to.
 #[derive(Clone, Debug)]
-pub struct Transport {
+pub(crate) struct Transport {
     /// TLS, unless plain text.
     pub tls: Option<Tls>,
     /// The address to connect from.
@@ -26,7 +26,7 @@ pub struct Transport {
 
 /// The client's side of TLS.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Identity, trust, application protocols.
     pub config: Arc<rustls::ClientConfig>,
     /// The name that the server is told; without one none is sent.
@@ -36,11 +36,14 @@ pub struct Tls {
 impl Tls {
     /// The same, offering other application protocols: names joined by commas.
     #[must_use]
-    pub fn offering(self, alpn: Option<&str>) -> Self {
+    pub(crate) fn offering(self, alpn: Option<&str>) -> Self {
         let Some(alpn) = alpn else { return self };
         let mut config = (*self.config).clone();
-        config.alpn_protocols =
-            alpn.split(',').map(|name| name.trim().as_bytes().to_vec()).filter(|name| !name.is_empty()).collect();
+        config.alpn_protocols = alpn
+            .split(',')
+            .map(|name| name.trim().as_bytes().to_vec())
+            .filter(|name| !name.is_empty())
+            .collect();
         Self { config: Arc::new(config), server_name: self.server_name }
     }
 }
@@ -49,7 +52,7 @@ impl Tls {
 ///
 /// # Errors
 /// Says what the transport said, in Envoy's words where it has some.
-pub async fn connect(address: &Address, transport: &Transport) -> Result<Stream, Reset> {
+pub(crate) async fn connect(address: &Address, transport: &Transport) -> Result<Stream, Reset> {
     match tokio::time::timeout(transport.timeout, dial(address, transport)).await {
         Ok(result) => result,
         Err(_) => Err(Reset::ConnectTimeout),
@@ -59,9 +62,7 @@ pub async fn connect(address: &Address, transport: &Transport) -> Result<Stream,
 async fn dial(address: &Address, transport: &Transport) -> Result<Stream, Reset> {
     let refused = |error: io::Error| Reset::ConnectFailure(describe(&error).into());
     match address {
-        Address::Pipe(path) => {
-            UnixStream::connect(&**path).await.map(Stream::from).map_err(refused)
-        }
+        Address::Pipe(path) => UnixStream::connect(&**path).await.map(Stream::from).map_err(refused),
         Address::Socket(address) => {
             let tcp = dial_tcp(*address, transport.bind).await.map_err(refused)?;
             match &transport.tls {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Where a host is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
+pub(crate) enum Address {
     /// An IP address and port.
     Socket(SocketAddr),
     /// A Unix socket's path.
@@ -25,7 +25,7 @@ impl fmt::Display for Address {
 
 /// A host, kept for as long as any snapshot or connection knows its address.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// Distinct among all hosts of the process, over time.
     pub id: u64,
     /// Where it is.
@@ -44,7 +44,7 @@ pub struct Host {
 
 /// A host's counters, in the order of Envoy's `/clusters`.
 #[derive(Debug, Default)]
-pub struct HostStats {
+pub(crate) struct HostStats {
     /// Connections open.
     pub cx_active: AtomicU64,
     /// Connections that failed.
@@ -65,7 +65,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Host {
     /// A host at an address.
-    pub fn new(address: Address, hostname: impl Into<Arc<str>>) -> Arc<Self> {
+    pub(crate) fn new(address: Address, hostname: impl Into<Arc<str>>) -> Arc<Self> {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             text: address.to_string().into(),

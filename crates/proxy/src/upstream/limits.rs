@@ -5,54 +5,54 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What is counted, and how much of it there may be.
 #[derive(Debug)]
-pub struct Limit {
+pub(crate) struct Limit {
     used: AtomicU32,
     max: AtomicU32,
 }
 
 impl Limit {
     /// At most `max`.
-    pub fn new(max: u32) -> Arc<Self> {
+    pub(crate) fn new(max: u32) -> Arc<Self> {
         Arc::new(Self { used: AtomicU32::new(0), max: AtomicU32::new(max) })
     }
 
     /// Changes the most there may be; what is over it stays.
-    pub fn set_max(&self, max: u32) {
+    pub(crate) fn set_max(&self, max: u32) {
         self.max.store(max, Ordering::Relaxed);
     }
 
     /// One more, if there may be.
-    pub fn acquire(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn acquire(self: &Arc<Self>) -> Option<Permit> {
         let used = self.used.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.clone());
         (used < self.max.load(Ordering::Relaxed)).then_some(permit)
     }
 
     /// One more, whether or not there may be.
-    pub fn force(self: &Arc<Self>) -> Permit {
+    pub(crate) fn force(self: &Arc<Self>) -> Permit {
         self.used.fetch_add(1, Ordering::Relaxed);
         Permit(self.clone())
     }
 
     /// How much there is.
-    pub fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed)
     }
 
     /// How much there may be.
-    pub fn max(&self) -> u32 {
+    pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)
     }
 
     /// Whether no more is allowed.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.used() >= self.max()
     }
 }
 
 /// One unit of a [`Limit`], given back when dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<Limit>);
+pub(crate) struct Permit(Arc<Limit>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ impl Drop for Permit {
 
 /// The circuit breakers of one priority of a cluster.
 #[derive(Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections.
     pub connections: Arc<Limit>,
     /// Requests that wait for a connection.
@@ -75,7 +75,7 @@ pub struct Limits {
 
 impl Limits {
     /// Envoy's defaults are 1024 of each, and 3 retries.
-    pub fn new(connections: u32, pending: u32, requests: u32, retries: u32) -> Self {
+    pub(crate) fn new(connections: u32, pending: u32, requests: u32, retries: u32) -> Self {
         Self {
             connections: Limit::new(connections),
             pending: Limit::new(pending),

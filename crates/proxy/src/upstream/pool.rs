@@ -25,7 +25,7 @@ const FIRST_STREAMS: usize = 100;
 
 /// What HTTP is spoken to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
@@ -36,7 +36,7 @@ pub enum Protocol {
 
 /// Settings of a pool.
 #[derive(Clone, Debug)]
-pub struct PoolSettings {
+pub(crate) struct PoolSettings {
     /// The protocol.
     pub protocol: Protocol,
     /// How connections are made.
@@ -51,7 +51,7 @@ pub struct PoolSettings {
 
 /// HTTP/2 settings of the upstream side.
 #[derive(Clone, Copy, Debug)]
-pub struct Http2Settings {
+pub(crate) struct Http2Settings {
     /// The most streams of one connection.
     pub max_streams: usize,
     /// A stream's receive window.
@@ -68,7 +68,7 @@ impl Default for Http2Settings {
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// Our address, as logs write it.
     pub local: Box<str>,
     /// The server's certificate, when TLS is spoken.
@@ -78,7 +78,7 @@ pub struct Link {
 
 /// A connection for one request.
 #[derive(Debug)]
-pub enum Lease {
+pub(crate) enum Lease {
     /// A whole HTTP/1.1 connection.
     Http1(Http1),
     /// A stream of an HTTP/2 connection.
@@ -87,7 +87,7 @@ pub enum Lease {
 
 impl Lease {
     /// The connection.
-    pub fn link(&self) -> &Rc<Link> {
+    pub(crate) fn link(&self) -> &Rc<Link> {
         match self {
             Self::Http1(lease) => &lease.link,
             Self::Http2(lease) => &lease.connection.link,
@@ -97,7 +97,7 @@ impl Lease {
 
 /// An HTTP/1.1 connection that serves one request at a time.
 #[derive(Debug)]
-pub struct Http1 {
+pub(crate) struct Http1 {
     /// What requests are sent by.
     pub sender: http1::SendRequest<RequestBody>,
     /// The connection.
@@ -107,7 +107,7 @@ pub struct Http1 {
 
 /// A stream of an HTTP/2 connection; the place is free again when dropped.
 #[derive(Debug)]
-pub struct Http2Stream {
+pub(crate) struct Http2Stream {
     /// What the request is sent by.
     pub sender: http2::SendRequest<RequestBody>,
     connection: Rc<Http2>,
@@ -145,7 +145,7 @@ impl Http2 {
 
 /// The connections of one worker to one host.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     host: Arc<Host>,
     settings: PoolSettings,
     limits: Arc<Limits>,
@@ -161,7 +161,7 @@ pub struct Pool {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(
+    pub(crate) fn new(
         host: Arc<Host>,
         settings: PoolSettings,
         limits: Arc<Limits>,
@@ -181,12 +181,12 @@ impl Pool {
     }
 
     /// The host that the connections lead to.
-    pub fn host(&self) -> &Arc<Host> {
+    pub(crate) fn host(&self) -> &Arc<Host> {
         &self.host
     }
 
     /// A connection that is ready now, if there is one.
-    pub fn ready(&self) -> Option<Lease> {
+    pub(crate) fn ready(&self) -> Option<Lease> {
         if self.settings.protocol != Protocol::Http1 {
             if let Some(stream) = self.shared_stream() {
                 return Some(Lease::Http2(stream));
@@ -219,7 +219,7 @@ impl Pool {
     ///
     /// # Errors
     /// When the host cannot be connected to, or too many wait already.
-    pub async fn lease(self: &Rc<Self>) -> Result<Lease, Reset> {
+    pub(crate) async fn lease(self: &Rc<Self>) -> Result<Lease, Reset> {
         if let Some(lease) = self.ready() {
             return Ok(lease);
         }
@@ -300,7 +300,11 @@ impl Pool {
         } else {
             self.stats.upstream_cx_http1_total.inc();
         }
-        if http2 { self.open_http2(stream, link, opened).await } else { open_http1(stream, link, opened).await }
+        if http2 {
+            self.open_http2(stream, link, opened).await
+        } else {
+            open_http1(stream, link, opened).await
+        }
     }
 
     async fn open_http2(&self, stream: Stream, link: Rc<Link>, opened: Opened) -> Result<Lease, Reset> {
@@ -334,7 +338,7 @@ impl Pool {
     }
 
     /// Takes a connection back after a whole exchange: to the next request that waits, or to the stack.
-    pub fn give_back(&self, mut connection: Http1) {
+    pub(crate) fn give_back(&self, mut connection: Http1) {
         let used = connection.link.requests.get().saturating_add(1);
         connection.link.requests.set(used);
         if connection.sender.is_closed() || self.settings.max_requests.is_some_and(|max| used >= max) {
@@ -354,9 +358,11 @@ impl Pool {
     }
 
     /// Closes what was idle for too long; false when the pool holds nothing any more.
-    pub fn sweep(&self, now: Instant) -> bool {
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
         if let Some(timeout) = self.settings.idle_timeout {
-            self.idle.borrow_mut().retain(|c| now.duration_since(c.idle_since) < timeout && !c.sender.is_closed());
+            self.idle
+                .borrow_mut()
+                .retain(|c| now.duration_since(c.idle_since) < timeout && !c.sender.is_closed());
             self.shared.borrow_mut().retain(|c| {
                 !c.sender.is_closed()
                     && (c.active.get() > 0 || now.duration_since(c.idle_since.get()) < timeout)
@@ -366,15 +372,14 @@ impl Pool {
     }
 
     /// Closes every connection once its exchange is over.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().clear();
     }
 }
 
 async fn open_http1(stream: Stream, link: Rc<Link>, opened: Opened) -> Result<Lease, Reset> {
-    let (sender, driver) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|_| Reset::Termination)?;
+    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Reset::Termination)?;
     tokio::task::spawn_local(async move {
         let _opened = opened;
         if let Err(error) = driver.with_upgrades().await {
@@ -446,7 +451,7 @@ impl Drop for Opened {
 
 /// Runs hyper's helper tasks on the worker.
 #[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
+pub(crate) struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where

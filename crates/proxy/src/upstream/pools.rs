@@ -11,7 +11,7 @@ use super::pool::{Pool, Protocol};
 
 /// What tells pools apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PoolKey {
+pub(crate) struct PoolKey {
     /// The host.
     pub host: u64,
     /// The way of connecting: distinct for every version of a cluster's settings and secrets.
@@ -28,22 +28,22 @@ pub struct PoolKey {
 
 /// Pools by key.
 #[derive(Debug, Default)]
-pub struct Pools(RefCell<HashMap<PoolKey, Rc<Pool>>>);
+pub(crate) struct Pools(RefCell<HashMap<PoolKey, Rc<Pool>>>);
 
 impl Pools {
     /// The pool of a key, made if it is the first time.
-    pub fn of(&self, key: PoolKey, make: impl FnOnce() -> Rc<Pool>) -> Rc<Pool> {
+    pub(crate) fn of(&self, key: PoolKey, make: impl FnOnce() -> Rc<Pool>) -> Rc<Pool> {
         self.0.borrow_mut().entry(key).or_insert_with(make).clone()
     }
 
     /// Closes connections that are idle for too long, and forgets pools that are empty.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let now = Instant::now();
         self.0.borrow_mut().retain(|_, pool| pool.sweep(now));
     }
 
     /// Closes the connections of keys that `keep` refuses, once their exchanges are over.
-    pub fn prune(&self, keep: &dyn Fn(&PoolKey) -> bool) {
+    pub(crate) fn prune(&self, keep: &dyn Fn(&PoolKey) -> bool) {
         self.0.borrow_mut().retain(|key, pool| {
             let kept = keep(key);
             if !kept {

@@ -1,16 +1,19 @@
 //! The client on gRPC: one task that connects, reconnects, and carries requests and updates.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proto::envoy::config::core::v3::Node;
-use lateen_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use lateen_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use lateen_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use lateen_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Status};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::subscriptions::{Subscriptions, Update};
 use crate::transport::{Target, TransportError};
@@ -32,12 +35,24 @@ pub struct Config {
     pub token: Option<Arc<dyn Fn() -> Option<String> + Send + Sync>>,
     /// The waits between connections.
     pub backoff: Backoff,
+    /// What is asked.
+    pub service: Service,
+}
+
+/// A discovery service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// Resources of all types on one stream: a control plane.
+    #[default]
+    Aggregated,
+    /// Secrets alone: the agent beside a proxy.
+    Secrets,
 }
 
 impl Config {
     /// A client without token and with the default waits.
     pub fn new(target: Target, node: Node) -> Self {
-        Self { target, node, token: None, backoff: Backoff::default() }
+        Self { target, node, token: None, backoff: Backoff::default(), service: Service::default() }
     }
 }
 
@@ -107,6 +122,8 @@ pub fn connect(config: Config) -> (Handle, mpsc::Receiver<Event>) {
     (Handle { commands }, updates)
 }
 
+type Call = Pin<Box<dyn Future<Output = Result<Response<Streaming<DeltaDiscoveryResponse>>, Status>> + Send>>;
+
 struct Task {
     config: Config,
     subscriptions: Subscriptions,
@@ -172,14 +189,12 @@ impl Task {
         for request in self.subscriptions.open() {
             send(&outbox, request)?;
         }
-        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST);
         let mut request = Request::new(UnboundedReceiverStream::new(requests));
         if let Some(token) = self.config.token.as_ref().and_then(|token| token()) {
             let value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| Ended::Token)?;
             request.metadata_mut().insert("authorization", value);
         }
-        let call = client.delta_aggregated_resources(request);
-        tokio::pin!(call);
+        let mut call = self.call(channel, request);
         let mut responses = loop {
             tokio::select! {
                 response = &mut call => break response?.into_inner(),
@@ -198,6 +213,24 @@ impl Task {
                 }
                 command = self.commands.recv() => self.forward(command, &outbox)?,
                 () = self.events.closed() => return Err(Ended::Unwanted),
+            }
+        }
+    }
+
+    fn call(
+        &self,
+        channel: Channel,
+        request: Request<UnboundedReceiverStream<DeltaDiscoveryRequest>>,
+    ) -> Call {
+        match self.config.service {
+            Service::Aggregated => Box::pin(async move {
+                let client = AggregatedDiscoveryServiceClient::new(channel);
+                client.max_decoding_message_size(LARGEST).delta_aggregated_resources(request).await
+            }),
+            Service::Secrets => {
+                Box::pin(
+                    async move { SecretDiscoveryServiceClient::new(channel).delta_secrets(request).await },
+                )
             }
         }
     }
