@@ -12,14 +12,20 @@ pub struct ApplyError {
     message: String,
 }
 
-/// Applies the objects in their order.
+/// Applies the objects: first those that others need, each kind of them at once.
 pub(crate) async fn all(client: &Client, objects: &[Value]) -> Result<(), ApplyError> {
-    for object in objects {
-        one(client, object).await.map_err(|status| ApplyError {
-            kind: text(&object["kind"]),
-            name: text(&object["metadata"]["name"]),
-            message: status.message,
-        })?;
+    let (first, then): (Vec<&Value>, Vec<&Value>) = objects.iter().partition(|object| {
+        matches!(object["kind"].as_str(), Some("CustomResourceDefinition" | "Namespace"))
+    });
+    for step in [first, then] {
+        let applied = step.into_iter().map(|object| async move {
+            one(client, object).await.map_err(|status| ApplyError {
+                kind: text(&object["kind"]),
+                name: text(&object["metadata"]["name"]),
+                message: status.message,
+            })
+        });
+        futures::future::try_join_all(applied).await?;
     }
     Ok(())
 }

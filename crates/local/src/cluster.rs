@@ -122,7 +122,7 @@ impl ClusterConfig {
         if self.data_plane == DataPlane::Envoy && !on_path("envoy") {
             return Err(UpError::NoEnvoy);
         }
-        let lease = Lease::acquire(self.state.cluster()?)?;
+        let lease = Lease::acquire(self.state.cluster()?, &self.state.neighbours())?;
         let number = lease.number();
         self.state.set_cluster(number)?;
         self.record(number, Phase::Starting, "starting")?;
@@ -159,11 +159,6 @@ impl ClusterConfig {
             root: server.ca().into(),
             directory: sender,
         };
-        let mut tasks = controllers.start();
-        tasks.spawn(dns.run(directory.clone()));
-        let (failures, failed) = mpsc::channel(16);
-        tasks.spawn(forward::run(directory.clone(), node, failures));
-        tasks.spawn(tell_unbound(api.clone(), events.clone(), failed));
         let around = Surroundings {
             cluster: number,
             executable: self.executable.clone(),
@@ -172,7 +167,14 @@ impl ClusterConfig {
             inherited: inherited(),
         };
         let (name, pods) = (node_name(&self.state), self.state.pods());
+        let (data_path, told) = (directory.clone(), events.clone());
         let config = NodeConfig { name, api: api.clone(), events, book, around, directory, pods };
+        config.forget_readiness().await;
+        let mut tasks = controllers.start();
+        tasks.spawn(dns.run(data_path.clone()));
+        let (failures, failed) = mpsc::channel(16);
+        tasks.spawn(forward::run(data_path, node, failures));
+        tasks.spawn(tell_unbound(api.clone(), told, failed));
         let node = config.start().map_err(UpError::Node)?;
         let (state, data_plane) = (self.state, self.data_plane);
         Ok(Cluster { state, number, data_plane, api, server, node, tasks, _lease: lease })

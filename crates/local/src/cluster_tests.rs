@@ -35,7 +35,7 @@ struct World {
 
 impl World {
     fn start(program: &str) -> Self {
-        let lease = Lease::acquire(None).unwrap();
+        let lease = Lease::acquire(None, &[]).unwrap();
         let cluster = lease.number();
         let (fake, api) = fake::api();
         let dir = tempfile::tempdir().unwrap();

@@ -7,6 +7,6 @@ mod owner;
 pub(crate) mod replica_sets;
 pub(crate) mod run;
 pub(crate) mod schedule;
-mod selector;
+pub(crate) mod selector;
 pub(crate) mod services;
 mod template_hash;

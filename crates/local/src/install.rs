@@ -1,6 +1,7 @@
 //! The mesh, installed into a local cluster by the manifests of any cluster.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 use crate::api::{Api, name_of};
 use crate::apply::{self, ApplyError};
+use crate::controllers::replica_sets;
+use crate::controllers::selector::selects;
 use crate::node::PodLogs;
 use crate::node::logs::LogQuery;
 use crate::progress::Progress;
@@ -86,14 +89,15 @@ pub(crate) async fn wait(
     loop {
         changes.borrow_and_update();
         let all = api.list_in::<Deployment>(NAMESPACE).await;
-        for deployment in all.iter().filter(|deployment| is_ready(deployment)) {
+        let pods = api.list_in::<Pod>(NAMESPACE).await;
+        for deployment in all.iter().filter(|deployment| is_ready(deployment, &pods)) {
             let name = name_of(&deployment.metadata).to_owned();
             if !told.contains(&name) {
                 progress.say(format!("{name} is ready"));
                 told.push(name);
             }
         }
-        if !all.is_empty() && all.iter().all(|deployment| is_ready(deployment)) {
+        if !all.is_empty() && all.iter().all(|deployment| is_ready(deployment, &pods)) {
             return Ok(());
         }
         let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
@@ -104,17 +108,22 @@ pub(crate) async fn wait(
     }
 }
 
-fn is_ready(deployment: &Deployment) -> bool {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let status = deployment.status.as_ref();
-    let current = status.and_then(|status| status.observed_generation) == deployment.metadata.generation;
-    current && status.and_then(|status| status.ready_replicas).unwrap_or(0) >= wanted
+/// Whether as many pods as wanted are ready. Asked of the pods: a deployment's own status may be of an earlier run.
+fn is_ready(deployment: &Deployment, pods: &[Arc<Pod>]) -> bool {
+    let Some(spec) = &deployment.spec else { return false };
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let own = pods.iter().filter(|pod| {
+        selects(spec.selector.match_labels.as_ref(), pod.metadata.labels.as_ref())
+            && pod.metadata.deletion_timestamp.is_none()
+            && replica_sets::is_ready(pod)
+    });
+    own.count() >= wanted
 }
 
-async fn not_ready(api: &Api, logs: &PodLogs, all: &[std::sync::Arc<Deployment>]) -> String {
+async fn not_ready(api: &Api, logs: &PodLogs, all: &[Arc<Deployment>]) -> String {
     let mut lines = Vec::new();
     let pods = api.list_in::<Pod>(NAMESPACE).await;
-    for deployment in all.iter().filter(|deployment| !is_ready(deployment)) {
+    for deployment in all.iter().filter(|deployment| !is_ready(deployment, &pods)) {
         let name = name_of(&deployment.metadata);
         lines.push(format!("  deployment {name}"));
         for pod in pods.iter().filter(|pod| name_of(&pod.metadata).starts_with(name)) {

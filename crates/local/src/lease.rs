@@ -40,15 +40,18 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Leases the number a cluster had before, or else the lowest free one.
+    /// Leases the number a cluster had before, or else the lowest free one, those of `others` last: clusters that do
+    /// not run now, but have objects with addresses of theirs.
     ///
     /// # Errors
     /// [`LeaseError`], when the former number is somebody else's now or none is free.
-    pub fn acquire(former: Option<ClusterNumber>) -> Result<Self, LeaseError> {
+    pub fn acquire(former: Option<ClusterNumber>, others: &[ClusterNumber]) -> Result<Self, LeaseError> {
         if let Some(number) = former {
             return Self::try_number(number)?.ok_or(LeaseError::Taken { number });
         }
-        for number in ClusterNumber::all() {
+        let (theirs, free): (Vec<_>, Vec<_>) =
+            ClusterNumber::all().partition(|number| others.contains(number));
+        for number in free.into_iter().chain(theirs) {
             if let Some(lease) = Self::try_number(number)? {
                 return Ok(lease);
             }
@@ -79,13 +82,14 @@ mod tests {
 
     #[test]
     fn two_clusters_never_share_a_number() {
-        let first = Lease::acquire(None).unwrap();
-        let second = Lease::acquire(None).unwrap();
+        let first = Lease::acquire(None, &[]).unwrap();
+        let second = Lease::acquire(None, &[]).unwrap();
         assert_ne!(first.number(), second.number());
-        let error = Lease::acquire(Some(first.number())).unwrap_err().to_string();
+        let error = Lease::acquire(Some(first.number()), &[]).unwrap_err().to_string();
         assert!(error.contains("in use by another local cluster"), "{error}");
         let number = second.number();
         drop(second);
-        assert_eq!(Lease::acquire(Some(number)).unwrap().number(), number);
+        assert_eq!(Lease::acquire(Some(number), &[]).unwrap().number(), number);
+        assert_ne!(Lease::acquire(None, &[number]).unwrap().number(), number);
     }
 }

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::addresses::Pool;
-use crate::api::{Api, name_of, namespace_of};
+use crate::api::{Api, Part, name_of, namespace_of};
 use crate::net::directory::DirectoryHandle;
 use crate::process::ProcessBook;
 use events::Events;
@@ -82,6 +82,29 @@ impl RunningNode {
 }
 
 impl NodeConfig {
+    /// Takes back what pods of an earlier run said of themselves: their processes are gone.
+    pub(crate) async fn forget_readiness(&self) {
+        for pod in self.api.list::<Pod>().await {
+            let mut next = (*pod).clone();
+            let own = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&self.name);
+            let Some(status) = next.status.as_mut().filter(|_| own) else { continue };
+            for condition in status.conditions.iter_mut().flatten() {
+                if matches!(&*condition.type_, "Ready" | "ContainersReady") {
+                    condition.status = "False".to_owned();
+                }
+            }
+            for container in status.container_statuses.iter_mut().flatten() {
+                container.ready = false;
+            }
+            next.metadata.resource_version = None;
+            if next.status != pod.status
+                && let Err(error) = self.api.replace(&next, Part::Status).await
+            {
+                tracing::warn!(%error, pod = name_of(&pod.metadata), "a pod keeps the status of an earlier run");
+            }
+        }
+    }
+
     /// Starts the agent.
     ///
     /// # Errors

@@ -229,6 +229,18 @@ impl StateFolder {
         Ok(record.and_then(|record| ClusterNumber::new(record.number)))
     }
 
+    /// The numbers of the other clusters that are kept beside this one.
+    pub fn neighbours(&self) -> Vec<ClusterNumber> {
+        let Some(parent) = self.path.parent() else { return Vec::new() };
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.path() != self.path)
+            .filter_map(|entry| fs::read(entry.path().join("cluster.json")).ok())
+            .filter_map(|text| serde_json::from_slice::<ClusterRecord>(&text).ok())
+            .filter_map(|record| ClusterNumber::new(record.number))
+            .collect()
+    }
+
     /// Remembers the cluster's number.
     ///
     /// # Errors
@@ -328,6 +340,9 @@ mod tests {
         assert_eq!(state.cluster().unwrap(), None);
         state.set_cluster(ClusterNumber::new(4).unwrap()).unwrap();
         assert_eq!(state.cluster().unwrap(), ClusterNumber::new(4));
+        assert_eq!(state.neighbours(), []);
+        let other = StateFolder::at(state.path().with_file_name("other"), "other");
+        assert_eq!(other.neighbours(), [ClusterNumber::new(4).unwrap()]);
     }
 
     #[test]

@@ -64,6 +64,9 @@ fn same_name(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     a.name == b.name && a.namespace == b.namespace
 }
 
+/// Names and numbers of ports: pods that agree in them share a slice.
+type PortKey = Vec<(Option<String>, i32)>;
+
 /// A pod behind a service.
 struct Member<'a> {
     pod: &'a Pod,
@@ -113,8 +116,7 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
 }
 
 fn selected(service: &Service, members: &[Member<'_>]) -> Vec<EndpointSlice> {
-    let mut groups: BTreeMap<Vec<(Option<String>, i32)>, (Vec<EndpointPort>, Vec<Endpoint>)> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<PortKey, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
     for member in members {
         let ports = ports(service, member.pod);
         let key = ports.iter().map(|(port, number)| (port.name.clone(), *number)).collect();
@@ -243,7 +245,7 @@ fn mirror(address: &EndpointAddress, ready: bool) -> Endpoint {
 }
 
 fn old_form(service: &Service, members: &[Member<'_>]) -> Endpoints {
-    let mut groups: BTreeMap<Vec<(Option<String>, i32)>, EndpointSubset> = BTreeMap::new();
+    let mut groups: BTreeMap<PortKey, EndpointSubset> = BTreeMap::new();
     for member in members.iter().filter(|member| member.pod.metadata.deletion_timestamp.is_none()) {
         let ports = ports(service, member.pod);
         let key = ports.iter().map(|(port, number)| (port.name.clone(), *number)).collect();

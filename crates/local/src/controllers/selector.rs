@@ -6,7 +6,7 @@ type Labels = BTreeMap<String, String>;
 
 /// Whether every pair of the selector is among the labels. An empty selector selects nothing here: a service
 /// without one has its endpoints made by somebody else.
-pub(super) fn selects(selector: Option<&Labels>, labels: Option<&Labels>) -> bool {
+pub(crate) fn selects(selector: Option<&Labels>, labels: Option<&Labels>) -> bool {
     let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return false };
     selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }

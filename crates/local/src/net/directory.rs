@@ -235,10 +235,9 @@ fn is_tcp(port: &ServicePort) -> bool {
 }
 
 fn ready<'a>(
-    slices: &[&'a EndpointSlice],
+    slices: &'a [&'a EndpointSlice],
 ) -> impl Iterator<Item = (&'a EndpointSlice, &'a k8s_openapi::api::discovery::v1::Endpoint)> {
-    let all =
-        slices.to_vec().into_iter().flat_map(|slice| slice.endpoints.iter().map(move |one| (slice, one)));
+    let all = slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |one| (*slice, one)));
     // Not said means ready (discovery/v1 EndpointConditions).
     all.filter(|(_, one)| one.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false))
 }
