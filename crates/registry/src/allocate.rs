@@ -8,7 +8,7 @@ use lateen_base::{Host, Namespace};
 
 use crate::registry::HostId;
 
-/// Third and fourth byte run over 0..255 and 1..255: 240.240.0.1 to 240.240.254.255, without .0.
+/// Third and fourth byte run over 0..255; those whose fourth byte is 0 stay free: 240.240.0.1 to 240.240.254.254.
 const SLOTS: u32 = 255 * 255;
 /// A prime below [`SLOTS`], for steps that visit every slot.
 const STEP: u32 = 65_011;
@@ -28,7 +28,8 @@ pub(crate) fn allocate<'a>(
     let mut taken = BTreeSet::new();
     let mut all = BTreeMap::new();
     for (host, namespaces) in wanted {
-        let Some(slot) = free_slot(host.as_str(), &taken) else { break };
+        let first = namespaces.first().map(Namespace::as_str).unwrap_or_default();
+        let Some(slot) = free_slot(&format!("{first}:{host}"), &taken) else { break };
         taken.insert(slot);
         for namespace in namespaces {
             all.insert((host.clone(), namespace), addresses(slot));
@@ -42,16 +43,16 @@ fn needs_address(entry: &ServiceEntry) -> bool {
     entry.addresses.is_empty() && resolved
 }
 
-fn free_slot(host: &str, taken: &BTreeSet<u32>) -> Option<u32> {
-    let hash = fnv1a(host.as_bytes());
+fn free_slot(key: &str, taken: &BTreeSet<u32>) -> Option<u32> {
+    let hash = fnv1(key.as_bytes());
     let step = STEP - hash % STEP;
     (0..SLOTS)
         .map(|i| (hash % SLOTS + (u64::from(i) * u64::from(step) % u64::from(SLOTS)) as u32) % SLOTS)
-        .find(|slot| !taken.contains(slot))
+        .find(|slot| slot % 255 != 0 && !taken.contains(slot))
 }
 
 fn addresses(slot: u32) -> Vec<IpAddr> {
-    let (third, fourth) = ((slot / 255) as u8, (slot % 255) as u8 + 1);
+    let (third, fourth) = ((slot / 255) as u8, (slot % 255) as u8);
     let low = u16::from_be_bytes([third, fourth]);
     vec![
         Ipv4Addr::new(240, 240, third, fourth).into(),
@@ -59,8 +60,9 @@ fn addresses(slot: u32) -> Vec<IpAddr> {
     ]
 }
 
-fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+/// FNV-1, 32 bits, over `NAMESPACE:HOST`: the addresses are those that Istio's hash gives.
+fn fnv1(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| hash.wrapping_mul(0x0100_0193) ^ u32::from(*byte))
 }
 
 #[cfg(test)]

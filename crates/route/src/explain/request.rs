@@ -151,6 +151,10 @@ impl World {
             Action::Direct(direct) => {
                 answer.why.step(|| format!("the proxy itself answers {}", direct.status));
                 answer.response = Some(Response { status: direct.status, location: None });
+                // Refusing what nobody registered is, for requests, what the cluster without endpoints is for bytes.
+                if answer.virtual_host_matched.as_deref() == Some("block_all") {
+                    answer.cluster_matched = Some("BlackHoleCluster".to_owned());
+                }
             }
             Action::NonForwarding => {
                 answer.response = Some(Response { status: 404, location: None });

@@ -12,6 +12,7 @@ use super::domains;
 use super::matches::route_match;
 use super::virtual_service::{self, Client, Rule};
 use crate::Note;
+use crate::filters::wire::provenance;
 
 /// The services and VirtualServices of one outbound route configuration.
 pub(crate) struct OutboundHosts<'a> {
@@ -237,6 +238,7 @@ impl HostSet {
             }
         }
         let routes = routes.to_vec();
-        self.hosts.push(route::VirtualHost { name, domains, routes, ..Default::default() });
+        let metadata = object.map(provenance);
+        self.hosts.push(route::VirtualHost { name, domains, routes, metadata, ..Default::default() });
     }
 }
