@@ -134,7 +134,8 @@ pub(crate) fn listed(entry: &ServiceEntry, service: &Service, settings: &Setting
             return Vec::new();
         }
         let host = WorkloadEntry { address: service.host.to_string(), ..WorkloadEntry::default() };
-        return members(&host, Labels::default(), "", service, Some(entry), settings);
+        // The host stands for the entry, so subsets choose it by the labels of the entry.
+        return members(&host, service.labels.clone(), "", service, Some(entry), settings);
     }
     let inline = entry.endpoints.iter();
     inline

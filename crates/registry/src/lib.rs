@@ -12,6 +12,7 @@ mod event;
 mod from_entry;
 mod from_kube;
 pub mod kube_objects;
+pub mod manifests;
 mod network;
 mod protocol;
 mod registry;

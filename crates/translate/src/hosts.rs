@@ -7,7 +7,10 @@ pub fn resolve(name: &str, namespace: &Namespace, domain: &str) -> Host {
     if name.contains('.') || name.starts_with('*') || name.is_empty() || namespace.is_empty() {
         return Host::new(name);
     }
-    Host::new(format!("{name}.{namespace}.svc.{domain}"))
+    match domain {
+        "" => Host::new(format!("{name}.{namespace}")),
+        domain => Host::new(format!("{name}.{namespace}.svc.{domain}")),
+    }
 }
 
 /// The most specific of `candidates` that has `wanted` among its names: itself, else the longest wildcard.

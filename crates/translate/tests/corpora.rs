@@ -2,8 +2,16 @@
 //! takes what we make.
 #![allow(clippy::unwrap_used)]
 
+#[path = "corpora/clusters.rs"]
+mod clusters;
+#[path = "corpora/endpoints.rs"]
+mod endpoints;
 #[path = "corpora/gateways_and_routes.rs"]
 mod gateways_and_routes;
+#[path = "corpora/mesh.rs"]
+mod mesh;
+#[path = "corpora/names.rs"]
+mod names;
 #[path = "corpora/simulation.rs"]
 mod simulation;
 #[path = "corpora/stock_envoy.rs"]

@@ -66,7 +66,7 @@ impl Scope {
                 vec![Egress { listener: None, services: scope.services.clone(), virtual_services: routed }];
         } else {
             for listener in listeners {
-                let egress = imported(listener, &seen, &routed, namespace);
+                let egress = imported(listener, &seen, &routed, namespace, snapshot.domain());
                 for service in &egress.services {
                     scope.add(service.clone());
                 }
@@ -127,7 +127,7 @@ impl Scope {
         for egress in &self.egress {
             let port = port_of(egress.listener.as_ref());
             for config in &egress.virtual_services {
-                for (host, mut ports) in config.destinations() {
+                for (host, mut ports) in config.destinations(&self.namespace) {
                     if let (Some(port), true) = (port, ports.is_empty()) {
                         ports.insert(port);
                     }
@@ -212,7 +212,9 @@ fn imported(
     seen: &[Arc<Service>],
     routed: &[Arc<VirtualServiceConfig>],
     own: &Namespace,
+    domain: &str,
 ) -> Egress {
+    let tail = format!(".svc.{domain}");
     let imports = imports(&listener, own);
     let imported = |namespace: &Namespace, covers: &dyn Fn(&Host) -> bool| {
         let of = |key: &str| imports.get(key).is_some_and(|hosts| hosts.iter().any(covers));
@@ -229,7 +231,14 @@ fn imported(
     let virtual_services = routed
         .iter()
         .filter(|config| {
-            let named = |wanted: &Host| config.hosts.iter().any(|host| wanted.matches(host));
+            // Sidecars may name the host of a Kubernetes service by NAME.NAMESPACE, too.
+            let short = |host: &Host| {
+                let short = host.as_str().strip_suffix(&tail).filter(|short| short.contains('.'));
+                short.map(Host::new)
+            };
+            let named = |wanted: &Host| {
+                config.hosts.iter().any(|host| wanted.matches(host) || short(host).as_ref() == Some(wanted))
+            };
             imported(&config.namespace, &|wanted: &Host| named(wanted))
         })
         .cloned()

@@ -37,10 +37,11 @@ pub struct VirtualServiceConfig {
 }
 
 impl VirtualServiceConfig {
-    /// The hosts that its routes lead to, each with the ports asked for; the empty set means any port.
-    pub fn destinations(&self) -> BTreeMap<Host, BTreeSet<u16>> {
+    /// The hosts that its routes lead clients of a namespace to, each with the ports asked for; the empty set means
+    /// any port.
+    pub fn destinations(&self, client: &Namespace) -> BTreeMap<Host, BTreeSet<u16>> {
         let mut all: BTreeMap<Host, Option<BTreeSet<u16>>> = BTreeMap::new();
-        for_each_destination(&self.spec, |destination| {
+        for_each_destination(&self.spec, client, |destination| {
             let port = destination.port.as_ref().map_or(0, |port| port.number as u16);
             let ports = all.entry(Host::new(&destination.host)).or_insert_with(|| Some(BTreeSet::new()));
             match (port, ports.as_mut()) {
@@ -152,15 +153,31 @@ fn complete_gateways(list: &mut [String], namespace: &Namespace) {
     }
 }
 
-fn for_each_destination<'a>(spec: &'a VirtualService, mut visit: impl FnMut(&'a Destination)) {
+/// Visits the destinations of all routes that some client of the namespace may take.
+fn for_each_destination<'a>(
+    spec: &'a VirtualService,
+    client: &Namespace,
+    mut visit: impl FnMut(&'a Destination),
+) {
+    let takes = |namespace: &str| namespace.is_empty() || namespace == client.as_str();
     for route in &spec.http {
+        if !route.r#match.is_empty() && !route.r#match.iter().any(|m| takes(&m.source_namespace)) {
+            continue;
+        }
         route.route.iter().for_each(|split| visit(&split.destination));
         route.mirror.iter().for_each(&mut visit);
         route.mirrors.iter().map(|mirror| &mirror.destination).for_each(&mut visit);
     }
-    let tcp = spec.tcp.iter().flat_map(|route| &route.route);
-    let tls = spec.tls.iter().flat_map(|route| &route.route);
-    tcp.chain(tls).for_each(|split| visit(&split.destination));
+    let tcp = spec
+        .tcp
+        .iter()
+        .filter(|route| route.r#match.is_empty() || route.r#match.iter().any(|m| takes(&m.source_namespace)));
+    let tls = spec
+        .tls
+        .iter()
+        .filter(|route| route.r#match.is_empty() || route.r#match.iter().any(|m| takes(&m.source_namespace)));
+    let splits = tcp.flat_map(|route| &route.route).chain(tls.flat_map(|route| &route.route));
+    splits.for_each(|split| visit(&split.destination));
 }
 
 fn for_each_destination_mut(spec: &mut VirtualService, mut visit: impl FnMut(&mut Destination)) {
