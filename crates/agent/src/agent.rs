@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use lateen_base::Clock;
+use lateen_proto::envoy::config::bootstrap::v3::Bootstrap;
 use lateen_xds::server::secret_service;
 use serde_json::Value;
 use tokio::net::{TcpListener, UnixListener};
@@ -22,6 +23,7 @@ use crate::health::{self, Admin, Health};
 use crate::identity;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
+use crate::typed_bootstrap;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,11 @@ impl Agent {
     /// The bootstrap, as it is in the file.
     pub fn bootstrap(&self) -> &Value {
         &self.bootstrap
+    }
+
+    /// The part of the bootstrap that the proxy in this process acts on.
+    pub fn typed_bootstrap(&self) -> Bootstrap {
+        typed_bootstrap::build(&self.settings)
     }
 
     /// Whether the proxy is ready; why not, otherwise.

@@ -9,9 +9,9 @@ use crate::files;
 use crate::settings::Settings;
 
 /// The readiness port that kubelet asks.
-const READINESS_PORT: u16 = 15021;
+pub(crate) const READINESS_PORT: u16 = 15021;
 /// The port of the proxy's own metrics.
-const METRICS_PORT: u16 = 15090;
+pub(crate) const METRICS_PORT: u16 = 15090;
 
 /// Renders the bootstrap.
 pub(crate) fn render(settings: &Settings) -> Value {
@@ -80,7 +80,7 @@ fn address(address: SocketAddr) -> Value {
 }
 
 /// Where the proxy reaches a port of its own pod.
-fn reachable(settings: &Settings, port: u16) -> SocketAddr {
+pub(crate) fn reachable(settings: &Settings, port: u16) -> SocketAddr {
     match settings.shares_loopback() {
         true => SocketAddr::new(settings.address(), port),
         false => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port),
@@ -232,6 +232,26 @@ mod tests {
         assert!(bootstrap.get("cluster_manager").is_none());
         assert!(bootstrap.get("typed_dns_resolver_config").is_none());
         assert_eq!(bootstrap["admin"]["address"]["socket_address"]["address"], "127.0.0.1");
+    }
+
+    /// What the proxy in our process takes says the same as the file, as far as it goes.
+    #[test]
+    fn the_typed_bootstrap_is_the_files() {
+        for address in ["127.10.0.7", "10.1.2.3"] {
+            let settings = settings(address);
+            let mut file: Bootstrap = lateen_proto::json::from_value(&render(&settings)).unwrap();
+            let typed = crate::typed_bootstrap::build(&settings);
+            // Timeouts, statistics and the like are Envoy's business.
+            file.layered_runtime = None;
+            file.stats_config = None;
+            for cluster in &mut file.static_resources.as_mut().unwrap().clusters {
+                cluster.connect_timeout = None;
+                cluster.circuit_breakers = None;
+                cluster.typed_extension_protocol_options.clear();
+            }
+            file.typed_dns_resolver_config.clone_from(&typed.typed_dns_resolver_config);
+            assert_eq!(file, typed);
+        }
     }
 
     /// Stock Envoy accepts it; skipped, with a word, where there is no Envoy.

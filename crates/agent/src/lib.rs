@@ -17,6 +17,7 @@ mod metadata;
 mod resolve;
 mod secrets;
 mod settings;
+mod typed_bootstrap;
 mod upstream;
 
 pub use agent::{Agent, AgentError};

@@ -15,6 +15,7 @@ mod get;
 mod load;
 mod logs;
 mod proxy;
+mod proxy_role;
 mod proxy_status;
 mod up;
 mod validate;

@@ -48,16 +48,19 @@ pub(crate) struct RoleArgs {
 impl RoleArgs {
     /// Runs agent and data plane until the process is asked to end.
     pub(crate) fn run(self, role: RoleName, concurrency: Option<u32>) -> Outcome {
-        let logs = lateen_runtime::logs::Config { levels: self.log_output_level.clone(), json: self.log_as_json };
+        let logs =
+            lateen_runtime::logs::Config { levels: self.log_output_level.clone(), json: self.log_as_json };
         lateen_runtime::logs::init(&logs).map_err(CliError::new)?;
         // Sockets have short, relative paths: a Unix socket's may not be longer than 107 bytes.
         std::env::set_current_dir(&self.pod_root)
             .map_err(|e| CliError::new(format!("{}: {e}", self.pod_root.display())))?;
         let settings = self.settings(role, concurrency)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::new)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::new)?;
         runtime.block_on(async {
             let agent = Agent::start(settings, Arc::new(SystemClock)).await.map_err(CliError::new)?;
             match self.data_plane.as_str() {
+                "lateen" => with_own_proxy(&agent).await,
                 "envoy" => beside_envoy(&agent).await,
                 other => Err(CliError::new(format!("LATEEN_DATA_PLANE={other}: write lateen or envoy"))),
             }
@@ -78,6 +81,27 @@ impl RoleArgs {
         let env: BTreeMap<String, String> = std::env::vars().collect();
         Settings::read(role, &arguments, ".".into(), &env).map_err(CliError::new)
     }
+}
+
+/// Our proxy, in this process: it takes the same bootstrap and the same sockets as stock Envoy would.
+async fn with_own_proxy(agent: &Agent) -> Outcome {
+    let settings = agent.settings();
+    let config = lateen_proxy::Config {
+        bootstrap: agent.typed_bootstrap(),
+        concurrency: super::proxy::workers(Some(settings.concurrency)),
+        drain_time: settings.config.termination_drain_duration,
+        ..lateen_proxy::Config::default()
+    };
+    let proxy = config.build().map_err(CliError::new)?;
+    tokio::select! {
+        signal = lateen_runtime::signals::terminated() => {
+            tracing::info!("{}: draining", signal.map_err(CliError::new)?);
+        }
+        () = proxy.quit() => tracing::info!("asked to quit by admin: draining"),
+        () = agent.quit() => tracing::info!("asked to quit: draining"),
+    }
+    proxy.drain().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn beside_envoy(agent: &Agent) -> Outcome {
