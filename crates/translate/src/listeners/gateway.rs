@@ -63,9 +63,12 @@ impl GatewayListeners<'_> {
         if chains.is_empty() {
             return None;
         }
+        // In loopback isolation all pods share one host: what would be every address is the pod's own.
+        let own = self.proxy.addresses.first().filter(|_| self.proxy.is_loopback()).map(ToString::to_string);
+        let place = own.as_deref().filter(|_| address == self.proxy.wildcard()).unwrap_or(address);
         let mut listener = Listener {
             name: name.clone(),
-            address: Some(tcp_address(address, port)),
+            address: Some(tcp_address(place, port)),
             traffic_direction: TrafficDirection::Outbound.into(),
             access_log: for_listener(&self.settings.access_log),
             ..Default::default()
