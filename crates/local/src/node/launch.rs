@@ -165,12 +165,13 @@ fn general(
 fn of_proxy(around: &Surroundings, pod: &Pod, ip: Ipv4Addr) -> Vec<(String, String)> {
     let mut env = vec![
         ("ISTIO_META_INTERCEPTION_MODE".to_owned(), "NONE".to_owned()),
+        // Also for gateways: this tells the control plane that the pod shares its host with others.
+        ("ISTIO_META_HTTP_PROXY_PORT".to_owned(), HTTP_PROXY_PORT.to_string()),
         ("LATEEN_DATA_PLANE".to_owned(), around.data_plane.name().to_owned()),
     ];
     if has_sidecar(pod) {
         let app = around.cluster.app(ip).to_string();
         env.push(("ISTIO_META_LATEEN_APP_ADDRESS".to_owned(), app));
-        env.push(("ISTIO_META_HTTP_PROXY_PORT".to_owned(), HTTP_PROXY_PORT.to_string()));
     }
     env
 }

@@ -19,6 +19,7 @@ use crate::node::api_access;
 use crate::node::board::Board;
 use crate::node::container::{Supervisor, container_root};
 use crate::node::events::full_name;
+use crate::node::image;
 use crate::node::launch::{HTTP_PROXY_PORT, has_sidecar};
 use crate::node::status::{Facts, Report, Role, State, pod_status};
 use crate::node::tokens::TokenKeeper;
@@ -201,7 +202,11 @@ impl Worker {
 
     /// A pod without a sidecar reaches services through the node.
     fn forwarder(&self) -> Option<tokio::task::JoinHandle<()>> {
-        if has_sidecar(&self.pod) {
+        let is_application = |(container, _): (&Container, Role)| {
+            let program = image::program(container.image.as_deref().unwrap_or_default());
+            matches!(program, Some(image::Program::App { .. }))
+        };
+        if has_sidecar(&self.pod) || !containers(&self.pod).any(is_application) {
             return None;
         }
         let directory = self.node.directory.clone();
