@@ -123,6 +123,8 @@ fn list_items<'v>(value: &'v Value, kind: &str) -> Option<&'v Vec<Value>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TWO: &str = "\
@@ -176,5 +178,91 @@ items:
         let documents = parse_yaml("f", "a: [\n---\nkind: X\napiVersion: v1\n");
         assert!(documents[0].is_err());
         assert!(documents[1].is_ok());
+    }
+
+    /// Scalars and structure that YAML and our readers have special cases for.
+    fn fragment() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("---\n".to_owned()),
+            Just("kind: VirtualService\napiVersion: networking.istio.io/v1\n".to_owned()),
+            Just("kind: List\napiVersion: v1\nitems:\n- ".to_owned()),
+            Just("spec:\n  http:\n  - match: [{uri: {prefix: /}}]\n".to_owned()),
+            Just("metadata: {name: a, creationTimestamp: null}\n".to_owned()),
+            Just("a: &x [*x, *x]\n<<: *x\n".to_owned()),
+            "[ -~\n\t{}\\[\\]:,&*!|>'\"%@#0-9é]{0,40}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn any_text_is_read_without_panic(fragments in proptest::collection::vec(fragment(), 0..8)) {
+            for document in parse_yaml("f", &fragments.concat()).into_iter().flatten() {
+                if let Document::Istio(object) = document {
+                    crate::validate(&object);
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            parse_yaml("f", &String::from_utf8_lossy(&bytes));
+        }
+
+        /// A spec in which every field has a value of some JSON type: read or refused, and what was read is written
+        /// and read again as the same.
+        #[test]
+        fn specs_of_any_shape_are_read_or_refused(kind in 0..KINDS.len(), seed in any::<u64>()) {
+            let info = &KINDS[kind];
+            let schema: Value = (info.schema)().into();
+            let spec = sample(&schema, &mut { seed });
+            let object = serde_json::json!({
+                "apiVersion": info.api_version(), "kind": info.name, "metadata": {"name": "a"}, "spec": spec,
+            });
+            if let Ok(object) = parse_json(&object) {
+                crate::validate(&object);
+                let again = parse_json(&object.write()).unwrap();
+                prop_assert_eq!(again.spec, object.spec);
+            }
+        }
+    }
+
+    /// A value of a schema, or now and then of something else.
+    fn sample(schema: &Value, seed: &mut u64) -> Value {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let dice = *seed >> 33;
+        if dice % 97 == 0 {
+            return [Value::Null, 7.into(), "x".into(), true.into(), Value::Array(vec![])]
+                [(dice / 97) as usize % 5]
+                .clone();
+        }
+        match schema.get("type").and_then(Value::as_str) {
+            Some("object") => {
+                let properties = schema.get("properties").and_then(Value::as_object);
+                let mut object = serde_json::Map::new();
+                for (name, inner) in properties.into_iter().flatten() {
+                    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    if (*seed >> 40) % 3 == 0 {
+                        object.insert(name.clone(), sample(inner, seed));
+                    }
+                }
+                if let Some(inner) = schema.get("additionalProperties") {
+                    object.insert("80".to_owned(), sample(inner, seed));
+                }
+                object.into()
+            }
+            Some("array") => (0..dice % 3).map(|_| sample(&schema["items"], seed)).collect(),
+            Some("string") => match schema.get("enum").and_then(Value::as_array) {
+                Some(names) => names[dice as usize % names.len()].clone(),
+                None => ["", "a", "5s", "*.b.com", "1.2.3.4", "unix:///x", "%", "[", "ns/a", "99999999999h"]
+                    [dice as usize % 10]
+                    .into(),
+            },
+            Some("integer") => [0, 1, 80, 70000, -1][dice as usize % 5].into(),
+            Some("number") => serde_json::json!([0.5, 100.0, -1.0][dice as usize % 3]),
+            Some("boolean") => (dice % 2 == 0).into(),
+            _ => Value::Null,
+        }
     }
 }

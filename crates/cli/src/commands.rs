@@ -15,6 +15,7 @@ mod get;
 mod load;
 mod logs;
 mod proxy;
+mod proxy_config;
 mod proxy_role;
 mod proxy_status;
 mod up;
@@ -63,6 +64,11 @@ pub(crate) enum Command {
     Get(get::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
+    /// Show what a proxy was given
+    ///
+    /// A group of commands used to retrieve information about proxy configuration from the Envoy config dump.
+    #[command(name = "proxy-config", visible_alias = "pc")]
+    ProxyConfig(proxy_config::Cmd),
     /// Show how far each proxy follows the control plane, and what it refuses
     #[command(name = "proxy-status", visible_alias = "ps")]
     ProxyStatus(proxy_status::Cmd),
@@ -100,6 +106,7 @@ impl Command {
             Self::Explain(cmd) => cmd.run(globals),
             Self::Get(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
+            Self::ProxyConfig(cmd) => cmd.run(globals),
             Self::ProxyStatus(cmd) => cmd.run(globals),
             Self::Proxy(cmd) => cmd.run(globals),
             Self::Validate(cmd) => cmd.run(globals),

@@ -10,6 +10,7 @@ mod globals;
 mod load;
 mod manifest;
 mod pods;
+mod proxy_config;
 mod table;
 mod world;
 

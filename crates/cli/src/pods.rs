@@ -10,6 +10,9 @@ use crate::globals::Globals;
 /// Where the control plane answers debug requests.
 const DEBUG_PORT: u16 = 15014;
 
+/// Where a proxy answers administrators.
+const ADMIN_PORT: u16 = 15000;
+
 /// A pod by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodName {
@@ -42,19 +45,84 @@ impl PodName {
     }
 }
 
+/// Asks the proxies of pods.
+pub(crate) struct ProxyAdmin {
+    client: Client,
+    pod: PodName,
+}
+
+impl ProxyAdmin {
+    /// The proxy of the pod that `[TYPE/]NAME[.NAMESPACE]` names: a pod, or the first running one of a deployment or
+    /// service.
+    pub(crate) async fn find(client: Client, text: &str, globals: &Globals) -> Result<Self, CliError> {
+        let namespace = globals.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let (kind, owner, pointer) = match text.split_once('/') {
+            Some(("deployment" | "deployments" | "deploy", name)) => {
+                let kind = ResourceKind::new("apps", "v1", "Deployment", "deployments", true);
+                (kind, PodName::parse(name, &namespace)?, "/spec/selector/matchLabels")
+            }
+            Some(("service" | "services" | "svc", name)) => (
+                ResourceKind::core("Service", "services"),
+                PodName::parse(name, &namespace)?,
+                "/spec/selector",
+            ),
+            _ => return Self::of(client, PodName::parse(text, &namespace)?).await,
+        };
+        let owned = client.get(&kind, &owner.namespace, &owner.name).await?;
+        let labels = owned.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+        let labels: Vec<String> =
+            labels.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect();
+        let pods = running(&client, &owner.namespace, &labels.join(",")).await?;
+        match pods.into_iter().next() {
+            Some(pod) => Ok(Self { client, pod }),
+            None => Err(CliError(format!("{text} has no running pods in namespace {}", owner.namespace))),
+        }
+    }
+
+    async fn of(client: Client, pod: PodName) -> Result<Self, CliError> {
+        let PodName { namespace, name } = &pod;
+        match client.get(&ResourceKind::core("Pod", "pods"), namespace, name).await {
+            Ok(_) => Ok(Self { client, pod }),
+            Err(error) if error.is_not_found() => {
+                let message =
+                    format!("unable to retrieve Pod: pods {name:?} not found in namespace {namespace:?}");
+                Err(CliError(message))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The pod.
+    pub(crate) fn pod(&self) -> &PodName {
+        &self.pod
+    }
+
+    /// What `GET path` answers, as JSON.
+    pub(crate) async fn json(&self, path: &str) -> Result<Value, CliError> {
+        self.pod.ask(&self.client, ADMIN_PORT, path).await
+    }
+
+    /// What a request to `path` answers, as text.
+    pub(crate) async fn text(&self, method: &str, path: &str) -> Result<String, CliError> {
+        let PodName { namespace, name } = &self.pod;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{ADMIN_PORT}/proxy{path}");
+        Ok(self.client.raw_text(method, &path).await?)
+    }
+}
+
+/// The running pods of a namespace that these labels select.
+async fn running(client: &Client, namespace: &str, labels: &str) -> Result<Vec<PodName>, CliError> {
+    let pods = ResourceKind::core("Pod", "pods");
+    let pods = client.list(&pods, Some(namespace), Some(labels)).await?;
+    let running = pods.iter().filter(|pod| pod["status"]["phase"] == "Running");
+    let names = running.filter_map(|pod| pod["metadata"]["name"].as_str());
+    Ok(names.map(|name| PodName { namespace: namespace.to_owned(), name: name.into() }).collect())
+}
+
 /// The running pods of the control plane.
 pub(crate) async fn control_plane(client: &Client, globals: &Globals) -> Result<Vec<PodName>, CliError> {
-    let pods = ResourceKind::core("Pod", "pods");
     let namespace = &globals.istio_namespace;
-    let running: Vec<PodName> = client
-        .list(&pods, Some(namespace), Some("app=istiod"))
-        .await?
-        .iter()
-        .filter(|pod| pod["status"]["phase"] == "Running")
-        .filter_map(|pod| {
-            Some(PodName { namespace: namespace.clone(), name: pod["metadata"]["name"].as_str()?.into() })
-        })
-        .collect();
+    let running = running(client, namespace, "app=istiod").await?;
     if running.is_empty() {
         return Err(CliError(format!(
             "no running pod of the control plane in namespace {namespace} (app=istiod)"

@@ -335,6 +335,19 @@ impl Client {
         Ok(self.inner.request(request).await?)
     }
 
+    /// The answer to a request without a body, as text.
+    ///
+    /// # Errors
+    /// When the request fails.
+    pub async fn raw_text(&self, method: &str, path: &str) -> Result<String, KubeError> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Vec::new())
+            .map_err(|error| KubeError::Config(format!("{method} {path}: {error}")))?;
+        Ok(self.inner.request_text(request).await?)
+    }
+
     pub(crate) fn api(&self, kind: &ResourceKind, namespace: Option<&str>) -> Api<DynamicObject> {
         let resource = kind.api_resource();
         match namespace {

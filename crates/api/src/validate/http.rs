@@ -45,6 +45,7 @@ pub(super) fn route(route: &HttpRoute, kind: RouteKind, gateway: bool, at: &Path
     redirect(route.redirect.as_ref(), &at.field("redirect"), out);
     direct_response(route.direct_response.as_ref(), &at.field("directResponse"), out);
     rewrite(route.rewrite.as_ref(), &at.field("rewrite"), out);
+    authority(route, at, out);
     names::maybe_duration(route.timeout, &at.field("timeout"), out);
     if let Some(retries) = &route.retries {
         retry(retries, &at.field("retries"), out);
@@ -133,6 +134,35 @@ fn header_match_name(name: &str, gateway: bool, at: &Path<'_>, out: &mut Problem
     out.error_if(!gateway, at, message);
 }
 
+/// The authority is written once: by the rewrite, or by one header.
+fn authority(route: &HttpRoute, at: &Path<'_>, out: &mut Problems) {
+    let rewritten =
+        route.rewrite.iter().map(|rewrite| &rewrite.authority).filter(|to| !to.is_empty()).count();
+    let of = |headers: Option<&Headers>| {
+        let operations = headers.and_then(|headers| headers.request.as_ref());
+        let names = operations.into_iter().flat_map(|all| all.set.keys().chain(all.add.keys()));
+        names.filter(|name| is_authority(name)).count()
+    };
+    let message = "authority header cannot be set multiple times";
+    out.error_if(rewritten + of(route.headers.as_ref()) > 1, &at.field("headers"), message);
+    for (i, to) in route.route.iter().enumerate() {
+        let several = rewritten + of(to.headers.as_ref()) > 1;
+        out.error_if(several, &at.field("route").item(i).field("headers"), message);
+    }
+}
+
+fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
+}
+
+/// The name of a header that is changed: no pseudo header but the authority.
+fn changed_header(name: &str) -> Result<(), String> {
+    if name.starts_with(':') && !is_authority(name) {
+        return Err(format!("invalid header {name:?}: header cannot have \":\" prefix"));
+    }
+    names::header_name(name)
+}
+
 fn headers(headers: Option<&Headers>, at: &Path<'_>, out: &mut Problems) {
     let Some(headers) = headers else { return };
     for (field, operations) in [("request", &headers.request), ("response", &headers.response)] {
@@ -147,14 +177,14 @@ fn header_operations(operations: &HeaderOperations, at: &Path<'_>, out: &mut Pro
         header_entries(entries, &at.field(field), out);
     }
     for (i, name) in operations.remove.iter().enumerate() {
-        out.check(&at.field("remove").item(i), names::header_name(name));
+        out.check(&at.field("remove").item(i), changed_header(name));
     }
 }
 
 fn header_entries(entries: &BTreeMap<String, String>, at: &Path<'_>, out: &mut Problems) {
     for (name, value) in entries {
         let at = &at.entry(name);
-        out.check(at, names::header_name(name));
+        out.check(at, changed_header(name));
         out.check(at, names::header_value(value));
     }
 }
@@ -318,7 +348,7 @@ fn fault_abort(abort: &FaultAbort, at: &Path<'_>, out: &mut Problems) {
     match (abort.http_status, &abort.grpc_status, &abort.http2_error) {
         (Some(status), _, _) => out.check(&at.field("httpStatus"), names::http_status(status.into())),
         (_, Some(status), _) => {
-            let known = GRPC_STATUS.contains(&status.as_str()) || status.parse().is_ok_and(|n: u32| n <= 16);
+            let known = GRPC_STATUS.contains(&status.as_str());
             out.error_if(!known, &at.field("grpcStatus"), format!("gRPC status {status:?} is not supported"));
         }
         (_, _, Some(_)) => {
@@ -347,7 +377,11 @@ const METHODS: &[&str] =
 fn cors(cors: Option<&CorsPolicy>, at: &Path<'_>, out: &mut Problems) {
     let Some(cors) = cors else { return };
     for (i, origin) in cors.allow_origins.iter().enumerate() {
-        string_match(origin, &at.field("allowOrigins").item(i), out);
+        let at = &at.field("allowOrigins");
+        let at = &at.item(i);
+        let empty = matches!(origin, StringMatch::Unset) || *origin == StringMatch::Exact(String::new());
+        out.error_if(empty, at, "'' is not a valid match type for CORS allow origins");
+        string_match(origin, at, out);
     }
     for (i, method) in cors.allow_methods.iter().enumerate() {
         let known = METHODS.contains(&method.as_str());

@@ -113,6 +113,11 @@ fn resolution(spec: &ServiceEntry, at: &Path<'_>, out: &mut Problems) {
                 let message = format!("host {host:?} must be a wildcard for resolution mode DYNAMIC_DNS");
                 out.error(&at.field("hosts").item(i), message);
             }
+            for (i, port) in spec.ports.iter().enumerate() {
+                let named = names::is_http(&port.protocol) || names::is_tls(&port.protocol);
+                let message = "only HTTP and TLS ports are supported for resolution mode DYNAMIC_DNS";
+                out.error_if(!named, &at.field("ports").item(i).field("protocol"), message);
+            }
         }
     }
 }

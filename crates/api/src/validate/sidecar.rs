@@ -1,6 +1,6 @@
 //! `Sidecar`.
 
-use super::names::{self, overlap};
+use super::names;
 use super::path::Path;
 use super::virtual_service::destination;
 use super::{Problems, connection, tls, workload};
@@ -104,27 +104,19 @@ fn egress(listener: &IstioEgressListener, at: &Path<'_>, out: &mut Problems) {
     out.error_if(listener.hosts.is_empty(), hosts, "sidecar: egress listener must contain at least one host");
     for (i, host) in listener.hosts.iter().enumerate() {
         out.check(&hosts.item(i), namespaced_host(host));
-        let before = listener.hosts[..i].iter();
-        if before.chain(&listener.hosts[i + 1..]).any(|other| other != host && covers(other, host)) {
-            out.warn(
-                &hosts.item(i),
-                format!("duplicate host {host:?}: a wildcard of the list has it already"),
-            );
-        } else if listener.hosts[..i].contains(host) {
-            out.warn(&hosts.item(i), format!("duplicate host {host:?}"));
+        let before = &listener.hosts[..i];
+        if before.contains(host) || before.iter().any(|other| covers(other, host) || covers(host, other)) {
+            out.warn(&hosts.item(i), format!("duplicated egress host: {host}"));
         }
     }
 }
 
+/// Whether `wide` is all hosts of a namespace that `narrow` is one host of.
 fn covers(wide: &str, narrow: &str) -> bool {
-    let (Some((wide_ns, wide)), Some((ns, narrow))) = (wide.split_once('/'), narrow.split_once('/')) else {
+    let (Some((wide_ns, "*")), Some((ns, _))) = (wide.split_once('/'), narrow.split_once('/')) else {
         return false;
     };
-    wide.starts_with('*')
-        && wide_ns == ns
-        && wide_ns != "~"
-        && overlap(wide, narrow)
-        && wide.len() < narrow.len()
+    wide_ns == ns
 }
 
 fn namespaced_host(host: &str) -> Result<(), String> {

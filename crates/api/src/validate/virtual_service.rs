@@ -29,7 +29,7 @@ pub(super) fn check(spec: &VirtualService, at: &Path<'_>, out: &mut Problems) {
         false => http::RouteKind::Independent,
     };
     for (i, route) in spec.http.iter().enumerate() {
-        http::route(route, kind, gateway && !mesh, &at.field("http").item(i), out);
+        http::route(route, kind, gateway, &at.field("http").item(i), out);
     }
     for (i, route) in spec.tls.iter().enumerate() {
         tls_route(route, &spec.hosts, &at.field("tls").item(i), out);
@@ -144,7 +144,7 @@ fn tls_match(condition: &TlsMatchAttributes, hosts: &[String], at: &Path<'_>, ou
 }
 
 fn sni_host(sni: &str, hosts: &[String], at: &Path<'_>, out: &mut Problems) {
-    if let Err(message) = names::wildcard_domain(sni) {
+    if let Err(message) = names::gateway_domain(sni, true) {
         if names::ip(sni).is_ok() {
             let message = format!(
                 "using an IP address ({sni:?}) goes against SNI spec and most clients do not support this"

@@ -70,6 +70,15 @@ pub(super) fn readiness(probe: &ReadinessProbe, at: &Path<'_>, out: &mut Problem
     ] {
         out.error_if(value < 0, &at.field(field), "must be non-negative");
     }
+    let nothing = probe.http_get.is_none()
+        && probe.tcp_socket.is_none()
+        && probe.exec.is_none()
+        && probe.grpc.is_none();
+    out.error_if(
+        nothing,
+        at,
+        "unknown health check method: one of httpGet, tcpSocket, exec, grpc is required",
+    );
     if let Some(http) = &probe.http_get {
         let at = &at.field("httpGet");
         out.check(&at.field("port"), names::port(http.port.into()));

@@ -15,10 +15,12 @@ impl Dump {
     /// # Errors
     /// When the text is no JSON, or no dump.
     pub(crate) fn parse(text: &str) -> Result<Self, CliError> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| CliError(format!("the config dump is no JSON: {error}")))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| CliError(format!("the config dump is no JSON: {error}")))?;
         let Some(configs) = value.get("configs").and_then(Value::as_array) else {
-            return Err(CliError::new("config dump has no configuration type: a JSON object with \"configs\" is wanted"));
+            return Err(CliError::new(
+                "config dump has no configuration type: a JSON object with \"configs\" is wanted",
+            ));
         };
         Ok(Self { configs: configs.iter().map(camel).collect() })
     }
@@ -29,11 +31,16 @@ impl Dump {
     /// When there is none.
     pub(crate) fn sections(&self, kind: &str) -> Result<Vec<&Value>, CliError> {
         let named = |section: &&Value| {
-            section.get("@type").and_then(Value::as_str).is_some_and(|name| name.ends_with(&format!(".{kind}")))
+            section
+                .get("@type")
+                .and_then(Value::as_str)
+                .is_some_and(|name| name.ends_with(&format!(".{kind}")))
         };
         let sections: Vec<&Value> = self.configs.iter().filter(named).collect();
         if sections.is_empty() {
-            return Err(CliError(format!("config dump has no configuration type type.googleapis.com/envoy.admin.v3.{kind}")));
+            return Err(CliError(format!(
+                "config dump has no configuration type type.googleapis.com/envoy.admin.v3.{kind}"
+            )));
         }
         Ok(sections)
     }
@@ -42,7 +49,12 @@ impl Dump {
     ///
     /// # Errors
     /// When the dump has no section of the type.
-    pub(crate) fn resources(&self, kind: &str, lists: &[&str], pointer: &str) -> Result<Vec<Value>, CliError> {
+    pub(crate) fn resources(
+        &self,
+        kind: &str,
+        lists: &[&str],
+        pointer: &str,
+    ) -> Result<Vec<Value>, CliError> {
         let sections = self.sections(kind)?;
         let mut found = Vec::new();
         for list in lists {
@@ -58,9 +70,12 @@ impl Dump {
 /// A message without the type URL that it has inside an `Any`.
 pub(crate) fn without_type(value: &Value) -> Value {
     match value {
-        Value::Object(object) => {
-            object.iter().filter(|(key, _)| *key != "@type").map(|(k, v)| (k.clone(), v.clone())).collect::<Map<_, _>>().into()
-        }
+        Value::Object(object) => object
+            .iter()
+            .filter(|(key, _)| *key != "@type")
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect::<Map<_, _>>()
+            .into(),
         other => other.clone(),
     }
 }
@@ -70,8 +85,13 @@ const FREE: &[&str] = &["filterMetadata", "staticLayer", "jsonFormat"];
 
 /// Fields that are maps: their keys stay, what they lead to is renamed.
 const MAPS: &[&str] = &[
-    "typedPerFilterConfig", "typedExtensionProtocolOptions", "typedFilterMetadata", "keyValues",
-    "typedDnsResolverConfig", "resourceMonitors", "attributes",
+    "typedPerFilterConfig",
+    "typedExtensionProtocolOptions",
+    "typedFilterMetadata",
+    "keyValues",
+    "typedDnsResolverConfig",
+    "resourceMonitors",
+    "attributes",
 ];
 
 /// The same with its fields in camelCase, as protobuf's JSON is written by default.
@@ -79,8 +99,13 @@ pub(crate) fn camel(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(camel).collect(),
         Value::Object(object) => {
-            let free = object.get("@type").and_then(Value::as_str).is_some_and(|t| t.ends_with("protobuf.Struct"));
-            object.iter().map(|(key, value)| if free { (key.clone(), value.clone()) } else { field(key, value) }).collect::<Map<_, _>>().into()
+            let free =
+                object.get("@type").and_then(Value::as_str).is_some_and(|t| t.ends_with("protobuf.Struct"));
+            object
+                .iter()
+                .map(|(key, value)| if free { (key.clone(), value.clone()) } else { field(key, value) })
+                .collect::<Map<_, _>>()
+                .into()
         }
         other => other.clone(),
     }
@@ -92,7 +117,9 @@ fn field(key: &str, value: &Value) -> (String, Value) {
     let value = match value {
         Value::Object(_) if FREE.contains(&name.as_str()) => value.clone(),
         Value::Object(object) if name == "metadata" && !is_metadata(object) => value.clone(),
-        Value::Object(object) if map => object.iter().map(|(k, v)| (k.clone(), camel(v))).collect::<Map<_, _>>().into(),
+        Value::Object(object) if map => {
+            object.iter().map(|(k, v)| (k.clone(), camel(v))).collect::<Map<_, _>>().into()
+        }
         other => camel(other),
     };
     (name, value)

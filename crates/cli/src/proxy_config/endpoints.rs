@@ -52,7 +52,8 @@ fn order(name: &str) -> (String, u32, String) {
 }
 
 fn endpoints(assignment: &Value) -> impl Iterator<Item = (&Value, &Value)> {
-    items(assignment, "/endpoints").flat_map(|locality| items(locality, "/lbEndpoints").map(move |one| (locality, one)))
+    items(assignment, "/endpoints")
+        .flat_map(|locality| items(locality, "/lbEndpoints").map(move |one| (locality, one)))
 }
 
 fn status(endpoint: &Value) -> &str {
@@ -68,7 +69,8 @@ pub(crate) fn table(assignments: &[Value]) -> Vec<Vec<String>> {
     for assignment in assignments {
         for (locality, endpoint) in endpoints(assignment) {
             let parts = ["/region", "/zone", "/subZone"].map(|part| text(&locality["locality"], part));
-            let locality = parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
+            let locality =
+                parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
             let at = address(&endpoint["endpoint"]["address"]);
             rows.push(row([&at, status(endpoint), &locality, text(assignment, "/clusterName")]));
         }

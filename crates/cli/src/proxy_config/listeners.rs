@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::dump::Dump;
-use super::{address, items, port, row, routes, text};
+use super::{address, items, port, routes, row, text};
 use crate::commands::CliError;
 
 /// Which listeners are shown; empty fields show all.
@@ -29,7 +29,8 @@ impl Filter {
 /// # Errors
 /// When the dump has none.
 pub(crate) fn select(dump: &Dump, filter: &Filter) -> Result<Vec<Value>, CliError> {
-    let mut listeners = dump.resources("ListenersConfigDump", &["dynamicListeners"], "/activeState/listener")?;
+    let mut listeners =
+        dump.resources("ListenersConfigDump", &["dynamicListeners"], "/activeState/listener")?;
     listeners.extend(dump.resources("ListenersConfigDump", &["staticListeners"], "/listener")?);
     listeners.retain(|listener| filter.shows(listener));
     listeners.sort_by_cached_key(|listener| (port(&listener["address"]), addresses(listener)));
@@ -142,7 +143,11 @@ fn tcp_destination(tcp: &Value) -> String {
     let shares: Vec<String> = items(tcp, "/weightedClusters/clusters")
         .map(|share| format!("{}[{}]", text(share, "/name"), share.get("weight").unwrap_or(&Value::Null)))
         .collect();
-    if shares.is_empty() { to_cluster(text(tcp, "/cluster")) } else { format!("Cluster: {}", shares.join(" ")) }
+    if shares.is_empty() {
+        to_cluster(text(tcp, "/cluster"))
+    } else {
+        format!("Cluster: {}", shares.join(" "))
+    }
 }
 
 fn to_cluster(name: &str) -> String {
@@ -162,7 +167,8 @@ fn inline_route(config: &Value) -> String {
     }
     let of_host = |host: &Value| {
         let domains: Vec<&str> = items(host, "/domains").filter_map(Value::as_str).collect();
-        let routes = items(host, "/routes").map(|route| routes::condition(&route["match"])).collect::<Vec<_>>();
+        let routes =
+            items(host, "/routes").map(|route| routes::condition(&route["match"])).collect::<Vec<_>>();
         let domain = if domains == ["*"] { "" } else { domains.first().copied().unwrap_or_default() };
         format!("{domain}{}", routes.join(", "))
     };

@@ -52,7 +52,8 @@ fn domains(host: &Value) -> String {
         return one.to_owned();
     }
     let plain: Vec<&str> = all.iter().filter(|domain| !has_port(domain)).copied().collect();
-    let longer = |domain: &str, end: &str| domain.strip_suffix(end).is_some_and(|short| plain.contains(&short));
+    let longer =
+        |domain: &str, end: &str| domain.strip_suffix(end).is_some_and(|short| plain.contains(&short));
     let shown: Vec<&str> =
         plain.iter().filter(|d| !longer(d, ".svc.cluster.local") && !longer(d, ".svc")).copied().collect();
     match shown.len() {
@@ -78,7 +79,9 @@ pub(super) fn condition(condition: &Value) -> String {
         .or_else(|| prefixed("/pathSeparatedPrefix", "PathPrefix:", ""))
         .or_else(|| prefixed("/path", "", ""))
         .or_else(|| prefixed("/safeRegex/regex", "regex ", ""))
-        .unwrap_or_else(|| if condition.get("connectMatcher").is_some() { "CONNECT".to_owned() } else { String::new() })
+        .unwrap_or_else(|| {
+            if condition.get("connectMatcher").is_some() { "CONNECT".to_owned() } else { String::new() }
+        })
 }
 
 #[cfg(test)]

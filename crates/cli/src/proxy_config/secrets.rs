@@ -24,12 +24,15 @@ pub(crate) fn select(dump: &Dump) -> Result<Value, CliError> {
 pub(crate) fn table(section: &Value, now: i64) -> Vec<Vec<String>> {
     let head = ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"];
     let mut rows = vec![row(head)];
-    for (list, status) in
-        [("/dynamicActiveSecrets", "ACTIVE"), ("/dynamicWarmingSecrets", "WARMING"), ("/staticSecrets", "ACTIVE")]
-    {
+    for (list, status) in [
+        ("/dynamicActiveSecrets", "ACTIVE"),
+        ("/dynamicWarmingSecrets", "WARMING"),
+        ("/staticSecrets", "ACTIVE"),
+    ] {
         for entry in items(section, list) {
             let secret = &entry["secret"];
-            let name = [text(entry, "/name"), text(secret, "/name")].into_iter().find(|name| !name.is_empty());
+            let name =
+                [text(entry, "/name"), text(secret, "/name")].into_iter().find(|name| !name.is_empty());
             let name = name.unwrap_or_default();
             let (kind, data) = match secret.get("validationContext") {
                 Some(context) => ("CA", &context["trustedCa"]),

@@ -1,0 +1,57 @@
+//! `lateen proxy-config log`: levels of a proxy's log.
+
+use crate::cluster::{block_on, client};
+use crate::commands::CliError;
+use crate::globals::Globals;
+use crate::pods::ProxyAdmin;
+
+/// Levels, from much to nothing.
+const LEVELS: &[&str] = &["trace", "debug", "info", "warning", "error", "critical", "off"];
+
+/// Arguments.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The pod: [TYPE/]NAME[.NAMESPACE]
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// Levels to set, separated by commas: LEVEL for all, or LOGGER:LEVEL
+    #[arg(long, value_delimiter = ',')]
+    level: Vec<String>,
+    /// Back to the level `warning` for all
+    #[arg(long, short)]
+    reset: bool,
+}
+
+pub(super) fn run(args: &Args, globals: &Globals) -> Result<(), CliError> {
+    block_on(async {
+        let proxy = ProxyAdmin::find(client(globals).await?, &args.pod, globals).await?;
+        let mut levels = proxy.text("GET", "/logging").await?;
+        let known: Vec<String> =
+            levels.lines().filter_map(|line| Some(line.trim().split_once(':')?.0.to_owned())).collect();
+        let wanted = if args.reset { vec!["warning".to_owned()] } else { args.level.clone() };
+        let changes = wanted.iter().map(|level| change(level, &known)).collect::<Result<Vec<_>, _>>()?;
+        for change in changes {
+            levels = proxy.text("POST", &format!("/logging?{change}")).await?;
+        }
+        println!("{}.{}:", proxy.pod().name, proxy.pod().namespace);
+        print!("{levels}");
+        Ok(())
+    })
+}
+
+/// The query that asks for a level.
+fn change(level: &str, known: &[String]) -> Result<String, CliError> {
+    let (logger, level) = match level.split_once([':', '=']) {
+        Some((logger, level)) => (Some(logger), level),
+        None => (None, level),
+    };
+    if let Some(logger) = logger
+        && !known.iter().any(|known| known == logger)
+    {
+        return Err(CliError(format!("unrecognized logger name: {logger}")));
+    }
+    if !LEVELS.contains(&level) {
+        return Err(CliError(format!("unrecognized logging level: {level}; one of {}", LEVELS.join(", "))));
+    }
+    Ok(format!("{}={level}", logger.unwrap_or("level")))
+}
