@@ -70,7 +70,7 @@ fn protocol(port: &ServicePort, number: u16) -> Protocol {
 }
 
 fn target(port: &ServicePort) -> Option<(u16, TargetPort)> {
-    (port.target_port != 0).then(|| (port.number as u16, TargetPort::Number(port.target_port as u16)))
+    (port.target_port != 0).then_some((port.number as u16, TargetPort::Number(port.target_port as u16)))
 }
 
 /// Which workloads an entry selects.

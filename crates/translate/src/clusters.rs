@@ -21,6 +21,7 @@ use lateen_registry::{EndpointSet, Port, Protocol, Resolution, Service, Source};
 pub use class::Class;
 pub use tls::TlsError;
 
+use crate::cache::Shared;
 use crate::snapshot::{MtlsMode, Scope};
 use crate::{Built, Proxy, Snapshot};
 use outbound::Input;
@@ -80,20 +81,17 @@ fn input(
     let set = snapshot.view.endpoints_of(service);
     // Load assignments are their own resource; only clusters that name endpoints themselves depend on them.
     let names = service.resolution.is_dns() || service.resolution == Resolution::None;
-    let rule = scope.destination_rule(&service.host, &class.labels).cloned();
-    let passes = rule.as_ref().is_some_and(|rule| rule.spec.as_ref() != &Default::default());
+    let rule = scope.destination_rule(&service.host, &class.labels).cloned().map(Shared);
     Input {
         service: service.clone(),
         port: port.clone(),
-        endpoints: set
-            .filter(|_| names || (passes && class.captures && passes_anywhere(rule.as_deref())))
-            .cloned(),
+        endpoints: set.filter(|_| names || passes_anywhere(rule.as_deref())).cloned(),
         accounts: accounts(snapshot, service, set.map(Arc::as_ref)),
         leaves_loopback: class.loopback && outbound::leaves_loopback(service, set.map(Arc::as_ref)),
         rule,
         peer_mode: snapshot.namespace_mode(&service.namespace),
         class: class.clone(),
-        mesh: snapshot.mesh.clone(),
+        mesh: Shared(snapshot.mesh.clone()),
         by_sni,
     }
 }

@@ -13,6 +13,7 @@ use lateen_base::{ClusterId, Labels, Network};
 use lateen_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use lateen_registry::{Endpoint, EndpointSet, Health, Service};
 
+use crate::cache::Shared;
 use crate::clusters::policy::Policy;
 use crate::names::{self, Direction};
 use crate::snapshot::{MergedRule, MtlsMode, Scope};
@@ -21,7 +22,7 @@ use locality::{Client, Rules};
 use network::Gateways;
 
 /// What of a proxy its endpoints depend on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct View {
     client: Client,
     network: Network,
@@ -75,10 +76,10 @@ pub(crate) struct Input {
     port: u16,
     subset: String,
     set: Arc<EndpointSet>,
-    rule: Option<Arc<MergedRule>>,
+    rule: Option<Shared<MergedRule>>,
     gateways: Arc<Gateways>,
     view: Arc<View>,
-    mesh: Arc<MeshConfig>,
+    mesh: Shared<MeshConfig>,
     /// The endpoints (by place in the set) whose workloads refuse mTLS.
     refusing: BTreeSet<usize>,
 }
@@ -99,7 +100,7 @@ pub fn build(
     names.iter().map(one).collect()
 }
 
-fn empty(name: &str) -> Built<ClusterLoadAssignment> {
+pub(crate) fn empty(name: &str) -> Built<ClusterLoadAssignment> {
     Built::new(name, ClusterLoadAssignment { cluster_name: name.to_owned(), ..Default::default() })
 }
 
@@ -135,10 +136,10 @@ pub(crate) fn input(
         port: number,
         subset: subset.to_owned(),
         set: set.clone(),
-        rule: scope.destination_rule(&host, &proxy.labels).cloned(),
+        rule: scope.destination_rule(&host, &proxy.labels).cloned().map(Shared),
         gateways: gateways.clone(),
         view: view.clone(),
-        mesh: snapshot.mesh.clone(),
+        mesh: Shared(snapshot.mesh.clone()),
         refusing,
     })
 }

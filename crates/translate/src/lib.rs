@@ -4,6 +4,7 @@
 //! All is pure: equal input gives equal bytes.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cache;
 pub mod clusters;
 mod edge;
 pub mod endpoints;

@@ -17,6 +17,7 @@ use lateen_base::{Host, Namespace};
 use lateen_registry::{Generations, Settings, View, created};
 
 use crate::Proxy;
+use crate::cache::Cache;
 
 pub use destination_rules::{DestinationRules, MergedRule};
 pub use peer_authentication::{MtlsMode, PeerPolicy};
@@ -44,6 +45,9 @@ pub struct Snapshot {
     pub destination_rules: Arc<DestinationRules>,
     by_age: Arc<BTreeMap<Kind, ByAge>>,
     scopes: Mutex<BTreeMap<ScopeKey, Arc<Scope>>>,
+    pub(crate) cache: Arc<Cache>,
+    /// How many snapshots this one was built upon.
+    pub(crate) number: u64,
 }
 
 /// The objects of a kind, oldest first, at one generation.
@@ -98,6 +102,9 @@ impl Snapshot {
             Some(old) => old.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             None => BTreeMap::new(),
         };
+        let number = previous.map_or(0, |old| old.number + 1);
+        let cache = previous.map(|old| old.cache.clone()).unwrap_or_default();
+        cache.tidy(number);
         Arc::new(Self {
             mesh,
             networks,
@@ -108,6 +115,8 @@ impl Snapshot {
             destination_rules,
             by_age,
             scopes: Mutex::new(scopes),
+            cache,
+            number,
         })
     }
 

@@ -22,6 +22,7 @@ use super::policy::Policy;
 use super::pool::{self, HttpVersion};
 use super::tls::{self, Peer, Security};
 use super::{fixed, stat_name};
+use crate::cache::Shared;
 use crate::endpoints::group;
 use crate::endpoints::locality::{self, Client, Rules};
 use crate::filters::wire::{ads, duration, object_path, text};
@@ -43,13 +44,13 @@ pub(crate) struct Input {
     /// Whether all endpoints are in the loopback block; `None` where nothing asks.
     pub(crate) leaves_loopback: bool,
     /// The rule that holds.
-    pub(crate) rule: Option<Arc<MergedRule>>,
+    pub(crate) rule: Option<Shared<MergedRule>>,
     /// What the workloads of the namespace accept.
     pub(crate) peer_mode: MtlsMode,
     /// What of the proxy matters.
     pub(crate) class: Arc<Class>,
     /// The mesh's settings.
-    pub(crate) mesh: Arc<MeshConfig>,
+    pub(crate) mesh: Shared<MeshConfig>,
     /// Whether these are the clusters that a gateway passes TLS through to by SNI.
     pub(crate) by_sni: bool,
 }

@@ -17,7 +17,7 @@ const SUBZONE: &str = "topology.istio.io/subzone";
 const NODE: &str = "kubernetes.io/hostname";
 
 /// The client, as far as localities go.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
     /// Where it runs.
     pub(crate) locality: Locality,
