@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
-use lateen_apiserver::{Config, Handle};
+use lateen_apiserver::{Config, Handle, StartError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -72,9 +72,13 @@ pub enum UpError {
     /// The API server.
     #[error("{0}")]
     ApiServer(String),
-    /// The DNS server.
-    #[error("cannot listen on {address} (DNS): {source}; stop what uses the port")]
-    Dns {
+    /// A port is taken.
+    #[error(
+        "cannot listen on {address} for {what}: {source}; stop what uses the port (`ss -ltnup` shows it)"
+    )]
+    Listen {
+        /// What wants it.
+        what: &'static str,
         /// The address.
         address: SocketAddr,
         /// The system's answer.
@@ -145,8 +149,11 @@ impl ClusterConfig {
         let api = Api::new(backend);
         kubernetes_service(&api, number, server.address()).await?;
         let dns_address = SocketAddr::from((node, DNS_PORT));
-        let dns =
-            Dns::bind(dns_address).await.map_err(|source| UpError::Dns { address: dns_address, source })?;
+        let dns = Dns::bind(dns_address).await.map_err(|source| UpError::Listen {
+            what: "DNS",
+            address: dns_address,
+            source,
+        })?;
         let events = Events::start(api.clone());
         let (sender, directory) = watch::channel(Arc::new(Directory::default()));
         server.resolve_services(Arc::new(Resolver(directory.clone())));
@@ -189,7 +196,12 @@ impl ClusterConfig {
         let mut config = Config::new(self.state.api_server(), bind);
         config.cluster = context(&self.state);
         config.service_network = Some((number.service(0), 16));
-        config.build().await.map_err(|error| UpError::ApiServer(error.to_string()))
+        config.build().await.map_err(|error| match error {
+            StartError::Bind { address, source } => {
+                UpError::Listen { what: "the API server", address, source }
+            }
+            other => UpError::ApiServer(other.to_string()),
+        })
     }
 
     fn publish_kubeconfig(&self, server: &Handle) -> Result<(), UpError> {

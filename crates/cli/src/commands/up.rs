@@ -98,6 +98,14 @@ impl UpOptions {
         }
         if state.live_run().map_err(CliError::new)?.is_some() {
             let run = background::wait(&state, patience).map_err(CliError::new)?;
+            if run.data_plane != self.plane().name() {
+                return Err(CliError(format!(
+                    "cluster {name} is running already, with --data-plane {}: end it with `lateen down{}` first",
+                    run.data_plane,
+                    env::flag(state.name()),
+                    name = state.name(),
+                )));
+            }
             return Ok((state, run, false));
         }
         let program = executable()?;

@@ -212,6 +212,9 @@ impl Supervisor {
             tracing::warn!(%error, pid, "cannot remember a process for the next run");
         }
         let name = &self.container.name;
+        let image = self.container.image.as_deref().unwrap_or_default();
+        let pulled = format!("Container image \"{image}\" is built in");
+        self.node.events.normal(&self.pod, "Pulled", pulled);
         self.node.events.normal(&self.pod, "Created", format!("Created container: {name}"));
         self.node.events.normal(&self.pod, "Started", format!("Started container {name}"));
         let since = instant::whole(instant::now());

@@ -18,7 +18,7 @@ use crate::node::Node;
 use crate::node::api_access;
 use crate::node::board::Board;
 use crate::node::container::{Supervisor, container_root};
-use crate::node::events::full_name;
+use crate::node::events::{Severity, full_name};
 use crate::node::image;
 use crate::node::launch::{HTTP_PROXY_PORT, has_sidecar};
 use crate::node::status::{Facts, Report, Role, State, pod_status};
@@ -49,6 +49,10 @@ pub(super) async fn run(node: Arc<Node>, pod: Arc<Pod>, updates: Updates) {
         node.events.warning(&pod, "FailedCreatePodSandBox", "no pod address is left on this node");
         return wait_for_deletion(&node, updates).await;
     };
+    if former.is_none() {
+        let message = format!("Successfully assigned {} to {}", full_name(&pod.metadata), node.name);
+        node.events.say(&*pod, "default-scheduler", Severity::Normal, "Scheduled", message);
+    }
     let worker = Worker::new(node.clone(), pod, ip, folder, updates);
     worker.run().await;
     node.release_address(ip);
@@ -185,19 +189,15 @@ impl Worker {
 
     /// Applications first, native sidecars after them.
     async fn finish(&self, mut running: JoinSet<()>, mut sidecars: JoinSet<()>, grace: Duration) {
-        let patience = grace + Duration::from_secs(5);
         for (token, set) in [(&self.main, &mut running), (&self.sidecars, &mut sidecars)] {
             token.cancel();
             let all = async { while set.join_next().await.is_some() {} };
-            if tokio::time::timeout(patience.min(self.patience(grace)), all).await.is_err() {
+            // A pre-stop hook and the process itself may each take the whole time.
+            if tokio::time::timeout(grace * 2 + Duration::from_millis(500), all).await.is_err() {
                 // Dropping a supervisor kills its process.
                 set.shutdown().await;
             }
         }
-    }
-
-    fn patience(&self, grace: Duration) -> Duration {
-        grace + Duration::from_millis(500)
     }
 
     /// A pod without a sidecar reaches services through the node.
