@@ -59,15 +59,21 @@ pub(crate) fn own(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Cluster>> {
 pub(crate) fn inputs(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Input> {
     let class = Arc::new(Class::of(snapshot, proxy));
     let scope = snapshot.scope(proxy);
-    let by_sni = class.is_router() && passes_by_sni(snapshot, proxy);
     let mut inputs = Vec::new();
-    for by_sni in [false, true].into_iter().take(if by_sni { 2 } else { 1 }) {
-        for service in scope.services.iter().filter(|service| service.resolution != Resolution::Alias) {
-            let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
-            inputs.extend(ports.map(|port| input(snapshot, &scope, &class, service, port, by_sni)));
-        }
+    let mut add = |service: &Arc<Service>, by_sni: bool| {
+        let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
+        inputs.extend(ports.map(|port| input(snapshot, &scope, &class, service, port, by_sni)));
+    };
+    scope.services.iter().filter(|s| s.resolution != Resolution::Alias).for_each(|s| add(s, false));
+    if class.is_router() && passes_by_sni(snapshot, proxy) {
+        scope.services.iter().filter(|service| by_sni(service)).for_each(|service| add(service, true));
     }
     inputs
+}
+
+/// Whether a gateway passes mesh mTLS on to a service by its SNI: the service has to be in the mesh, under one name.
+pub(crate) fn by_sni(service: &Service) -> bool {
+    !service.mesh_external && !service.host.is_wildcard() && service.resolution != Resolution::Alias
 }
 
 fn input(

@@ -6,8 +6,12 @@
 mod clusters;
 #[path = "corpora/endpoints.rs"]
 mod endpoints;
+#[path = "corpora/features.rs"]
+mod features;
 #[path = "corpora/gateways_and_routes.rs"]
 mod gateways_and_routes;
+#[path = "corpora/incremental.rs"]
+mod incremental;
 #[path = "corpora/mesh.rs"]
 mod mesh;
 #[path = "corpora/names.rs"]

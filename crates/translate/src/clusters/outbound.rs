@@ -157,6 +157,10 @@ fn set_discovery(
     policy: &Policy,
 ) -> Option<()> {
     to.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
+    if to.lb_policy() == LbPolicy::ClusterProvided {
+        // Where nobody knows the client's choice, the proxy has to make one.
+        to.lb_policy = LbPolicy::LeastRequest.into();
+    }
     match kind {
         DiscoveryType::Eds => {
             to.eds_cluster_config =
@@ -224,8 +228,7 @@ fn secure(
     };
     let security = match &policy.tls {
         Some(settings) => tls::of_rule(settings, &input.class, &peer, &input.mesh).unwrap_or_else(|error| {
-            // The rule cannot be followed; plain text in its place would give away what it is to protect, so the
-            // connections fail at the handshake with what there is.
+            // As Istio does. Validation refuses such rules, so only those that never passed it get here.
             let object = input.rule.as_ref().map(|rule| rule.object.clone());
             notes.push(Note { text: error.to_string(), object });
             Security::Plain

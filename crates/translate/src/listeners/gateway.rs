@@ -10,6 +10,7 @@ use lateen_registry::Protocol;
 use super::chain::{Chain, ChainMatch, bind};
 use super::l4::{L4, server_names, to_cluster};
 use super::{matrix, server_tls};
+use crate::clusters::by_sni;
 use crate::edge::EdgeObjects;
 use crate::filters::access_log::for_listener;
 use crate::filters::extensions::TrafficClass;
@@ -194,7 +195,7 @@ impl GatewayListeners<'_> {
         let hosts = server.hosts();
         let mut chains = Vec::new();
         for service in &destinations.scope.services {
-            if !hosts.iter().any(|host| host.contains(&service.host)) {
+            if !by_sni(service) || !hosts.iter().any(|host| host.contains(&service.host)) {
                 continue;
             }
             let rule = destinations.scope.destination_rule(&service.host, &self.proxy.labels);

@@ -12,12 +12,12 @@ use lateen_translate::{Proxy, Resource as Made, Resources, Snapshot, generate};
 use serde_json::{Value, json};
 
 /// The JSON of a case file.
-pub fn cases(path: &Path) -> Vec<Value> {
+pub(crate) fn cases(path: &Path) -> Vec<Value> {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// A snapshot of manifests; Kubernetes' objects and Istio's without namespace are in `default`.
-pub fn snapshot(manifests: &str, mesh: Option<&Value>) -> Arc<Snapshot> {
+pub(crate) fn snapshot(manifests: &str, mesh: Option<&Value>) -> Arc<Snapshot> {
     let mesh = Arc::new(match mesh.filter(|mesh| !mesh.is_null()) {
         Some(given) => MeshConfig::parse(&given.to_string()).unwrap(),
         None => MeshConfig::istio_default(),
@@ -64,28 +64,28 @@ fn kube(mut value: Value) -> Option<Resource> {
 }
 
 /// A proxy and everything that it gets.
-pub struct Configured {
+pub(crate) struct Configured {
     /// The proxy.
-    pub proxy: Proxy,
+    pub(crate) proxy: Proxy,
     /// What it gets.
-    pub resources: Resources,
+    pub(crate) resources: Resources,
 }
 
 impl Configured {
     /// Configures the proxy of a case.
-    pub fn of(snapshot: &Snapshot, proxy: &Value) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, proxy: &Value) -> Self {
         let proxy = Proxy::from_json(proxy).unwrap();
         let resources = generate(snapshot, &proxy);
         Self { proxy, resources }
     }
 
     /// The messages of a type.
-    pub fn messages<M: Message + Name + Default>(made: &[Arc<Made>]) -> Vec<M> {
+    pub(crate) fn messages<M: Message + Name + Default>(made: &[Arc<Made>]) -> Vec<M> {
         made.iter().map(|resource| resource.any.unpack().unwrap()).collect()
     }
 
     /// The dump that `x dump-xds` prints.
-    pub fn dump(&self) -> Value {
+    pub(crate) fn dump(&self) -> Value {
         let list = |made: &[Arc<Made>]| -> Vec<Value> {
             made.iter()
                 .map(|resource| {
