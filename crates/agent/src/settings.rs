@@ -63,6 +63,8 @@ pub struct Settings {
     pub config: ProxyConfig,
     /// `host:port` of the certificate authority.
     pub ca_address: String,
+    /// The name that the control plane's certificate must have, where it is not the address's host (`ISTIOD_SAN`).
+    pub control_plane_name: Option<String>,
     /// The lifetime that is asked for.
     pub certificate_ttl: Duration,
     /// The DNS domain of the node.
@@ -196,6 +198,7 @@ impl Settings {
             pod,
             identity,
             ca_address: env.text("CA_ADDR").unwrap_or(&config.discovery_address).to_owned(),
+            control_plane_name: env.text("ISTIOD_SAN").map(str::to_owned),
             certificate_ttl: ttl,
             domain: arguments.domain.clone().unwrap_or_else(|| format!("{namespace}.svc.cluster.local")),
             service_cluster: metadata::service_cluster(&pod_info, &namespace),

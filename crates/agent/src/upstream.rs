@@ -16,7 +16,7 @@ pub(crate) fn target(settings: &Settings, address: &str) -> Target {
     let file = settings.root_certificate_file();
     Target::Tls {
         address: address.to_owned(),
-        server_name: host.to_owned(),
+        server_name: settings.control_plane_name.clone().unwrap_or_else(|| host.to_owned()),
         config: Arc::new(move || {
             let pem = std::fs::read(&file)
                 .map_err(|e| format!("cannot read the root certificate {}: {e}", file.display()))?;

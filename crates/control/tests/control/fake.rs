@@ -1,0 +1,208 @@
+//! A scripted cluster, and clients of the control plane on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use lateen_base::{ObjectRef, SystemClock};
+use lateen_control::{Cluster, Control, Deps, Input, Ports, SecretData, Settings, Watched};
+use lateen_kube::WatchEvent;
+use lateen_proto::envoy::config::core::v3::Node;
+use lateen_xds::client::{Config, Event, Handle, Update};
+use lateen_xds::transport::Target;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// A cluster that remembers what it was asked. The token `NAMESPACE:ACCOUNT` is that account's.
+#[derive(Default)]
+pub(crate) struct FakeCluster {
+    pub(crate) secrets: Mutex<BTreeMap<String, SecretData>>,
+    pub(crate) roots: Mutex<BTreeSet<String>>,
+    pub(crate) statuses: Mutex<Vec<(ObjectRef, Value)>>,
+    pub(crate) webhook: Mutex<Option<Value>>,
+}
+
+impl Cluster for FakeCluster {
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        _: &'a [String],
+    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>> {
+        let identity = token.split_once(':').map(|(ns, account)| (ns.to_owned(), account.to_owned()));
+        Box::pin(async move { Ok(identity) })
+    }
+
+    fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<SecretData>, String>> {
+        Box::pin(async move { Ok(self.secrets.lock().unwrap().get(name).cloned()) })
+    }
+
+    fn create_secret<'a>(
+        &'a self,
+        _: &'a str,
+        name: &'a str,
+        _: &'a str,
+        data: SecretData,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(async move { Ok(self.secrets.lock().unwrap().insert(name.to_owned(), data).is_none()) })
+    }
+
+    fn publish_root<'a>(&'a self, namespace: &'a str, _: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            self.roots.lock().unwrap().insert(namespace.to_owned());
+            Ok(())
+        })
+    }
+
+    fn replace_webhook(&self, object: Value) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            *self.webhook.lock().unwrap() = Some(object);
+            Ok(())
+        })
+    }
+
+    fn patch_status<'a>(&'a self, object: &'a ObjectRef, status: Value) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            self.statuses.lock().unwrap().push((object.clone(), status));
+            Ok(())
+        })
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) control: Control,
+    pub(crate) cluster: Arc<FakeCluster>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+impl World {
+    pub(crate) async fn start(objects: Vec<(Watched, Vec<Value>)>) -> Self {
+        let (inputs, receiver) = mpsc::channel(64);
+        let cluster = Arc::new(FakeCluster::default());
+        let deps = Deps { inputs: receiver, cluster: cluster.clone(), clock: Arc::new(SystemClock) };
+        let root = std::env::temp_dir().join("lateen-no-such-folder");
+        let settings = Settings { ports: Ports::free(), root, ..Settings::default() };
+        let mut listed: BTreeMap<Watched, Vec<Value>> = objects.into_iter().collect();
+        let sender = inputs.clone();
+        tokio::spawn(async move {
+            for kind in Watched::all() {
+                let event = WatchEvent::Replaced(listed.remove(&kind).unwrap_or_default());
+                sender.send(Input { cluster: "Kubernetes".into(), kind, event }).await.unwrap();
+            }
+        });
+        let control = deadline(Control::start(settings, deps)).await.unwrap();
+        Self { control, cluster, inputs }
+    }
+
+    pub(crate) async fn apply(&self, kind: Watched, object: Value) {
+        let event = WatchEvent::Applied(object);
+        self.inputs.send(Input { cluster: "Kubernetes".into(), kind, event }).await.unwrap();
+    }
+
+    pub(crate) fn connect(&self, name: &str) -> Client {
+        let target = Target::Tcp(self.control.bound().plain.to_string());
+        let (handle, events) = lateen_xds::client::connect(Config::new(target, node(name)));
+        Client { handle, events }
+    }
+
+    pub(crate) fn secure(&self) -> Target {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.control.root_pem().as_bytes()).unwrap()).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let config = Arc::new(config);
+        Target::Tls {
+            address: self.control.bound().secure.to_string(),
+            server_name: "istiod.istio-system.svc".into(),
+            config: Arc::new(move || Ok(config.clone())),
+            resolver: None,
+        }
+    }
+
+    pub(crate) async fn debug(&self, path: &str) -> Value {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.control.bound().debug).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        deadline(stream.read_to_string(&mut answer)).await.unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let start = body.find(['{', '[']).unwrap_or(0);
+        let end = body.rfind(['}', ']']).map_or(body.len(), |at| at + 1);
+        serde_json::from_str(&body[start..end]).unwrap_or(Value::String(answer))
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) handle: Handle,
+    pub(crate) events: mpsc::Receiver<Event>,
+}
+
+impl Client {
+    pub(crate) async fn update(&mut self, type_url: &str) -> Update {
+        loop {
+            match deadline(self.events.recv()).await.expect("the client lives") {
+                Event::Update(update) if *update.type_url == *type_url => return update,
+                Event::Update(update) => self.handle.ack(update),
+                Event::Connected | Event::Disconnected { .. } => {}
+            }
+        }
+    }
+
+    /// Accepts updates until one satisfies.
+    pub(crate) async fn until(&mut self, type_url: &str, good: impl Fn(&Update) -> bool) -> Update {
+        loop {
+            let update = self.update(type_url).await;
+            self.handle.ack(update.clone());
+            if good(&update) {
+                return update;
+            }
+        }
+    }
+}
+
+pub(crate) async fn deadline<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("within the deadline")
+}
+
+pub(crate) async fn eventually(mut what: impl FnMut() -> bool) {
+    deadline(async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+pub(crate) fn node(name: &str) -> Node {
+    Node { id: format!("sidecar~10.0.0.9~{name}.default~default.svc.cluster.local"), ..Default::default() }
+}
+
+pub(crate) fn service(name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "clusterIP": "10.1.0.1", "selector": { "app": name },
+                  "ports": [{ "name": "http", "port": port, "targetPort": port }] },
+    })
+}
+
+pub(crate) fn slice(name: &str, address: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": format!("{name}-1"), "namespace": "default",
+                      "labels": { "kubernetes.io/service-name": name } },
+        "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
+        "ports": [{ "name": "http", "port": port, "protocol": "TCP" }],
+    })
+}
+
+pub(crate) fn virtual_service(subset: &str) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": { "name": "reviews", "namespace": "default" },
+        "spec": { "hosts": ["reviews"], "http": [{ "route": [{ "destination": { "host": "reviews", "subset": subset } }] }] },
+    })
+}
