@@ -5,8 +5,8 @@ use std::path::PathBuf;
 /// Flags common to all commands.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Globals {
-    /// Kubernetes configuration file
-    #[arg(long, global = true, env = "KUBECONFIG", value_name = "FILE", hide_env_values = true)]
+    /// Kubernetes configuration file; the default is what KUBECONFIG names
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Kubernetes configuration context
     #[arg(long, global = true)]
@@ -20,8 +20,8 @@ pub(crate) struct Globals {
 }
 
 impl Globals {
-    /// The kubeconfig file that was named; none where `KUBECONFIG` lists several, which kube-rs merges itself.
+    /// The kubeconfig file that was named; none leaves it to `KUBECONFIG`, which may list several.
     pub(crate) fn kubeconfig_file(&self) -> Option<PathBuf> {
-        self.kubeconfig.clone().filter(|path| !path.to_string_lossy().contains(':'))
+        self.kubeconfig.clone()
     }
 }

@@ -121,10 +121,10 @@ impl Cluster {
         cluster.lateen(&["up", "--detach", "--data-plane", data_plane.name()]);
         let env = cluster.lateen(&["env"]);
         let variable = |name: &str| {
-            let line = env
-                .lines()
-                .find_map(|line| line.trim_start_matches("export ").strip_prefix(&format!("{name}=")));
-            line.unwrap_or_else(|| panic!("lateen env prints no {name}: {env}"))
+            let prefix = format!("{name}=");
+            let value = env.split_whitespace().find_map(|word| word.strip_prefix(&prefix));
+            value
+                .unwrap_or_else(|| panic!("lateen env prints no {name}: {env}"))
                 .trim_matches(['"', '\''])
                 .to_owned()
         };

@@ -1,0 +1,231 @@
+//! The labs, one test each, on our proxy and on stock Envoy: the same YAML, the same answers.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use e2e::{Cluster, DataPlane, eventually, tools};
+
+/// A test per data plane.
+macro_rules! lab {
+    ($name:ident, $run:expr) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn on_our_proxy() {
+                if tools(&["kubectl", "curl"]) {
+                    $run(&bookinfo(DataPlane::Lateen));
+                }
+            }
+
+            #[test]
+            fn on_stock_envoy() {
+                if tools(&["kubectl", "curl", "envoy"]) {
+                    $run(&bookinfo(DataPlane::Envoy));
+                }
+            }
+        }
+    };
+}
+
+/// Lab 2: Bookinfo with sidecars, behind the gateway.
+fn bookinfo(data_plane: DataPlane) -> Cluster {
+    let cluster = Cluster::up(data_plane);
+    cluster.apply_sample("bookinfo/platform/kube/bookinfo.yaml");
+    cluster.apply_sample("bookinfo/networking/bookinfo-gateway.yaml");
+    cluster.apply_sample("bookinfo/networking/destination-rule-all.yaml");
+    let pods = cluster.wait_for_pods("default", 6);
+    assert!(pods.lines().all(|pod| pod.contains("2/2")), "{pods}");
+    eventually("the product page", || {
+        let page = cluster.get("/productpage", &[]);
+        let whole = page.status == 200 && !page.body.contains("Error fetching");
+        if whole { Ok(()) } else { Err(format!("{page:?}")) }
+    });
+    cluster
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stars {
+    None,
+    Black,
+    Red,
+    /// No reviews at all, or no ratings.
+    Error,
+}
+
+fn stars(cluster: &Cluster, user: Option<&str>) -> Stars {
+    let page = cluster.product_page(user);
+    let has = |text: &str| page.body.contains(text);
+    if page.status != 200 || has("Error fetching") || has("Ratings service is currently unavailable") {
+        Stars::Error
+    } else if has("color=\"red\"") {
+        Stars::Red
+    } else if has("color=\"black\"") {
+        Stars::Black
+    } else {
+        Stars::None
+    }
+}
+
+/// Waits until ten pages in a row show the same stars.
+fn all(cluster: &Cluster, user: Option<&str>, expected: Stars) {
+    eventually(&format!("{user:?} sees {expected:?}"), || {
+        let seen: Vec<Stars> = (0..10).map(|_| stars(cluster, user)).collect();
+        if seen.iter().all(|stars| *stars == expected) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
+lab!(lab_2_bookinfo, |cluster: &Cluster| {
+    let page = cluster.get("/productpage", &[]);
+    assert!(page.body.contains("<title>Simple Bookstore App</title>"), "{page:?}");
+    assert!(page.head.to_lowercase().contains("server: istio-envoy"), "{page:?}");
+    let seen = eventually("reviews change on reload", || {
+        let mut seen: Vec<Stars> = (0..20).map(|_| stars(cluster, None)).collect();
+        seen.dedup();
+        if seen.contains(&Stars::None) && seen.contains(&Stars::Black) && seen.contains(&Stars::Red) {
+            Ok(seen)
+        } else {
+            Err(format!("{seen:?}"))
+        }
+    });
+    assert!(!seen.contains(&Stars::Error), "{seen:?}");
+    for (kinds, columns) in [
+        ("vs", "NAME GATEWAYS HOSTS AGE"),
+        ("dr", "NAME HOST AGE"),
+        ("gw", "NAME AGE"),
+        ("pod", "NAME READY STATUS RESTARTS AGE"),
+        ("svc", "NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE"),
+    ] {
+        let table = cluster.kubectl(&["get", kinds]);
+        let head: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
+        assert_eq!(head.join(" "), columns, "{table}");
+    }
+    let log = cluster.kubectl(&["logs", "-l", "app=productpage", "-c", "istio-proxy", "--tail", "-1"]);
+    assert!(log.contains("\"GET /productpage HTTP/1.1\" 200 - via_upstream"), "{log}");
+    let synced = cluster.lateen(&["proxy-status"]);
+    assert!(synced.contains("SYNCED") && !synced.contains("STALE"), "{synced}");
+});
+
+lab!(lab_3_1_dynamic_routing, |cluster: &Cluster| {
+    cluster.apply_sample("bookinfo/networking/virtual-service-all-v1.yaml");
+    all(cluster, None, Stars::None);
+    cluster.apply_sample("bookinfo/networking/virtual-service-reviews-test-v2.yaml");
+    all(cluster, Some("jason"), Stars::Black);
+    all(cluster, None, Stars::None);
+});
+
+lab!(lab_3_2_traffic_shifting, |cluster: &Cluster| {
+    cluster.apply_sample("bookinfo/networking/virtual-service-all-v1.yaml");
+    all(cluster, None, Stars::None);
+    cluster.apply_sample("bookinfo/networking/virtual-service-reviews-50-v3.yaml");
+    eventually("the first red star", || match stars(cluster, None) {
+        Stars::Red => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let red = (0..300).filter(|_| stars(cluster, None) == Stars::Red).count();
+    assert!((120..=180).contains(&red), "{red} of 300 pages went to v3");
+    cluster.apply_sample("bookinfo/networking/virtual-service-reviews-v3.yaml");
+    all(cluster, None, Stars::Red);
+});
+
+lab!(lab_3_3_gateway, |cluster: &Cluster| {
+    assert_eq!(cluster.get("/details/0", &[]).status, 404);
+    let yaml = "\
+apiVersion: networking.istio.io/v1alpha3
+kind: Gateway
+metadata:
+  name: test-gateway
+spec:
+  selector:
+    istio: ingressgateway
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: [\"*\"]
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: test-gateway
+spec:
+  hosts: [\"*\"]
+  gateways: [test-gateway]
+  http:
+  - match:
+    - uri: {prefix: /details}
+    - uri: {exact: /health}
+    route:
+    - destination:
+        host: details
+        port: {number: 9080}
+";
+    cluster.apply(yaml);
+    let details = eventually("details through the second gateway", || {
+        let answer = cluster.get("/details/0", &[]);
+        if answer.status == 200 { Ok(answer) } else { Err(format!("{answer:?}")) }
+    });
+    assert!(details.body.contains("ISBN-13"), "{details:?}");
+    assert!(cluster.get("/health", &[]).body.contains("Details is healthy"));
+    assert_eq!(cluster.get("/productpage", &[]).status, 200);
+    let gateways = cluster.kubectl(&["get", "gw", "--no-headers"]);
+    assert_eq!(gateways.lines().count(), 2, "{gateways}");
+});
+
+/// `reviews` to v2, and the rest of its route.
+fn reviews_v2(rest: &str) -> String {
+    format!(
+        "{{\"apiVersion\":\"networking.istio.io/v1alpha3\",\"kind\":\"VirtualService\",\"metadata\":{{\"name\":\"reviews\"}},\
+         \"spec\":{{\"hosts\":[\"reviews\"],\"http\":[{{\"route\":[{{\"destination\":{{\"host\":\"reviews\",\
+         \"subset\":\"v2\"}}}}]{rest}}}]}}}}"
+    )
+}
+
+lab!(lab_4_1_timeout, |cluster: &Cluster| {
+    cluster.apply(&reviews_v2(""));
+    all(cluster, None, Stars::Black);
+    cluster.apply(
+        "{\"apiVersion\":\"networking.istio.io/v1alpha3\",\"kind\":\"VirtualService\",\"metadata\":{\"name\":\"ratings\"},\
+         \"spec\":{\"hosts\":[\"ratings\"],\"http\":[{\"fault\":{\"delay\":{\"percent\":100,\"fixedDelay\":\"2s\"}},\
+         \"route\":[{\"destination\":{\"host\":\"ratings\",\"subset\":\"v1\"}}]}]}}",
+    );
+    eventually("the delay", || {
+        let started = Instant::now();
+        let seen = stars(cluster, None);
+        let took = started.elapsed();
+        if seen == Stars::Black && took >= Duration::from_secs(2) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?} in {took:?}"))
+        }
+    });
+    cluster.apply(&reviews_v2(",\"timeout\":\"1s\""));
+    let page = eventually("the timeout", || {
+        let page = cluster.get("/productpage", &[]);
+        if page.body.contains("Error fetching product reviews!") {
+            Ok(page)
+        } else {
+            Err(format!("{page:?}"))
+        }
+    });
+    assert!(page.body.contains("Sorry, product reviews are currently unavailable for this book."));
+});
+
+lab!(lab_5_1_fault_injection, |cluster: &Cluster| {
+    cluster.apply_sample("bookinfo/networking/virtual-service-all-v1.yaml");
+    cluster.apply_sample("bookinfo/networking/virtual-service-reviews-test-v2.yaml");
+    all(cluster, Some("jason"), Stars::Black);
+    cluster.apply_sample("bookinfo/networking/virtual-service-ratings-test-delay.yaml");
+    // productpage gives reviews two tries of 3 s; ratings take 7 s for jason.
+    eventually("jason's page without reviews", || {
+        let page = cluster.product_page(Some("jason"));
+        if page.body.contains("Error fetching product reviews!") { Ok(()) } else { Err(format!("{page:?}")) }
+    });
+    all(cluster, None, Stars::None);
+    cluster.apply_sample("bookinfo/networking/virtual-service-ratings-test-abort.yaml");
+    eventually("jason's page without ratings", || {
+        let page = cluster.product_page(Some("jason"));
+        let aborted = page.body.contains("Ratings service is currently unavailable");
+        if aborted { Ok(()) } else { Err(format!("{page:?}")) }
+    });
+    all(cluster, None, Stars::None);
+});
