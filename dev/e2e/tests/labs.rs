@@ -101,10 +101,16 @@ lab!(lab_2_bookinfo, |cluster: &Cluster| {
         let head: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
         assert_eq!(head.join(" "), columns, "{table}");
     }
-    let log = cluster.kubectl(&["logs", "-l", "app=productpage", "-c", "istio-proxy", "--tail", "-1"]);
-    assert!(log.contains("\"GET /productpage HTTP/1.1\" 200 - via_upstream"), "{log}");
-    let synced = cluster.lateen(&["proxy-status"]);
-    assert!(synced.contains("SYNCED") && !synced.contains("STALE"), "{synced}");
+    // Stock Envoy writes its log every ten seconds.
+    eventually("the access log", || {
+        let log = cluster.kubectl(&["logs", "-l", "app=productpage", "-c", "istio-proxy", "--tail", "-1"]);
+        if log.contains("\"GET /productpage HTTP/1.1\" 200 - via_upstream") { Ok(()) } else { Err(log) }
+    });
+    eventually("every proxy is in step and refuses nothing", || {
+        let status = cluster.lateen(&["proxy-status"]);
+        let in_step = status.contains("SYNCED") && !status.contains("STALE") && !status.contains("ERROR");
+        if in_step { Ok(()) } else { Err(status) }
+    });
 });
 
 lab!(lab_3_1_dynamic_routing, |cluster: &Cluster| {
