@@ -1,6 +1,7 @@
 //! The registry: raw objects of each cluster, and what follows from them.
 
 mod cluster;
+mod gateways;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -112,9 +112,6 @@ impl ExportTo {
 
     /// Whether what lives in `owner` is shown to `viewer`; the empty list says nothing, so it shows nothing.
     pub fn shows(&self, owner: &Namespace, viewer: &Namespace) -> bool {
-        if self.0.contains(&Visibility::None) {
-            return false;
-        }
         self.0.iter().any(|visibility| match visibility {
             Visibility::Public => true,
             Visibility::Private => owner == viewer,
@@ -125,7 +122,7 @@ impl ExportTo {
 
     /// Whether everyone sees it.
     pub fn is_public(&self) -> bool {
-        self.0.contains(&Visibility::Public) && !self.0.contains(&Visibility::None)
+        self.0.contains(&Visibility::Public)
     }
 }
 
@@ -247,6 +244,6 @@ mod tests {
         assert!(!ExportTo::parse(["."]).shows(&a, &b));
         assert!(ExportTo::parse(["b", "c"]).shows(&a, &b));
         assert!(!ExportTo::parse(["~"]).shows(&a, &a));
-        assert!(!ExportTo::parse(["~", "*"]).is_public());
+        assert!(ExportTo::parse(["~", "*"]).is_public());
     }
 }

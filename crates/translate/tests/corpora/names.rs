@@ -1,6 +1,8 @@
 //! The name table.
 
+use lateen_base::{Host, Labels, Namespace};
 use lateen_proto::json::{Names, to_value};
+use lateen_registry::{ExportTo, Protocol};
 use lateen_translate::generate;
 use serde_json::{Value, json};
 
@@ -124,4 +126,46 @@ fn names_are_answered_by_service_and_pod() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The rows of a table of `unit_tables/names.json`.
+fn table(folder: &std::path::Path, name: &str) -> Vec<Value> {
+    let tables = rows(&folder.join("names.json"));
+    let table = tables.into_iter().find(|table| table["source"].as_str().unwrap().ends_with(name)).unwrap();
+    table["rows"].as_array().unwrap().iter().map(|row| row["row"].clone()).collect()
+}
+
+#[test]
+fn words_mean_what_the_tables_say() {
+    let Some(folder) = corpora().map(|folder| folder.join("unit_tables")) else { return };
+    let host = |value: &Value| Host::new(value.as_str().unwrap());
+    for row in table(&folder, "#TestNameMatches") {
+        assert_eq!(host(&row["a"]).matches(&host(&row["b"])), row["out"] == true, "{row}");
+    }
+    for row in table(&folder, "#TestNameSubsetOf") {
+        assert_eq!(host(&row["b"]).contains(&host(&row["a"])), row["out"] == true, "{row}");
+    }
+    for row in table(&folder, "#TestConvertProtocol") {
+        let port = row["port"].as_u64().unwrap_or_default() as u16;
+        let got = Protocol::of_service_port(
+            row["proto"].as_str().unwrap_or("TCP"),
+            port,
+            row["portName"].as_str().unwrap_or_default(),
+            row["appProto"].as_str(),
+        );
+        assert_eq!(got.as_str(), row["expectedProto"], "{row}");
+    }
+    for row in table(&folder, "#TestServiceConversionWithExportToAnnotation") {
+        let export = ExportTo::parse(row["Annotation"].as_str().unwrap().split(','));
+        let owner = Namespace::new("owner");
+        for namespace in row["Want"].as_object().unwrap().keys().filter(|name| name.starts_with("ns")) {
+            assert!(export.shows(&owner, &namespace.as_str().into()), "{row}");
+        }
+        assert!(!export.shows(&owner, &"another".into()), "{row}");
+    }
+    let labels = |value: &Value| -> Labels { serde_json::from_value(value.clone()).unwrap() };
+    for row in table(&folder, "#TestInstance") {
+        let selects = labels(&row["left"]).selects(&labels(&row["right"]));
+        assert_eq!(selects, row["expected"]["subsetOf"] == true, "{row}");
+    }
 }
