@@ -10,7 +10,7 @@ macro_rules! flags {
         enum Bit { $( $name, )* }
 
         impl Flags {
-            $( $(#[$doc])* pub const $name: Self = Self(1 << Bit::$name as u8); )*
+            $( $(#[$doc])* pub(crate) const $name: Self = Self(1 << Bit::$name as u8); )*
             const ALL: &'static [(Self, &'static str, &'static str)] = &[$( (Self::$name, $short, $long), )*];
         }
     };

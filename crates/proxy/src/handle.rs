@@ -182,8 +182,15 @@ fn control(
             return;
         }
         let work = source::discovery::run(store.clone(), bootstrap);
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                lock(store).sweep_outliers();
+            }
+        };
         tokio::select! {
             () = work => {}
+            () = sweeps => {}
             _ = stopped => {}
         }
     });
@@ -215,6 +222,28 @@ impl Handle {
         let rejected = resources.apply(&mut store, false);
         store.publish();
         if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    /// A figure by its full name, as `/stats` has it; 0 when there is none.
+    pub fn figure(&self, name: &str) -> u64 {
+        let store = lock(&self.store);
+        let mut found = 0;
+        store.shared.stats.each(|other, _, value| {
+            if other == name {
+                found = value;
+            }
+        });
+        for cluster in store.clusters.values() {
+            let stat_name = &cluster.newest.compiled.stat_name;
+            if let Some(figure) = name.strip_prefix("cluster.").and_then(|rest| rest.strip_prefix(&**stat_name)) {
+                cluster.newest.stats.each(|other, _, value| {
+                    if figure.strip_prefix('.') == Some(other) {
+                        found = value;
+                    }
+                });
+            }
+        }
+        found
     }
 
     /// Whether every worker answers.

@@ -52,11 +52,11 @@ macro_rules! figures {
         $(#[$doc])*
         #[allow(missing_docs)]
         #[derive(Debug, Default)]
-        pub struct $name { $( pub $field: Figure, )* }
+        pub(crate) struct $name { $( pub(crate) $field: Figure, )* }
 
         impl $name {
             /// Calls `with` with every figure.
-            pub fn each(&self, mut with: impl FnMut(&'static str, Kind, u64)) {
+            pub(crate) fn each(&self, mut with: impl FnMut(&'static str, Kind, u64)) {
                 $( with(stringify!($field), Kind::$kind, self.$field.value()); )*
             }
         }
@@ -101,6 +101,8 @@ figures! {
         Gauge membership_degraded,
         Gauge membership_healthy,
         Gauge membership_total,
+        Gauge outlier_detection_ejections_active,
+        Counter outlier_detection_ejections_total,
         Counter update_attempt,
         Counter update_empty,
         Counter update_failure,

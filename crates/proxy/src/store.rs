@@ -273,6 +273,13 @@ impl Store {
         self.prune();
     }
 
+    /// Ends the ejections of hosts whose time is over.
+    pub(crate) fn sweep_outliers(&self) {
+        for cluster in self.clusters.values().filter_map(|entry| entry.active.as_ref()) {
+            cluster.sweep_outliers();
+        }
+    }
+
     /// Has workers close the connections of ways and hosts that are gone.
     fn prune(&self) {
         let mut ways = std::collections::HashSet::new();

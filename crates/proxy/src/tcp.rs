@@ -18,6 +18,7 @@ use crate::log::{self, Record};
 use crate::stream::Stream;
 use crate::upstream::cluster::{Cluster, Picked};
 use crate::upstream::connect::connect;
+use crate::upstream::outlier;
 use crate::worker::Worker;
 
 /// Bytes read at a time.
@@ -175,6 +176,7 @@ async fn dial(
         match connect(&picked.host.address, &cluster.transport(tls)).await {
             Ok(stream) => return Ok((picked, stream)),
             Err(reset) => {
+                cluster.judge(&picked.host, outlier::Result::Local);
                 cluster.stats.upstream_cx_connect_fail.inc();
                 if outcome.attempts >= tcp.compiled.max_connect_attempts {
                     return Err(Failure::Upstream(reset, outcome.attempts > 1));

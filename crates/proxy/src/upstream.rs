@@ -4,5 +4,6 @@ pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod host;
 pub(crate) mod limits;
+pub(crate) mod outlier;
 pub(crate) mod pool;
 pub(crate) mod pools;

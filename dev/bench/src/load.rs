@@ -118,7 +118,7 @@ async fn http1(port: u16, mut pace: Pace) -> Result<Histogram<u64>, BenchError> 
                 return Err(failed("the connection was closed"));
             }
         }
-        latency.saturating_record(micros(due));
+        latency.record(micros(due)).map_err(failed)?;
     }
     Ok(latency)
 }
@@ -160,7 +160,7 @@ async fn http2(port: u16, mut pace: Pace) -> Result<Histogram<u64>, BenchError> 
             return Err(failed(response.status()));
         }
         response.into_body().collect().await.map_err(failed)?;
-        latency.saturating_record(micros(due));
+        latency.record(micros(due)).map_err(failed)?;
     }
     Ok(latency)
 }

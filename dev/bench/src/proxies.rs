@@ -43,6 +43,9 @@ pub(crate) struct Bench {
     /// Write a chart here
     #[arg(long, default_value = "target/bench-proxy.svg")]
     chart: PathBuf,
+    /// Keep configurations, outputs and logs in this folder
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// How to print the results
     #[arg(long, short, value_enum, default_value = "table")]
     output: Output,
@@ -62,20 +65,22 @@ impl Bench {
                 "warning: this is a debug build; only `cargo run --release -p bench` measures anything"
             );
         }
-        let folder = tempfile::tempdir()?;
+        let temporary = tempfile::tempdir()?;
+        let folder = self.keep.as_deref().unwrap_or(temporary.path());
+        std::fs::create_dir_all(folder)?;
         let origin_port = free_port()?;
         let mut origin = Process::start(
             "origin",
             Command::new(std::env::current_exe()?).args(["origin", &origin_port.to_string()]),
-            &folder.path().join("origin.out"),
+            &folder.join("origin.out"),
         )?;
         origin.wait_for(origin_port)?;
         let mut report = Report::default();
         for case in &self.cases {
-            report.cases.push(self.case(case, origin_port, folder.path())?);
+            report.cases.push(self.case(case, origin_port, folder)?);
         }
         for clusters in &self.memory {
-            report.memory.push(self.memory(*clusters, origin_port, folder.path())?);
+            report.memory.push(self.memory(*clusters, origin_port, folder)?);
         }
         match self.output {
             Output::Table => print!("{}", report.table()),

@@ -80,7 +80,7 @@ fn host_lines(host: &Host, endpoint: Option<&Endpoint>, line: &mut dyn FnMut(Str
 
 fn health_flags(host: &Host, endpoint: Option<&Endpoint>) -> String {
     let mut flags = String::new();
-    if host.ejected.load(Ordering::Relaxed) {
+    if host.conduct.ejected.load(Ordering::Relaxed) {
         flags.push_str("/failed_outlier_check");
     }
     match endpoint.map(|endpoint| endpoint.health) {
@@ -149,7 +149,7 @@ fn host_json(host: &Host, endpoint: Option<&Endpoint>) -> Value {
         Some(Health::Healthy) | None => "HEALTHY",
     };
     let mut status = json!({"eds_health_status": health});
-    if host.ejected.load(Ordering::Relaxed) {
+    if host.conduct.ejected.load(Ordering::Relaxed) {
         status["failed_outlier_check"] = Value::Bool(true);
     }
     let locality = endpoint.map(|endpoint| (*endpoint.locality).clone()).unwrap_or_default();

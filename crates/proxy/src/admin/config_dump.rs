@@ -193,7 +193,7 @@ fn listeners(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Value {
         }
         dynamic.push(object);
     }
-    for ((kind, name), _) in &store.rejected {
+    for (kind, name) in store.rejected.keys() {
         let unknown = !store.listeners.contains_key(name.as_str());
         if kind.ends_with(".Listener") && unknown && wanted(name) {
             dynamic.push(json!({"name": name, "error_state": refusal(store, kind, name)}));
@@ -239,14 +239,12 @@ fn inline_routes(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Vec<Value> {
             let Ok(manager) = any.unpack::<hcm::HttpConnectionManager>() else { continue };
             if let Some(hcm::http_connection_manager::RouteSpecifier::RouteConfig(table)) =
                 manager.route_specifier
-            {
-                if wanted(&table.name) {
+                && wanted(&table.name) {
                     out.push(json!({
                         "route_config": typed(&Any::pack(&table)),
                         "last_updated": timestamp(listener.source.updated),
                     }));
                 }
-            }
         }
     }
     out

@@ -18,14 +18,13 @@ pub(crate) mod names {
 
     macro_rules! names {
         ($( $name:ident = $text:literal ),* $(,)?) => {
-            $( #[doc = concat!("`", $text, "`")] pub const $name: HeaderName = HeaderName::from_static($text); )*
+            $( #[doc = concat!("`", $text, "`")] pub(crate) const $name: HeaderName = HeaderName::from_static($text); )*
         };
     }
 
     names! {
         ATTEMPT_COUNT = "x-envoy-attempt-count",
         B3 = "b3",
-        B3_FLAGS = "x-b3-flags",
         B3_PARENT = "x-b3-parentspanid",
         B3_SAMPLED = "x-b3-sampled",
         B3_SPAN = "x-b3-spanid",
@@ -36,7 +35,6 @@ pub(crate) mod names {
         EXTERNAL_ADDRESS = "x-envoy-external-address",
         FORWARDED_FOR = "x-forwarded-for",
         FORWARDED_HOST = "x-forwarded-host",
-        FORWARDED_PORT = "x-forwarded-port",
         FORWARDED_PROTO = "x-forwarded-proto",
         HTTP2_SETTINGS = "http2-settings",
         INTERNAL = "x-envoy-internal",
@@ -337,7 +335,7 @@ fn trace(exchange: &mut Exchange) -> bool {
         (None, Some(context)) => (context.child(worker.random()), true),
         (None, None) => {
             let sampled = tracing.random_sampling.hits(exchange.entropy.draw(0x7472_6163))
-                && tracing.overall_sampling.hits(exchange.entropy.draw(0x616c_6c));
+                && tracing.overall_sampling.hits(exchange.entropy.draw(0x616c));
             // 64 bits, as Envoy's Zipkin tracer makes unless told otherwise.
             (SpanContext::new(worker.random().into(), worker.random(), sampled), false)
         }

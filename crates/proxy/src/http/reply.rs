@@ -39,11 +39,10 @@ fn grpc_failure(mut exchange: Box<Exchange>, failure: &Failure, message: &str) -
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(u16::from(failure.grpc_status())));
     let encoded = percent_encoding::utf8_percent_encode(message, percent_encoding::CONTROLS).to_string();
-    if let Ok(value) = HeaderValue::from_str(&encoded) {
-        if !encoded.is_empty() {
+    if let Ok(value) = HeaderValue::from_str(&encoded)
+        && !encoded.is_empty() {
             headers.insert("grpc-message", value);
         }
-    }
     finish_head(&exchange, &mut headers);
     exchange.take_response(200, &headers);
     respond(exchange, StatusCode::OK, headers, Bytes::new())

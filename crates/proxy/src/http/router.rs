@@ -25,6 +25,7 @@ use super::{destination, edits, mirror, reply};
 use crate::failure::{Failure, Reset};
 use crate::flags::Flags;
 use crate::upstream::cluster::{Cluster, Picked};
+use crate::upstream::outlier;
 use crate::upstream::pool::Lease;
 
 /// All that was decided about a request before it is forwarded.
@@ -284,6 +285,9 @@ impl Attempts<'_, '_> {
             let lease = match pool.ready() {
                 Some(lease) => lease,
                 None => Box::pin(pool.lease()).await.map_err(|reset| {
+                    if reset != Reset::Overflow {
+                        cluster.judge(&picked.host, outlier::Result::Local);
+                    }
                     exchange.upstream_failure = reset.transport_failure().cloned();
                     Failed::Reset { reset, sent: false }
                 })?,
@@ -295,6 +299,7 @@ impl Attempts<'_, '_> {
             let mut lease = lease;
             match send::send(&mut lease, request).await {
                 Ok(response) => {
+                    cluster.judge(&picked.host, outlier::Result::Status(response.status().as_u16()));
                     exchange.upstream = Some(Upstream { lease, pool, active });
                     return Ok(response);
                 }
@@ -305,6 +310,7 @@ impl Attempts<'_, '_> {
                 Err(SendError::Unsent(reset)) => return Err(Failed::Reset { reset, sent: false }),
                 Err(SendError::Sent(reset)) => {
                     picked.host.stats.rq_error.fetch_add(1, Ordering::Relaxed);
+                    cluster.judge(&picked.host, outlier::Result::Status(503));
                     return Err(Failed::Reset { reset, sent: true });
                 }
             }
@@ -352,21 +358,18 @@ pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Fa
             .down
             .with_view(|connection| rewrite.apply(&exchange.head.view(connection, exchange.remote)));
         if new != exchange.head.path() {
-            if !exchange.manager.router.suppress_envoy_headers {
-                if let Ok(old) = HeaderValue::from_str(exchange.head.path()) {
+            if !exchange.manager.router.suppress_envoy_headers
+                && let Ok(old) = HeaderValue::from_str(exchange.head.path()) {
                     exchange.head.headers.insert(names::ORIGINAL_PATH, old);
                 }
-            }
             exchange.head.set_path(&new)?;
         }
     }
     if let (Some(operation), Some(_), false) =
         (&plan.route.operation, &exchange.manager.compiled.tracing, exchange.manager.inbound)
-    {
-        if let Ok(value) = HeaderValue::from_str(operation) {
+        && let Ok(value) = HeaderValue::from_str(operation) {
             exchange.head.headers.insert(names::DECORATOR, value);
         }
-    }
     Ok(())
 }
 
@@ -384,19 +387,17 @@ fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
     let asked =
         headers.remove(names::TIMEOUT).and_then(|v| v.to_str().ok()?.parse().ok().map(Duration::from_millis));
     let mut limit = asked.map_or(plan.forward.timeout, |asked| Some(asked).filter(|limit| !limit.is_zero()));
-    if let Some(max) = plan.forward.max_stream.grpc_header_max {
-        if let Some(wanted) = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?))
+    if let Some(max) = plan.forward.max_stream.grpc_header_max
+        && let Some(wanted) = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?))
         {
             let wanted =
                 wanted.saturating_sub(plan.forward.max_stream.grpc_header_offset.unwrap_or_default());
             limit = Some(if max.is_zero() { wanted } else { wanted.min(max) });
         }
-    }
-    if let (Some(limit), false) = (limit, exchange.manager.router.suppress_envoy_headers) {
-        if let Ok(millis) = u64::try_from(limit.as_millis()) {
+    if let (Some(limit), false) = (limit, exchange.manager.router.suppress_envoy_headers)
+        && let Ok(millis) = u64::try_from(limit.as_millis()) {
             headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
         }
-    }
     limit
 }
 
@@ -497,11 +498,10 @@ pub(crate) fn respond(
     finish_head(&exchange, plan, &mut parts.headers);
     exchange.details = "via_upstream".into();
     exchange.take_response(status, &parts.headers);
-    if let Some(deadline) = deadline {
-        if !body.is_end_stream() {
+    if let Some(deadline) = deadline
+        && !body.is_end_stream() {
             exchange.set_deadline(deadline);
         }
-    }
     parts.version = Version::HTTP_11;
     Response::from_parts(parts, ResponseBody::upstream(body, exchange))
 }
@@ -533,19 +533,17 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
         headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
     }
     if manager.inbound {
-        if let (Some(operation), Some(_)) = (&plan.route.operation, &manager.compiled.tracing) {
-            if let Ok(value) = HeaderValue::from_str(operation) {
+        if let (Some(operation), Some(_)) = (&plan.route.operation, &manager.compiled.tracing)
+            && let Ok(value) = HeaderValue::from_str(operation) {
                 headers.insert(names::DECORATOR, value);
             }
-        }
     } else if manager.compiled.tracing.is_some() {
         headers.remove(names::DECORATOR);
     }
-    if manager.compiled.request_id.in_response {
-        if let Some(id) = exchange.head.headers.get(names::REQUEST_ID) {
+    if manager.compiled.request_id.in_response
+        && let Some(id) = exchange.head.headers.get(names::REQUEST_ID) {
             headers.insert(names::REQUEST_ID, id.clone());
         }
-    }
 }
 
 /// A small number as a header's value, mostly without allocating.

@@ -98,7 +98,7 @@ pub(crate) struct Member {
 
 impl HostView for HostSet {
     fn healthy(&self, host: usize) -> bool {
-        self.hosts.get(host).is_some_and(|member| !member.host.ejected.load(Ordering::Relaxed))
+        self.hosts.get(host).is_some_and(|member| !member.host.conduct.ejected.load(Ordering::Relaxed))
     }
 
     fn active_requests(&self, host: usize) -> u32 {

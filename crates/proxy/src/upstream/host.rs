@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::outlier::Conduct;
 
 /// Where a host is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,8 +38,8 @@ pub(crate) struct Host {
     pub hostname: Arc<str>,
     /// Requests being served, for least-request balancing.
     pub active: AtomicU32,
-    /// Ejected by outlier detection.
-    pub ejected: AtomicBool,
+    /// Its health by outlier detection.
+    pub(crate) conduct: Conduct,
     /// Its counters.
     pub stats: HostStats,
 }
@@ -72,7 +74,7 @@ impl Host {
             address,
             hostname: hostname.into(),
             active: AtomicU32::new(0),
-            ejected: AtomicBool::new(false),
+            conduct: Conduct::default(),
             stats: HostStats::default(),
         })
     }
