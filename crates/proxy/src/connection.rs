@@ -81,13 +81,14 @@ async fn serve(worker: Rc<Worker>, mut served: Arc<Served>, tcp: TcpStream, peer
         return;
     }
     if served.listener.use_original_dst
-        && let Some(other) = worker.shared.snapshot.load().listener_for(down.local, &served) {
-            served = other;
-            if let Err(error) = Box::pin(inspect::run(&served.listener, &mut io, &mut down)).await {
-                tracing::debug!(target: "connection", %error, remote = %down.remote, "closed by a listener filter");
-                return;
-            }
+        && let Some(other) = worker.shared.snapshot.load().listener_for(down.local, &served)
+    {
+        served = other;
+        if let Err(error) = Box::pin(inspect::run(&served.listener, &mut io, &mut down)).await {
+            tracing::debug!(target: "connection", %error, remote = %down.remote, "closed by a listener filter");
+            return;
         }
+    }
 
     // Phase: filter chain.
     let chain = down.with_view(|view| {

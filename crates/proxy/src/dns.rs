@@ -75,9 +75,10 @@ impl Resolver {
             });
         }
         if let Some((until, answer)) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(name)
-            && Instant::now() < *until {
-                return answer.clone();
-            }
+            && Instant::now() < *until
+        {
+            return answer.clone();
+        }
         let answer = self.ask(name).await;
         let ttl = answer.as_ref().map_or(NEGATIVE, |answer| answer.ttl.max(NEGATIVE));
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +134,9 @@ impl Resolver {
         query.add_query(Query::query(asked, kind));
         let bytes = query.to_vec().map_err(|_| DnsError::Name(name.to_owned()))?;
         for server in &self.servers {
-            if let Ok(Ok(message)) = tokio::time::timeout(PATIENCE, exchange(*server, &bytes, id)).await { return read(name, kind, &message) }
+            if let Ok(Ok(message)) = tokio::time::timeout(PATIENCE, exchange(*server, &bytes, id)).await {
+                return read(name, kind, &message);
+            }
         }
         Err(DnsError::Silence(name.to_owned(), self.servers.clone()))
     }

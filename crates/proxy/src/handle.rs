@@ -235,7 +235,9 @@ impl Handle {
         });
         for cluster in store.clusters.values() {
             let stat_name = &cluster.newest.compiled.stat_name;
-            if let Some(figure) = name.strip_prefix("cluster.").and_then(|rest| rest.strip_prefix(&**stat_name)) {
+            if let Some(figure) =
+                name.strip_prefix("cluster.").and_then(|rest| rest.strip_prefix(&**stat_name))
+            {
                 cluster.newest.stats.each(|other, _, value| {
                     if figure.strip_prefix('.') == Some(other) {
                         found = value;

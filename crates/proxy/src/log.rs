@@ -483,9 +483,10 @@ impl DateCache {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if let Some((at, value)) = &self.http
-            && *at == second {
-                return value.clone();
-            }
+            && *at == second
+        {
+            return value.clone();
+        }
         let text = httpdate::fmt_http_date(now);
         let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
         self.http = Some((second, value.clone()));

@@ -239,12 +239,13 @@ fn inline_routes(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Vec<Value> {
             let Ok(manager) = any.unpack::<hcm::HttpConnectionManager>() else { continue };
             if let Some(hcm::http_connection_manager::RouteSpecifier::RouteConfig(table)) =
                 manager.route_specifier
-                && wanted(&table.name) {
-                    out.push(json!({
-                        "route_config": typed(&Any::pack(&table)),
-                        "last_updated": timestamp(listener.source.updated),
-                    }));
-                }
+                && wanted(&table.name)
+            {
+                out.push(json!({
+                    "route_config": typed(&Any::pack(&table)),
+                    "last_updated": timestamp(listener.source.updated),
+                }));
+            }
         }
     }
     out

@@ -103,10 +103,11 @@ fn tagged(name: &str) -> (String, String) {
         let mut labels = format!("{label}=\"{value}\"");
         let mut figure = figure.to_owned();
         if let Some((stem, class)) = figure.rsplit_once('_')
-            && let Some(digit) = class.strip_suffix("xx").filter(|digit| digit.len() == 1) {
-                let _ = write!(labels, ",envoy_response_code_class=\"{digit}\"");
-                figure = format!("{stem}_xx");
-            }
+            && let Some(digit) = class.strip_suffix("xx").filter(|digit| digit.len() == 1)
+        {
+            let _ = write!(labels, ",envoy_response_code_class=\"{digit}\"");
+            figure = format!("{stem}_xx");
+        }
         return (family(prefix.trim_end_matches('.'), &figure), labels);
     }
     (sanitize(&format!("envoy_{name}")), String::new())

@@ -230,9 +230,10 @@ impl Reader {
                 ReplayState::Broken => return Poll::Ready(Some(Err(BodyError::ReplayLimit))),
                 ReplayState::Complete => {
                     if !std::mem::replace(&mut self.trailers_sent, true)
-                        && let Some(trailers) = self.source.trailers.borrow().clone() {
-                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                        }
+                        && let Some(trailers) = self.source.trailers.borrow().clone()
+                    {
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
                     return Poll::Ready(None);
                 }
             }
@@ -317,11 +318,12 @@ impl Body for ResponseBody {
             ResponseKind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             ResponseKind::Upstream(incoming) => {
                 if let Some(exchange) = &mut this.exchange
-                    && exchange.poll_deadline(cx).is_ready() {
-                        exchange.timed_out();
-                        this.finish();
-                        return Poll::Ready(Some(Err(BodyError::Timeout)));
-                    }
+                    && exchange.poll_deadline(cx).is_ready()
+                {
+                    exchange.timed_out();
+                    this.finish();
+                    return Poll::Ready(Some(Err(BodyError::Timeout)));
+                }
                 Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec)
             }
         };

@@ -139,10 +139,12 @@ async fn fault(
     }
     let Some(_active) = ActiveFault::start(policy.max_active) else { return Ok(exchange) };
     if let Some(delay) = policy.delay
-        && delay.share.hits(exchange.entropy.draw(0x6465_6c61)) && delay.duration > Duration::ZERO {
-            exchange.flags.add(Flags::DELAY_INJECTED);
-            tokio::time::sleep(delay.duration).await;
-        }
+        && delay.share.hits(exchange.entropy.draw(0x6465_6c61))
+        && delay.duration > Duration::ZERO
+    {
+        exchange.flags.add(Flags::DELAY_INJECTED);
+        tokio::time::sleep(delay.duration).await;
+    }
     match policy.abort {
         Some(Abort { status, share }) if share.hits(exchange.entropy.draw(0x6162_6f72)) => {
             Err(Box::new(match status {

@@ -62,9 +62,10 @@ pub(crate) fn start(exchange: &Exchange, target: Target, body: RequestBody) {
         if let Ok(response) = send::send(&mut lease, request.map(|()| body)).await {
             cluster.stats.count_status(response.status().as_u16());
             if drain(response.into_body()).await
-                && let Lease::Http1(connection) = lease {
-                    pool.give_back(connection);
-                }
+                && let Lease::Http1(connection) = lease
+            {
+                pool.give_back(connection);
+            }
         }
     });
 }

@@ -40,9 +40,10 @@ fn grpc_failure(mut exchange: Box<Exchange>, failure: &Failure, message: &str) -
     headers.insert("grpc-status", HeaderValue::from(u16::from(failure.grpc_status())));
     let encoded = percent_encoding::utf8_percent_encode(message, percent_encoding::CONTROLS).to_string();
     if let Ok(value) = HeaderValue::from_str(&encoded)
-        && !encoded.is_empty() {
-            headers.insert("grpc-message", value);
-        }
+        && !encoded.is_empty()
+    {
+        headers.insert("grpc-message", value);
+    }
     finish_head(&exchange, &mut headers);
     exchange.take_response(200, &headers);
     respond(exchange, StatusCode::OK, headers, Bytes::new())

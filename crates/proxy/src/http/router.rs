@@ -359,17 +359,19 @@ pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Fa
             .with_view(|connection| rewrite.apply(&exchange.head.view(connection, exchange.remote)));
         if new != exchange.head.path() {
             if !exchange.manager.router.suppress_envoy_headers
-                && let Ok(old) = HeaderValue::from_str(exchange.head.path()) {
-                    exchange.head.headers.insert(names::ORIGINAL_PATH, old);
-                }
+                && let Ok(old) = HeaderValue::from_str(exchange.head.path())
+            {
+                exchange.head.headers.insert(names::ORIGINAL_PATH, old);
+            }
             exchange.head.set_path(&new)?;
         }
     }
     if let (Some(operation), Some(_), false) =
         (&plan.route.operation, &exchange.manager.compiled.tracing, exchange.manager.inbound)
-        && let Ok(value) = HeaderValue::from_str(operation) {
-            exchange.head.headers.insert(names::DECORATOR, value);
-        }
+        && let Ok(value) = HeaderValue::from_str(operation)
+    {
+        exchange.head.headers.insert(names::DECORATOR, value);
+    }
     Ok(())
 }
 
@@ -389,15 +391,15 @@ fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
     let mut limit = asked.map_or(plan.forward.timeout, |asked| Some(asked).filter(|limit| !limit.is_zero()));
     if let Some(max) = plan.forward.max_stream.grpc_header_max
         && let Some(wanted) = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?))
-        {
-            let wanted =
-                wanted.saturating_sub(plan.forward.max_stream.grpc_header_offset.unwrap_or_default());
-            limit = Some(if max.is_zero() { wanted } else { wanted.min(max) });
-        }
+    {
+        let wanted = wanted.saturating_sub(plan.forward.max_stream.grpc_header_offset.unwrap_or_default());
+        limit = Some(if max.is_zero() { wanted } else { wanted.min(max) });
+    }
     if let (Some(limit), false) = (limit, exchange.manager.router.suppress_envoy_headers)
-        && let Ok(millis) = u64::try_from(limit.as_millis()) {
-            headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
-        }
+        && let Ok(millis) = u64::try_from(limit.as_millis())
+    {
+        headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    }
     limit
 }
 
@@ -499,9 +501,10 @@ pub(crate) fn respond(
     exchange.details = "via_upstream".into();
     exchange.take_response(status, &parts.headers);
     if let Some(deadline) = deadline
-        && !body.is_end_stream() {
-            exchange.set_deadline(deadline);
-        }
+        && !body.is_end_stream()
+    {
+        exchange.set_deadline(deadline);
+    }
     parts.version = Version::HTTP_11;
     Response::from_parts(parts, ResponseBody::upstream(body, exchange))
 }
@@ -534,16 +537,18 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
     }
     if manager.inbound {
         if let (Some(operation), Some(_)) = (&plan.route.operation, &manager.compiled.tracing)
-            && let Ok(value) = HeaderValue::from_str(operation) {
-                headers.insert(names::DECORATOR, value);
-            }
+            && let Ok(value) = HeaderValue::from_str(operation)
+        {
+            headers.insert(names::DECORATOR, value);
+        }
     } else if manager.compiled.tracing.is_some() {
         headers.remove(names::DECORATOR);
     }
     if manager.compiled.request_id.in_response
-        && let Some(id) = exchange.head.headers.get(names::REQUEST_ID) {
-            headers.insert(names::REQUEST_ID, id.clone());
-        }
+        && let Some(id) = exchange.head.headers.get(names::REQUEST_ID)
+    {
+        headers.insert(names::REQUEST_ID, id.clone());
+    }
 }
 
 /// A small number as a header's value, mostly without allocating.

@@ -55,9 +55,10 @@ impl Store {
         let compiled = Arc::new(compiled);
         for transport in transports(&compiled) {
             if let Transport::Tls(tls) = transport
-                && let Some(reason) = tls::unsupported(&tls.common) {
-                    return Err(Rejected::new(&message.name, reason));
-                }
+                && let Some(reason) = tls::unsupported(&tls.common)
+            {
+                return Err(Rejected::new(&message.name, reason));
+            }
         }
         let previous = self.clusters.get(&compiled.name).map(|entry| entry.newest.clone());
         let active = self.clusters.get(&compiled.name).and_then(|entry| entry.active.clone());

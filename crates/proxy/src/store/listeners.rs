@@ -48,6 +48,8 @@ impl Store {
         if self.listeners.get(message.name.as_str()).is_some_and(|known| known.source.any == source.any) {
             return Ok(());
         }
+        // The first connection may come as soon as the socket is bound: what routes refer to comes first.
+        self.publish();
         let listener = Arc::new(lateen_route::compile_listener(&message)?.value);
         let chain_hashes = hashes(&message);
         let served = self.serve(&listener, &chain_hashes)?;

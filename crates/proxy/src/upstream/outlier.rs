@@ -62,13 +62,15 @@ impl Cluster {
 
     fn eject(&self, host: &Host, rules: &OutlierDetection) {
         let set = self.hosts.load();
-        let ejected = set.hosts.iter().filter(|member| member.host.conduct.ejected.load(Ordering::Relaxed)).count();
+        let ejected =
+            set.hosts.iter().filter(|member| member.host.conduct.ejected.load(Ordering::Relaxed)).count();
         let allowed = (set.hosts.len() * rules.max_ejection_percent.min(100) as usize / 100).max(1);
         if ejected >= allowed || host.conduct.ejected.swap(true, Ordering::Relaxed) {
             return;
         }
         let times = host.conduct.times.fetch_add(1, Ordering::Relaxed) + 1;
-        let duration = rules.base_ejection.saturating_mul(times).min(rules.max_ejection.max(rules.base_ejection));
+        let duration =
+            rules.base_ejection.saturating_mul(times).min(rules.max_ejection.max(rules.base_ejection));
         host.conduct.until.store(now() + millis(duration), Ordering::Relaxed);
         self.stats.outlier_detection_ejections_total.inc();
         self.stats.outlier_detection_ejections_active.inc();
@@ -84,7 +86,9 @@ impl Cluster {
         for member in &self.hosts.load().hosts {
             let conduct = &member.host.conduct;
             if conduct.ejected.load(Ordering::Relaxed) && now() >= conduct.until.load(Ordering::Relaxed) {
-                for counter in [&conduct.consecutive_5xx, &conduct.consecutive_gateway, &conduct.consecutive_local] {
+                for counter in
+                    [&conduct.consecutive_5xx, &conduct.consecutive_gateway, &conduct.consecutive_local]
+                {
                     counter.store(0, Ordering::Relaxed);
                 }
                 conduct.ejected.store(false, Ordering::Relaxed);

@@ -28,7 +28,8 @@ async fn requests_are_routed_rewritten_and_logged() {
         {"match": {"prefix": "/away"}, "redirect": {"host_redirect": "other.example", "path_redirect": "/there"}},
         {"match": {"prefix": "/nobody"}, "route": {"cluster": "missing"}},
     ]);
-    let settings = json!({"access_log": access_log(log.to_str().unwrap(), format), "server_name": "istio-envoy"});
+    let settings =
+        json!({"access_log": access_log(log.to_str().unwrap(), format), "server_name": "istio-envoy"});
     let proxy = proxy(json!({
         "listeners": [listener("l", json!([manager_with(routes, settings)]))],
         "clusters": [cluster("echo", &[origin.address])],
@@ -38,7 +39,16 @@ async fn requests_are_routed_rewritten_and_logged() {
     let request = "POST /old/a?b=c HTTP/1.1\r\nhost: test\r\nx-gone: 1\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
     let answer = ask(address, request).await;
     assert_eq!(answer.status, 200);
-    for part in ["POST /new/a?b=c", "host: elsewhere", "x-added: yes", "x-envoy-original-path: /old/a?b=c", "x-envoy-attempt-count: 1", "x-request-id: ", "x-forwarded-proto: http", "hello"] {
+    for part in [
+        "POST /new/a?b=c",
+        "host: elsewhere",
+        "x-added: yes",
+        "x-envoy-original-path: /old/a?b=c",
+        "x-envoy-attempt-count: 1",
+        "x-request-id: ",
+        "x-forwarded-proto: http",
+        "hello",
+    ] {
         assert!(answer.body.contains(part), "{part} is missing in {}", answer.body);
     }
     assert!(!answer.body.contains("x-gone") && !answer.body.contains("connection:"), "{}", answer.body);
@@ -82,7 +92,11 @@ async fn connections_are_kept_on_both_sides() {
         assert!(answer.body.starts_with(&format!("GET /{n}")), "{}", answer.body);
     }
     let head = ask_on(&mut tcp, "GET http://other.example/absolute HTTP/1.1\r\nhost: test\r\n\r\n").await;
-    assert!(head.body.contains("GET /absolute") && head.body.contains("host: other.example"), "{}", head.body);
+    assert!(
+        head.body.contains("GET /absolute") && head.body.contains("host: other.example"),
+        "{}",
+        head.body
+    );
     assert_eq!(proxy.figure("cluster.echo.upstream_cx_total"), 1);
     assert_eq!(proxy.figure("http.test.downstream_rq_2xx"), 21);
 }
@@ -116,7 +130,11 @@ async fn failures_are_retried_elsewhere_and_told() {
     assert_eq!(bodies, ["body"; 3]);
     let dead = get(address, "/dead").await;
     assert_eq!(dead.status, 503);
-    assert!(dead.body.contains("retried and the latest reset reason: remote connection failure"), "{}", dead.body);
+    assert!(
+        dead.body.contains("retried and the latest reset reason: remote connection failure"),
+        "{}",
+        dead.body
+    );
     let empty = get(address, "/empty").await;
     assert_eq!((empty.status, empty.body.as_str()), (503, "no healthy upstream"));
     let mut lines = log_lines(&log, 3).await;
@@ -167,7 +185,9 @@ async fn faults_are_injected_for_those_who_match() {
         "clusters": [cluster("echo", &[origin.address])],
     }));
     let address = proxy.listener_address("l").unwrap();
-    let jason = ask(address, "GET /abort HTTP/1.1\r\nhost: test\r\nend-user: jason\r\nconnection: close\r\n\r\n").await;
+    let jason =
+        ask(address, "GET /abort HTTP/1.1\r\nhost: test\r\nend-user: jason\r\nconnection: close\r\n\r\n")
+            .await;
     assert_eq!((jason.status, jason.body.as_str()), (555, "fault filter abort"));
     assert_eq!(get(address, "/abort").await.status, 200);
     assert_eq!(get(address, "/delay").await.status, 200);
@@ -190,7 +210,10 @@ async fn mirrors_get_a_copy_that_nobody_waits_for() {
     assert!(ask(address, request).await.body.ends_with("copy"));
     until("the mirror's request", || shadow.count() == 1).await;
     let seen = shadow.seen.lock().unwrap();
-    assert_eq!((seen[0].headers()["host"].to_str().unwrap(), &seen[0].body()[..]), ("test-shadow", &b"copy"[..]));
+    assert_eq!(
+        (seen[0].headers()["host"].to_str().unwrap(), &seen[0].body()[..]),
+        ("test-shadow", &b"copy"[..])
+    );
 }
 
 #[tokio::test]
@@ -199,18 +222,22 @@ async fn http2_carries_trailers_both_ways() {
     let origin = listener_of_origin.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener_of_origin.accept().await {
-            let service = hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
-                let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                let mut trailers = http::HeaderMap::new();
-                trailers.insert("grpc-status", http::HeaderValue::from_static("7"));
-                let text = format!("{authority} {}", String::from_utf8_lossy(&body));
-                let frames = [Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(text))), Ok(Frame::trailers(trailers))];
-                let body = StreamBody::new(futures::stream::iter(frames));
-                Ok::<_, std::convert::Infallible>(
-                    Response::builder().header("content-type", "application/grpc").body(body).unwrap(),
-                )
-            });
+            let service =
+                hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
+                    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", http::HeaderValue::from_static("7"));
+                    let text = format!("{authority} {}", String::from_utf8_lossy(&body));
+                    let frames = [
+                        Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(text))),
+                        Ok(Frame::trailers(trailers)),
+                    ];
+                    let body = StreamBody::new(futures::stream::iter(frames));
+                    Ok::<_, std::convert::Infallible>(
+                        Response::builder().header("content-type", "application/grpc").body(body).unwrap(),
+                    )
+                });
             tokio::spawn(async move {
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 drop(builder.serve_connection(TokioIo::new(tcp), service).await);
@@ -244,7 +271,10 @@ async fn http2_carries_trailers_both_ways() {
     assert_eq!(body.to_bytes(), "svc.example ping");
     // A failure is told as gRPC tells it.
     let missing = within("a response", sender.send_request(request("/other"))).await.unwrap();
-    assert_eq!((missing.status(), &missing.headers()["grpc-status"]), (http::StatusCode::OK, &"12".parse().unwrap()));
+    assert_eq!(
+        (missing.status(), &missing.headers()["grpc-status"]),
+        (http::StatusCode::OK, &"12".parse().unwrap())
+    );
     assert_eq!(log_lines(&log, 2).await, ["HTTP/2 200 7", "HTTP/2 200 12"]);
 }
 
@@ -262,7 +292,8 @@ async fn upgrades_become_streams_of_bytes() {
                         return;
                     }
                 }
-                let head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+                let head =
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
                 tcp.write_all(head).await.unwrap();
                 let (mut read, mut write) = tcp.split();
                 drop(tokio::io::copy(&mut read, &mut write).await);
@@ -290,7 +321,11 @@ async fn upgrades_become_streams_of_bytes() {
         while !head.ends_with(b"\r\n\r\n") {
             assert!(within("a head", tcp.read_buf(&mut head)).await.unwrap() > 0);
         }
-        assert!(String::from_utf8_lossy(&head).starts_with(&format!("HTTP/1.1 {status}")), "{}", String::from_utf8_lossy(&head));
+        assert!(
+            String::from_utf8_lossy(&head).starts_with(&format!("HTTP/1.1 {status}")),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
         tcp.write_all(b"ping").await.unwrap();
         let mut pong = [0; 4];
         within("an echo", tcp.read_exact(&mut pong)).await.unwrap();
@@ -328,7 +363,8 @@ async fn circuit_breakers_overflow() {
     let proxy = proxy(json!({"listeners": [settings], "clusters": [narrow]}));
     let address = proxy.listener_address("l").unwrap();
     let answers = futures::future::join_all((0..12).map(|_| get(address, "/"))).await;
-    let overflowed: Vec<_> = answers.iter().filter(|answer| answer.header("x-envoy-overloaded") == Some("true")).collect();
+    let overflowed: Vec<_> =
+        answers.iter().filter(|answer| answer.header("x-envoy-overloaded") == Some("true")).collect();
     assert!(!overflowed.is_empty(), "{:?}", answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
     assert!(overflowed[0].body.ends_with("reset reason: overflow"), "{}", overflowed[0].body);
 }

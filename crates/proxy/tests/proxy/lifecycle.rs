@@ -75,7 +75,7 @@ async fn a_taken_port_is_named() {
     assert!(error.contains(&taken.local_addr().unwrap().to_string()) && error.contains("in use"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_requests_finish() {
     let origin = Origin::start(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));

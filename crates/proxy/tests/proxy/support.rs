@@ -21,7 +21,9 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits at most [`DEADLINE`].
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("{what} took more than {DEADLINE:?}"))
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| panic!("{what} took more than {DEADLINE:?}"))
 }
 
 /// Waits until a condition holds.
@@ -153,9 +155,7 @@ pub fn manager(routes: Value) -> Value {
 
 /// A connection manager with these routes and settings.
 pub fn manager_with(routes: Value, more: Value) -> Value {
-    let filter = |name: &str, kind: &str| {
-        json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}})
-    };
+    let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}});
     let mut config = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "test",
@@ -226,7 +226,11 @@ pub async fn ask_on(tcp: &mut TcpStream, request: &str) -> Answer {
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
         loop {
-            assert!(tcp.read_buf(&mut bytes).await.unwrap() > 0, "closed after {:?}", String::from_utf8_lossy(&bytes));
+            assert!(
+                tcp.read_buf(&mut bytes).await.unwrap() > 0,
+                "closed after {:?}",
+                String::from_utf8_lossy(&bytes)
+            );
             let text = String::from_utf8_lossy(&bytes);
             let Some(end) = text.find("\r\n\r\n") else { continue };
             let answer = parse(&bytes);

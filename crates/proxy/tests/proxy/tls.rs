@@ -39,7 +39,8 @@ impl Authority {
 }
 
 fn common(names: &[&str], alpn: &[&str]) -> Value {
-    let names: Vec<Value> = names.iter().map(|name| json!({"san_type": "URI", "matcher": {"exact": name}})).collect();
+    let names: Vec<Value> =
+        names.iter().map(|name| json!({"san_type": "URI", "matcher": {"exact": name}})).collect();
     json!({
         "alpn_protocols": alpn,
         "tls_certificate_sds_secret_configs": [{"name": "default"}],
