@@ -34,10 +34,13 @@ struct World {
 }
 
 impl World {
-    fn start(program: &str) -> Self {
+    async fn start(program: &str) -> Self {
         let lease = Lease::acquire(None, &[]).unwrap();
         let cluster = lease.number();
         let (fake, api) = fake::api();
+        let namespaces = Collection { group: "", version: "v1", resource: "namespaces" };
+        let default = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+        fake.create(namespaces, default).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let events = Events::start(api.clone());
         let (sender, directory) = watch::channel(Arc::new(Directory::default()));
@@ -120,7 +123,7 @@ fn alive(dir: &Path) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_runs_is_found_by_its_service_and_goes_without_a_trace() {
     // `yes app sleep` prints its arguments for ever: a program that runs.
-    let world = World::start("/usr/bin/yes");
+    let world = World::start("/usr/bin/yes").await;
     world.create(deployment("curlimages/curl")).await;
     world
         .create(
@@ -166,7 +169,7 @@ async fn a_deployment_runs_is_found_by_its_service_and_goes_without_a_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_ends_crash_loops() {
-    let world = World::start("/bin/false");
+    let world = World::start("/bin/false").await;
     world.create(deployment("curlimages/curl")).await;
     let pod = world.pod(|pod| state(pod, "waiting")["reason"] == "CrashLoopBackOff").await;
     let status = &pod["status"]["containerStatuses"][0];
@@ -178,7 +181,7 @@ async fn a_program_that_ends_crash_loops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_image_is_a_status() {
-    let world = World::start("/bin/false");
+    let world = World::start("/bin/false").await;
     world.create(deployment("redis:7")).await;
     let pod = world.pod(|pod| state(pod, "waiting")["reason"] == "ErrImagePull").await;
     assert!(state(&pod, "waiting")["message"].as_str().unwrap().contains("redis:7"));
@@ -188,7 +191,7 @@ async fn an_unknown_image_is_a_status() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_done_succeeds_and_missing_objects_are_waited_for() {
-    let world = World::start("/bin/true");
+    let world = World::start("/bin/true").await;
     world
         .create(json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "job", "namespace": "default"},
             "spec": {"restartPolicy": "Never",

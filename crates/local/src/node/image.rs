@@ -35,8 +35,6 @@ const TABLE: &[(&str, Program)] = &[
     ("curl-ssl", plain("sleep")),
     ("sleep", plain("sleep")),
     ("tcp-echo-server", plain("tcp-echo")),
-    ("nginx", plain("nginx")),
-    ("fortio", plain("fortio")),
 ];
 
 const fn versioned(name: &'static str, version: &'static str) -> Program {
