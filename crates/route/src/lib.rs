@@ -33,6 +33,7 @@ pub mod format;
 pub mod header_edits;
 pub mod header_match;
 pub mod http_manager;
+pub mod istio;
 pub mod listener;
 pub mod metadata_match;
 pub mod network;

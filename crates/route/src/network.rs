@@ -9,13 +9,13 @@ use lateen_proto::envoy::config::listener::v3 as listener;
 use lateen_proto::envoy::extensions::filters::common::set_filter_state::v3 as state;
 use lateen_proto::envoy::extensions::filters::network as filters;
 use lateen_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
-use lateen_proto::udpa;
 
 use crate::access_log::AccessLog;
 use crate::entropy::Entropy;
 use crate::error::{Cx, Result};
 use crate::format::Format;
 use crate::http_manager::HttpManager;
+use crate::istio::{Extension, MetadataExchange};
 use crate::rbac::RbacFilter;
 use crate::routes::{HashSource, WeightedNames};
 
@@ -38,13 +38,6 @@ pub enum NetworkFilter {
     MetadataExchange(MetadataExchange),
     /// Istio's metrics of connections.
     IstioStats(Any),
-}
-
-/// Settings of `istio.metadata_exchange`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetadataExchange {
-    /// The application protocol that stands for it.
-    pub protocol: Arc<str>,
 }
 
 /// A value for the filter state.
@@ -211,9 +204,10 @@ impl NetworkFilter {
             let body = message.response.as_ref().map(|r| cx.inline("response", r)).transpose()?;
             return Ok(Self::DirectResponse(body.unwrap_or_default()));
         }
-        match istio_type(cx, any)?.as_str() {
+        let extension = Extension::open(cx, any)?;
+        match extension.kind.as_str() {
             "envoy.tcp.metadataexchange.config.MetadataExchange" => {
-                Ok(Self::MetadataExchange(MetadataExchange { protocol: "istio-peer-exchange".into() }))
+                Ok(Self::MetadataExchange(MetadataExchange::compile(cx, &extension)?))
             }
             "stats.PluginConfig" => Ok(Self::IstioStats(any.clone())),
             other => Err(cx.refuse(format!("network filter {other} is not supported"))),
@@ -249,16 +243,4 @@ impl FilterStateValue {
             skip_if_empty: message.skip_if_empty,
         })
     }
-}
-
-/// The message type of an extension's configuration, looking through `TypedStruct`.
-pub(crate) fn istio_type(cx: &Cx<'_>, any: &Any) -> Result<String> {
-    let url = if any.is::<udpa::r#type::v1::TypedStruct>() {
-        cx.unpack::<udpa::r#type::v1::TypedStruct>(any)?.type_url
-    } else if any.is::<lateen_proto::xds::r#type::v3::TypedStruct>() {
-        cx.unpack::<lateen_proto::xds::r#type::v3::TypedStruct>(any)?.type_url
-    } else {
-        any.type_url.clone()
-    };
-    Ok(url.rsplit('/').next().unwrap_or_default().to_owned())
 }

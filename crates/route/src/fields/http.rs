@@ -130,6 +130,13 @@ super::fields! {
             response_rate_limit = "responses are not slowed",
         ],
     }
+    envoy::extensions::filters::http::set_filter_state::v3::Config as "envoy.extensions.filters.http.set_filter_state.v3.Config" {
+        supported: [on_request_headers],
+        ignored: [
+            clear_route_cache = "the route is chosen after the filters",
+        ],
+        refused: [],
+    }
     envoy::extensions::filters::http::fault::v3::FaultAbort as "envoy.extensions.filters.http.fault.v3.FaultAbort" {
         supported: [percentage, response_body, error_type],
         ignored: [],

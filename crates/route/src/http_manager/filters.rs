@@ -13,7 +13,8 @@ use lateen_proto::envoy::extensions::filters::network::http_connection_manager::
 use crate::entropy::Fraction;
 use crate::error::{Cx, Result};
 use crate::header_match::HeaderMatcher;
-use crate::network::{FilterStateValue, istio_type};
+use crate::istio::{AlpnOverride, Extension};
+use crate::network::FilterStateValue;
 use crate::rbac::RbacFilter;
 use crate::string_match::StringMatcher;
 
@@ -41,7 +42,7 @@ pub enum HttpFilterKind {
     Rbac(Arc<RbacFilter>),
     /// Puts values into the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
-    /// Has the host resolved that the request names; the cluster of that kind does so itself.
+    /// Looks up the request's host for a cluster that forwards by DNS.
     DynamicForwardProxy,
     /// Counts gRPC messages.
     GrpcStats,
@@ -50,7 +51,7 @@ pub enum HttpFilterKind {
     /// Istio's exchange of workload metadata by headers.
     IstioPeerMetadata(Any),
     /// Istio's choice of application protocols towards upstream.
-    IstioAlpn(Any),
+    IstioAlpn(Arc<AlpnOverride>),
     /// Istio's metrics.
     IstioStats(Any),
 }
@@ -146,7 +147,7 @@ pub enum FilterOverride {
     Cors(Arc<CorsPolicy>),
     /// Other rules; none lets everything pass.
     Rbac(Option<Arc<RbacFilter>>),
-    /// Other filter state.
+    /// Other values for the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
 }
 
@@ -209,10 +210,7 @@ impl FilterOverride {
             return Ok(Some(Self::Rbac(rbac.map(Arc::new))));
         }
         if any.is::<filters::set_filter_state::v3::Config>() {
-            let message: filters::set_filter_state::v3::Config = cx.unpack(any)?;
-            let values =
-                cx.each("on_request_headers", &message.on_request_headers, FilterStateValue::compile)?;
-            return Ok(Some(Self::SetFilterState(values.into())));
+            return Ok(Some(Self::SetFilterState(filter_state(cx, any)?)));
         }
         if optional {
             cx.note_at("typed_config", "is of an unknown type and marked optional, so it is left out");
@@ -267,10 +265,7 @@ impl HttpFilterKind {
             return Ok(Self::Rbac(Arc::new(RbacFilter::compile_http(cx, &message)?)));
         }
         if any.is::<filters::set_filter_state::v3::Config>() {
-            let message: filters::set_filter_state::v3::Config = cx.unpack(any)?;
-            let values =
-                cx.each("on_request_headers", &message.on_request_headers, FilterStateValue::compile)?;
-            return Ok(Self::SetFilterState(values.into()));
+            return Ok(Self::SetFilterState(filter_state(cx, any)?));
         }
         if any.is::<filters::dynamic_forward_proxy::v3::FilterConfig>() {
             return Ok(Self::DynamicForwardProxy);
@@ -281,13 +276,23 @@ impl HttpFilterKind {
         if any.is::<filters::grpc_web::v3::GrpcWeb>() {
             return Ok(Self::GrpcWeb);
         }
-        match istio_type(cx, any)?.as_str() {
+        let extension = Extension::open(cx, any)?;
+        match extension.kind.as_str() {
             "io.istio.http.peer_metadata.Config" => Ok(Self::IstioPeerMetadata(any.clone())),
-            "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig" => Ok(Self::IstioAlpn(any.clone())),
+            "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig" => {
+                Ok(Self::IstioAlpn(Arc::new(AlpnOverride::compile(cx, &extension)?)))
+            }
             "stats.PluginConfig" => Ok(Self::IstioStats(any.clone())),
             other => Err(cx.refuse(format!("HTTP filter {other} is not supported"))),
         }
     }
+}
+
+fn filter_state(cx: &mut Cx<'_>, any: &Any) -> Result<Arc<[FilterStateValue]>> {
+    let message: filters::set_filter_state::v3::Config = cx.unpack(any)?;
+    cx.check(&message)?;
+    let values = cx.each("on_request_headers", &message.on_request_headers, FilterStateValue::compile)?;
+    Ok(values.into())
 }
 
 /// The router comes last, and only last.
