@@ -5,7 +5,7 @@ use lateen_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier
 use lateen_proto::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 
 use crate::error::{Cx, Result};
-use crate::request::{HeaderRef, RequestView};
+use crate::request::{HeaderFinding, HeaderRef, RequestView};
 use crate::string_match::StringMatcher;
 
 /// A compiled `HeaderMatcher`.
@@ -24,29 +24,31 @@ enum HeaderTest {
     Present(bool),
 }
 
+impl HeaderTest {
+    fn passes(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Text(matcher) => matcher.matches(value),
+            Self::Range { start, end } => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|number| (*start..*end).contains(&number)),
+            Self::Present(_) => true,
+        }
+    }
+}
+
 impl HeaderMatcher {
-    /// Whether the request's header matches. A header that is not there matches nothing, inverted or not, unless the
-    /// test is about presence or the matcher treats it as empty.
+    /// Whether the request's header matches: one of its values passes (or, inverted, none does). A header that is not
+    /// there matches nothing, inverted or not, unless the test is about presence or the matcher treats it as empty.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
-        request.with_header(&self.header, |value| {
-            if let HeaderTest::Present(wanted) = self.test {
-                return (value.is_some() == wanted) != self.invert;
-            }
-            let value = match value {
-                Some(value) => value,
-                None if self.missing_is_empty => b"",
-                None => return false,
-            };
-            let hit = match &self.test {
-                HeaderTest::Text(matcher) => matcher.matches(value),
-                HeaderTest::Range { start, end } => std::str::from_utf8(value)
-                    .ok()
-                    .and_then(|text| text.parse::<i64>().ok())
-                    .is_some_and(|number| (*start..*end).contains(&number)),
-                HeaderTest::Present(_) => true,
-            };
-            hit != self.invert
-        })
+        let passes = match (&self.test, request.header(&self.header, |value| self.test.passes(value))) {
+            (HeaderTest::Present(wanted), finding) => (finding != HeaderFinding::Missing) == *wanted,
+            (_, HeaderFinding::Passes) => true,
+            (_, HeaderFinding::Fails) => false,
+            (test, HeaderFinding::Missing) if self.missing_is_empty => test.passes(b""),
+            (_, HeaderFinding::Missing) => return false,
+        };
+        passes != self.invert
     }
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &route::HeaderMatcher) -> Result<Self> {

@@ -26,11 +26,17 @@ impl Extension {
         let name = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
         if any.is::<udpa::r#type::v1::TypedStruct>() {
             let inner: udpa::r#type::v1::TypedStruct = cx.unpack(any)?;
-            return Ok(Self { kind: name(&inner.type_url), config: Config::Fields(inner.value.unwrap_or_default()) });
+            return Ok(Self {
+                kind: name(&inner.type_url),
+                config: Config::Fields(inner.value.unwrap_or_default()),
+            });
         }
         if any.is::<xds::r#type::v3::TypedStruct>() {
             let inner: xds::r#type::v3::TypedStruct = cx.unpack(any)?;
-            return Ok(Self { kind: name(&inner.type_url), config: Config::Fields(inner.value.unwrap_or_default()) });
+            return Ok(Self {
+                kind: name(&inner.type_url),
+                config: Config::Fields(inner.value.unwrap_or_default()),
+            });
         }
         Ok(Self { kind: name(&any.type_url), config: Config::Bytes(any.value.clone()) })
     }
@@ -109,7 +115,9 @@ impl AlpnOverride {
                 1 => out.http11 = names,
                 2 => out.http2 = names,
                 other => {
-                    return Err(cx.refuse_at("alpn_override", format!("{other} is no upstream protocol: 0 to 2")));
+                    return Err(
+                        cx.refuse_at("alpn_override", format!("{other} is no upstream protocol: 0 to 2"))
+                    );
                 }
             }
         }
@@ -118,23 +126,27 @@ impl AlpnOverride {
 }
 
 fn rows(cx: &Cx<'_>, fields: &Struct) -> Result<Vec<AlpnRow>> {
-    let rows = list(fields, &["alpnOverride", "alpn_override"]).iter().filter_map(|value| match &value.kind {
-        Some(Kind::StructValue(row)) => Some(row),
-        _ => None,
-    });
+    let rows =
+        list(fields, &["alpnOverride", "alpn_override"]).iter().filter_map(|value| match &value.kind {
+            Some(Kind::StructValue(row)) => Some(row),
+            _ => None,
+        });
     rows.map(|row| {
         let upstream_protocol = match text(row, &["upstreamProtocol", "upstream_protocol"]) {
             None | Some("HTTP10") => 0,
             Some("HTTP11") => 1,
             Some("HTTP2") => 2,
             Some(other) => {
-                return Err(cx.refuse_at("upstream_protocol", format!("{other} is none of HTTP10, HTTP11, HTTP2")));
+                return Err(
+                    cx.refuse_at("upstream_protocol", format!("{other} is none of HTTP10, HTTP11, HTTP2"))
+                );
             }
         };
-        let names = list(row, &["alpnOverride", "alpn_override"]).iter().filter_map(|value| match &value.kind {
-            Some(Kind::StringValue(name)) => Some(name.clone()),
-            _ => None,
-        });
+        let names =
+            list(row, &["alpnOverride", "alpn_override"]).iter().filter_map(|value| match &value.kind {
+                Some(Kind::StringValue(name)) => Some(name.clone()),
+                _ => None,
+            });
         Ok(AlpnRow { upstream_protocol, alpn_override: names.collect() })
     })
     .collect()

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use lateen_proto::envoy::config::core::v3::Metadata;
-use smallvec::SmallVec;
 
 /// A downstream connection, as far as decisions look at it.
 #[derive(Clone, Copy, Debug)]
@@ -109,31 +108,45 @@ impl<'a> RequestView<'a> {
         path.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// Calls `with` with a header's value: several ones joined by a comma, as Envoy's matchers see them.
+    /// Whether the header is there, and whether a value of it passes the test: each is looked at on its own.
     #[inline]
-    pub fn with_header<R>(&self, header: &HeaderRef, with: impl FnOnce(Option<&[u8]>) -> R) -> R {
-        let name = match header {
-            HeaderRef::Method => return with(Some(self.method.as_bytes())),
-            HeaderRef::Scheme => return with(Some(self.scheme.as_bytes())),
-            HeaderRef::Authority => return with(Some(self.authority.as_bytes())),
-            HeaderRef::Path => return with((!self.path.is_empty()).then_some(self.path.as_bytes())),
-            HeaderRef::Named(name) => name,
-        };
-        let mut values = self.headers.get_all(name).iter();
-        let Some(first) = values.next() else { return with(None) };
-        let Some(second) = values.next() else { return with(Some(first.as_bytes())) };
-        let mut joined: SmallVec<[u8; 256]> = SmallVec::from_slice(first.as_bytes());
-        for value in std::iter::once(second).chain(values) {
-            joined.push(b',');
-            joined.extend_from_slice(value.as_bytes());
+    pub fn header(&self, header: &HeaderRef, mut test: impl FnMut(&[u8]) -> bool) -> HeaderFinding {
+        let mut one =
+            |value: &str| if test(value.as_bytes()) { HeaderFinding::Passes } else { HeaderFinding::Fails };
+        match header {
+            HeaderRef::Method => one(self.method),
+            HeaderRef::Scheme => one(self.scheme),
+            HeaderRef::Authority => one(self.authority),
+            HeaderRef::Path if self.path.is_empty() => HeaderFinding::Missing,
+            HeaderRef::Path => one(self.path),
+            HeaderRef::Named(name) => {
+                let mut finding = HeaderFinding::Missing;
+                for value in self.headers.get_all(name) {
+                    if test(value.as_bytes()) {
+                        return HeaderFinding::Passes;
+                    }
+                    finding = HeaderFinding::Fails;
+                }
+                finding
+            }
         }
-        with(Some(&joined))
     }
 
     /// The client's address, by `x-forwarded-for` where trusted.
     pub fn remote_ip(&self) -> IpAddr {
         self.remote.unwrap_or_else(|| self.connection.source.ip())
     }
+}
+
+/// What a test finds out about a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderFinding {
+    /// It is not there.
+    Missing,
+    /// It is there; no value of it passes.
+    Fails,
+    /// A value of it passes.
+    Passes,
 }
 
 /// A header that a matcher names, pseudo-headers included.

@@ -52,7 +52,8 @@ fn targets(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let mut out = Vec::new();
     for package in entries.flatten().map(|entry| entry.path().join("fuzz")) {
         let files = std::fs::read_dir(package.join("fuzz_targets")).into_iter().flatten().flatten();
-        for file in files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "rs")) {
+        for file in files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        {
             if let Some(name) = file.file_stem().and_then(|stem| stem.to_str()) {
                 out.push((name.to_owned(), package.clone()));
             }

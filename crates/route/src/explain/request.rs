@@ -130,7 +130,7 @@ impl World {
         answer.virtual_host_matched = Some(selected.virtual_host.name.to_string());
         tell_config("virtual host", selected.virtual_host.config.as_deref(), &mut answer.why);
         if selected.redirect_to_tls {
-            let location = format!("https://{}{}", without_port(request.authority), request.path);
+            let location = format!("https://{}{}", request.authority, request.path);
             answer.response = Some(Response { status: 301, location: Some(location) });
             return Err(Failure::TlsRedirect);
         }
