@@ -51,7 +51,9 @@ fn domains(host: &Value) -> String {
     if let [one] = all[..] {
         return one.to_owned();
     }
-    let plain: Vec<&str> = all.iter().filter(|domain| !has_port(domain)).copied().collect();
+    let absolute = |domain: &str| domain.strip_suffix('.').is_some_and(|plain| all.contains(&plain));
+    let plain: Vec<&str> =
+        all.iter().filter(|domain| !has_port(domain) && !absolute(domain)).copied().collect();
     let longer =
         |domain: &str, end: &str| domain.strip_suffix(end).is_some_and(|short| plain.contains(&short));
     let shown: Vec<&str> =
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn domains_are_shortened() {
         let host = json!({"domains": ["reviews.shop.svc.cluster.local", "reviews", "reviews.shop.svc", "reviews.shop",
-            "10.0.0.1", "reviews:9080"]});
+            "10.0.0.1", "reviews:9080", "reviews.shop.svc.cluster.local."]});
         assert_eq!(domains(&host), "reviews, reviews.shop + 1 more...");
         assert_eq!(domains(&json!({"domains": ["*"]})), "*");
     }
