@@ -7,7 +7,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use self::call::Target;
-pub(crate) use self::call::Webhooks;
 use crate::api::{Api, Call};
 use crate::object;
 use crate::selector::Selector;
@@ -113,7 +112,7 @@ async fn run(
             _ => "v1",
         };
     let review = review(call, pod, &uid, version);
-    let answer = api.webhooks.call(target, &review).await.map_err(Failure::Unreachable)?;
+    let answer = target.call(&review).await.map_err(Failure::Unreachable)?;
     let response = &answer["response"];
     if response["uid"] != uid.as_str() {
         return Err(Failure::Unreachable(

@@ -2,6 +2,7 @@
 
 mod discovery;
 mod handler;
+mod lists;
 mod log;
 mod negotiate;
 mod options;

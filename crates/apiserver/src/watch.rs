@@ -85,6 +85,9 @@ impl Watch {
     }
 }
 
+/// Changes as a watch tells them.
+pub(crate) type Changes = Vec<(Change, Arc<Object>)>;
+
 /// A place in the changes of a resource, and what to tell of them.
 pub(crate) struct Cursor {
     store: Store,
@@ -152,7 +155,7 @@ impl Cursor {
 
     /// The next changes that concern this watch, waiting for them; `None` when the store is closed. Fails with 410 when
     /// changes were forgotten before they were read.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<(Change, Arc<Object>)>>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Changes>, Status> {
         loop {
             self.changed.mark_unchanged();
             let Some((events, upto)) = self.store.changes(&self.resource.name, self.position) else {

@@ -21,10 +21,6 @@ use crate::api::Api;
 /// Answers larger than this are refused.
 const LARGEST_ANSWER: usize = 8 << 20;
 
-/// Calls webhooks.
-#[derive(Default)]
-pub(crate) struct Webhooks;
-
 /// Where a webhook is and how it is known.
 pub(super) struct Target {
     address: SocketAddr,
@@ -78,11 +74,11 @@ async fn from_service(api: &Api, service: &Value) -> Result<(SocketAddr, String,
     Ok((address, format!("{name}.{namespace}.svc"), path))
 }
 
-impl Webhooks {
+impl Target {
     /// Posts the review and returns the answer's body.
-    pub(super) async fn call(&self, target: Target, review: &Value) -> Result<Value, String> {
-        let timeout = target.timeout;
-        match tokio::time::timeout(timeout, post(target, review)).await {
+    pub(super) async fn call(self, review: &Value) -> Result<Value, String> {
+        let timeout = self.timeout;
+        match tokio::time::timeout(timeout, post(self, review)).await {
             Ok(done) => done,
             Err(_) => Err(format!("no answer within {} s", timeout.as_secs())),
         }

@@ -172,7 +172,7 @@ impl Allocator {
         let first = u32::from(base);
         // The first address is the network's, the second one the API server's service, the last one broadcast.
         let pick = |at: u32| Ipv4Addr::from(first.wrapping_add(at)).to_string();
-        self.choose(2, size.saturating_sub(2), |at| pick(at), |text| taken.values.contains(text))
+        self.choose(2, size.saturating_sub(2), pick, |text| taken.values.contains(text))
             .ok_or_else(|| format!("all service addresses of {base}/{prefix} are in use"))
     }
 

@@ -89,6 +89,10 @@ impl Merge<'_> {
             (Value::Array(patch), current) => {
                 let current = current.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
                 let mut list = merge_list(current, patch, rule, &at)?;
+                if rule.list != List::Atomic {
+                    // As in Kubernetes, the patch's own order counts as wanted; new items come first.
+                    reorder(&mut list, current, change, rule, &at)?;
+                }
                 if let Some(order) = order {
                     reorder(&mut list, current, order, rule, &at)?;
                 }
@@ -250,13 +254,13 @@ mod tests {
             json!({"spec": {"containers": [{"name": "x", "env": [{"name": "B", "value": "2"}]}, {"name": "z"}]}}),
         );
         let expected = json!([
-            {"name": "x", "image": "1", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
-            {"name": "y", "image": "2"}, {"name": "z"},
+            {"name": "x", "image": "1", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]},
+            {"name": "z"}, {"name": "y", "image": "2"},
         ]);
         assert_eq!(new["spec"]["containers"], expected);
         assert_eq!(
             patched(json!({"metadata": {"finalizers": ["c", "a"]}}))["metadata"]["finalizers"],
-            json!(["a", "b", "c"])
+            json!(["c", "a", "b"])
         );
     }
 

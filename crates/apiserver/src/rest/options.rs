@@ -62,7 +62,7 @@ pub(super) fn deletion(query: &Query, body: &Value) -> Result<DeleteOptions, Sta
         grace_period_seconds: grace,
         orphan: policy == "Orphan"
             || body["orphanDependents"] == true
-            || query.flag("orphanDependents") && query.text("orphanDependents") != "",
+            || query.flag("orphanDependents") && !query.text("orphanDependents").is_empty(),
         uid: text(&body["preconditions"]["uid"]),
         resource_version: text(&body["preconditions"]["resourceVersion"]),
         dry_run: dry_run(query)? || body_dry_run,

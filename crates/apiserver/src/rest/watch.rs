@@ -17,7 +17,7 @@ use super::table;
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::store::Change;
-use crate::watch::Cursor;
+use crate::watch::{Changes, Cursor};
 
 /// Between bookmarks.
 const BOOKMARKS: Duration = Duration::from_secs(15);
@@ -127,10 +127,7 @@ impl Stream {
         (!out.is_empty()).then(|| out.into())
     }
 
-    fn changes(
-        &mut self,
-        changes: Result<Option<Vec<(Change, Arc<Object>)>>, crate::Status>,
-    ) -> Option<Bytes> {
+    fn changes(&mut self, changes: Result<Option<Changes>, crate::Status>) -> Option<Bytes> {
         let mut out = Vec::new();
         match changes {
             Ok(None) => return None,

@@ -11,6 +11,9 @@ use crate::resource::ResourceName;
 
 /// Changes remembered per resource; a watch that is further behind starts over with a list.
 const REMEMBERED: usize = 1024;
+/// Bytes of objects remembered per resource, beyond a few changes that are always remembered.
+const REMEMBERED_BYTES: usize = 2 << 20;
+const ALWAYS: usize = 64;
 
 type Names = BTreeMap<Box<str>, Arc<Object>>;
 
@@ -27,6 +30,7 @@ pub(super) struct Tables {
 struct Table {
     namespaces: BTreeMap<Box<str>, Names>,
     changes: VecDeque<Arc<Event>>,
+    changes_bytes: usize,
     /// Changes after this resource version are all in `changes`.
     complete_after: u64,
     changed_at: watch::Sender<u64>,
@@ -121,12 +125,7 @@ impl Tables {
             Change::Deleted => table.remove(&event.object),
             Change::Added | Change::Modified => table.insert(event.object.clone()),
         }
-        if table.changes.len() == REMEMBERED
-            && let Some(forgotten) = table.changes.pop_front()
-        {
-            table.complete_after = forgotten.object.resource_version;
-        }
-        table.changes.push_back(event);
+        table.remember(event);
         table.changed_at.send_replace(version);
         if removal {
             self.removals.send_replace(version);
@@ -138,6 +137,7 @@ impl Tables {
         self.tables.entry(resource.clone()).or_insert_with(|| Table {
             namespaces: BTreeMap::new(),
             changes: VecDeque::new(),
+            changes_bytes: 0,
             complete_after: start,
             changed_at: watch::Sender::new(start),
         })
@@ -151,6 +151,18 @@ impl Table {
             Some(one) => self.namespaces.range::<str, _>((Bound::Included(one), Bound::Included(one))),
         };
         range.flat_map(|(_, names)| names.values())
+    }
+
+    fn remember(&mut self, event: Arc<Event>) {
+        self.changes_bytes += event.object.tail().len();
+        self.changes.push_back(event);
+        while self.changes.len() > REMEMBERED
+            || self.changes_bytes > REMEMBERED_BYTES && self.changes.len() > ALWAYS
+        {
+            let Some(forgotten) = self.changes.pop_front() else { return };
+            self.changes_bytes -= forgotten.object.tail().len();
+            self.complete_after = forgotten.object.resource_version;
+        }
     }
 
     fn insert(&mut self, object: Arc<Object>) {

@@ -76,11 +76,14 @@ impl Writer {
     }
 }
 
+/// Resource, namespace, name.
+type Key = (ResourceName, Box<str>, Box<str>);
+
 /// The state a batch builds upon: what is published, overlaid with the batch's own earlier writes.
 struct Batch<'a> {
     tables: &'a Tables,
     resource_version: u64,
-    overlay: HashMap<(ResourceName, Box<str>, Box<str>), Option<Arc<Object>>>,
+    overlay: HashMap<Key, Option<Arc<Object>>>,
 }
 
 impl<'a> Batch<'a> {

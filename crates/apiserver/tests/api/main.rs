@@ -1,0 +1,13 @@
+//! The server as clients see it: over real HTTPS, with stock kubectl, and killed in the middle of its work.
+
+#![allow(clippy::unwrap_used)]
+
+mod admission;
+mod crud;
+mod custom;
+mod kubectl;
+mod lists;
+mod rest;
+mod survival;
+mod tokens;
+mod watches;
