@@ -115,23 +115,22 @@ impl Observer for Watcher {
         self.remember(session);
         let connected = &self.registration.connected;
         let kind = types::short_name(&heard.type_url);
-        match &heard.verdict {
-            Some(Verdict::Nack(rejections)) => {
-                for rejection in rejections {
-                    tracing::warn!(
-                        target: "ads",
-                        "ADS:{kind}: ACK ERROR {} {}: {}",
-                        connected.node,
-                        rejection.resource,
-                        rejection.reason
-                    );
-                }
-                self.metrics.rejected(kind);
-                self.refusals.refused(connected, &heard.type_url, rejections);
+        let Some(verdict) = &heard.verdict else { return };
+        if let Verdict::Nack(rejections) = verdict {
+            for rejection in rejections {
+                tracing::warn!(
+                    target: "ads",
+                    "ADS:{kind}: ACK ERROR {} {}: {}",
+                    connected.node,
+                    rejection.resource,
+                    rejection.reason
+                );
             }
-            Some(Verdict::Ack) => self.refusals.accepted(connected, &heard.type_url),
-            None => {}
+            self.metrics.rejected(kind);
         }
+        let status = session.status();
+        let of_type = status.iter().find(|status| status.type_url == heard.type_url);
+        self.refusals.set(connected, &heard.type_url, of_type.map_or(&[], |status| &status.rejected));
     }
 
     fn pushed(&mut self, session: &Session, push: &Push) {

@@ -45,8 +45,9 @@ impl Refusals {
         Self { state, news }
     }
 
-    pub(crate) fn refused(&self, connected: &Connected, type_url: &str, rejections: &[Rejection]) {
-        self.accepted(connected, type_url);
+    /// What a proxy refuses of a type now; what it refused before and does not any more is over.
+    pub(crate) fn set(&self, connected: &Connected, type_url: &str, rejections: &[Rejection]) {
+        self.forget(|(proxy, kind, _)| *proxy == connected.proxy.id && kind == type_url);
         let catalog = connected.catalog();
         for rejection in rejections {
             let Some(resource) = catalog.generated(type_url, &rejection.resource) else { continue };
@@ -58,10 +59,6 @@ impl Refusals {
                 self.tell(object);
             }
         }
-    }
-
-    pub(crate) fn accepted(&self, connected: &Connected, type_url: &str) {
-        self.forget(|(proxy, kind, _)| *proxy == connected.proxy.id && kind == type_url);
     }
 
     pub(crate) fn disconnected(&self, connected: &Connected) {

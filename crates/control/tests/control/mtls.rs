@@ -1,27 +1,35 @@
 //! Two sidecars, ours and stock Envoy, with the agent beside each: mTLS both ways round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::http::HeaderMap;
 use lateen_agent::{Agent, Arguments, Envoy, Role, Settings};
 use lateen_api::Kind;
 use lateen_base::SystemClock;
+use lateen_ca::rotation::Validity;
 use lateen_control::Watched;
+use lateen_proto::envoy::config::core::v3::data_source::Specifier;
+use lateen_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
+use lateen_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
+use lateen_xds::client::{Config, Event, Service};
+use lateen_xds::transport::Target;
+use lateen_xds::types;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::fake::{World, deadline};
+use crate::fake::{World, deadline, node};
 
 const PORT: u16 = 9080;
 
 /// What runs the data plane of a pod.
 enum Plane {
     Ours(#[expect(dead_code, reason = "the proxy runs as long as its handle is kept")] lateen_proxy::Handle),
-    Stock(#[expect(dead_code, reason = "Envoy runs as long as its handle is kept")] Envoy),
+    Stock(#[expect(dead_code, reason = "Envoy runs as long as its handle is kept")] Box<Envoy>),
 }
 
 struct Pod {
@@ -100,6 +108,25 @@ fn write(root: &Path, path: &str, text: &str) {
 
 async fn pod(world: &World, name: &str, address: Ipv4Addr, application: Ipv4Addr, ours: bool) -> Pod {
     serve_application(application).await;
+    let (agent, root) = agent(world, name, address, application, "24h").await;
+    let plane = match ours {
+        true => {
+            let bootstrap = agent.typed_bootstrap();
+            let config = lateen_proxy::Config { bootstrap, concurrency: 1, ..Default::default() };
+            Plane::Ours(tokio::task::spawn_blocking(move || config.build()).await.unwrap().unwrap())
+        }
+        false => Plane::Stock(Box::new(agent.envoy().unwrap())),
+    };
+    Pod { address, agent, _plane: plane, _root: root }
+}
+
+async fn agent(
+    world: &World,
+    name: &str,
+    address: Ipv4Addr,
+    application: Ipv4Addr,
+    ttl: &str,
+) -> (Agent, tempfile::TempDir) {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), "var/run/secrets/tokens/istio-token", &format!("default:{name}"));
     write(root.path(), "var/run/secrets/istio/root-cert.pem", world.control.root_pem());
@@ -113,6 +140,7 @@ async fn pod(world: &World, name: &str, address: Ipv4Addr, application: Ipv4Addr
         ("SERVICE_ACCOUNT", name),
         ("PROXY_CONFIG", &config),
         ("ISTIOD_SAN", "istiod.istio-system.svc"),
+        ("SECRET_TTL", ttl),
         ("ISTIO_META_INTERCEPTION_MODE", "NONE"),
         ("ISTIO_META_HTTP_PROXY_PORT", "15007"),
         ("ISTIO_META_LATEEN_APP_ADDRESS", &application.to_string()),
@@ -122,16 +150,7 @@ async fn pod(world: &World, name: &str, address: Ipv4Addr, application: Ipv4Addr
     .collect();
     let settings =
         Settings::read(Role::Sidecar, &Arguments::default(), root.path().to_owned(), &env).unwrap();
-    let agent = Agent::start(settings, Arc::new(SystemClock)).await.unwrap();
-    let plane = match ours {
-        true => {
-            let bootstrap = agent.typed_bootstrap();
-            let config = lateen_proxy::Config { bootstrap, concurrency: 1, ..Default::default() };
-            Plane::Ours(tokio::task::spawn_blocking(move || config.build()).await.unwrap().unwrap())
-        }
-        false => Plane::Stock(agent.envoy().unwrap()),
-    };
-    Pod { address, agent, _plane: plane, _root: root }
+    (Agent::start(settings, Arc::new(SystemClock)).await.unwrap(), root)
 }
 
 /// Calls a host through a pod's sidecar, as an application of the pod does.
@@ -183,6 +202,32 @@ async fn our_proxy_and_stock_envoy_speak_mtls_both_ways() {
     for proxy in syncz.as_array().unwrap() {
         for (kind, of) in proxy["types"].as_object().unwrap() {
             assert!(of.get("rejected").is_none(), "{} refuses {kind}: {of}", proxy["proxy"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_before_it_runs_out() {
+    let (first, _, application, _) = addresses();
+    let own = Ipv4Addr::from(u32::from(first) ^ 0x80);
+    let world = World::start(objects(&[("ours", own)])).await;
+    let (agent, _root) = agent(&world, "ours", own, application, "4s").await;
+    let target = Target::Unix(agent.settings().secrets_socket());
+    let config = Config { service: Service::Secrets, ..Config::new(target, node("ours")) };
+    let (handle, mut events) = lateen_xds::client::connect(config);
+    handle.subscribe(types::SECRET, ["default"]);
+    let mut versions = BTreeSet::new();
+    while versions.len() < 3 {
+        if let Event::Update(update) = deadline(events.recv()).await.unwrap() {
+            assert!(update.removed.is_empty(), "there is always a certificate");
+            let secret: Secret = update.resources[0].any.unpack().unwrap();
+            let Some(Type::TlsCertificate(certificate)) = &secret.r#type else { panic!("{secret:?}") };
+            let chain = certificate.certificate_chain.as_ref().unwrap();
+            let Some(Specifier::InlineBytes(chain)) = &chain.specifier else { panic!("{chain:?}") };
+            let validity = Validity::of_pem(std::str::from_utf8(chain).unwrap()).unwrap();
+            assert!(validity.not_after > SystemTime::now(), "it came before the former one ran out");
+            versions.insert(update.resources[0].version.clone());
+            handle.ack(update);
         }
     }
 }
