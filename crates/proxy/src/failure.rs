@@ -83,6 +83,8 @@ pub(crate) enum Failure {
     FaultAbort(StatusCode),
     /// A dynamic forward to a name that does not resolve.
     DnsFailure,
+    /// HTTP/1.0, which the manager does not accept.
+    LowVersion,
     /// HTTP/1.1 without Host, HTTP/2 without `:authority`.
     MissingHost,
     /// A protocol upgrade that the listener does not allow.
@@ -108,6 +110,7 @@ impl Failure {
             Self::Timeout | Self::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::StreamIdle => StatusCode::REQUEST_TIMEOUT,
             Self::MissingHost | Self::BadPath => StatusCode::BAD_REQUEST,
+            Self::LowVersion => StatusCode::UPGRADE_REQUIRED,
             Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
@@ -131,13 +134,10 @@ impl Failure {
                 }
                 text.push_str("reset reason: ");
                 text.push_str(reset.reason());
-                if let Some(transport) = reset.transport_failure() {
-                    text.push_str(", transport failure reason: ");
-                    text.push_str(transport);
-                }
                 text.into()
             }
             Self::Timeout | Self::PerTryTimeout => "upstream request timeout".into(),
+            Self::LowVersion => "Upgrade Required".into(),
             Self::StreamIdle => "stream timeout".into(),
             Self::FaultAbort(_) => "fault filter abort".into(),
             Self::DnsFailure => "DNS resolution failure".into(),
@@ -159,6 +159,7 @@ impl Failure {
             Self::StreamIdle => Flags::STREAM_IDLE,
             Self::FaultAbort(_) => Flags::FAULT_INJECTED,
             Self::DnsFailure => Flags::DNS_FAILURE,
+            Self::LowVersion => Flags::DOWNSTREAM_PROTOCOL,
             Self::MissingHost
             | Self::UpgradeRefused
             | Self::BadPath
@@ -190,6 +191,7 @@ impl Failure {
             Self::StreamIdle => "stream_idle_timeout".into(),
             Self::FaultAbort(_) => "fault_filter_abort".into(),
             Self::DnsFailure => "dns_resolution_failure".into(),
+            Self::LowVersion => "low_version".into(),
             Self::MissingHost => "missing_host_header".into(),
             Self::UpgradeRefused => "upgrade_failed".into(),
             Self::BadPath => "path_normalization_failed".into(),
@@ -198,6 +200,11 @@ impl Failure {
             Self::Unsupported(_) => "unsupported".into(),
             Self::Unavailable => "overload".into(),
         }
+    }
+
+    /// Whether the client's connection is of no use any more.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(self, Self::LowVersion | Self::MissingHost | Self::UpgradeRefused)
     }
 
     /// The gRPC status that stands for it when the request was gRPC.
@@ -231,7 +238,7 @@ mod tests {
         assert_eq!(
             failure.body(),
             "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote \
-             connection failure, transport failure reason: delayed connect error: Connection refused"
+             connection failure"
         );
         assert_eq!(
             failure.detail(),

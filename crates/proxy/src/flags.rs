@@ -16,11 +16,15 @@ macro_rules! flags {
     };
 }
 
-/// A set of response flags, in Envoy's order.
+/// A set of response flags. They are written in the order in which Envoy comes to set them.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Flags(u32);
 
 flags! {
+    /// Delayed by fault injection.
+    DELAY_INJECTED = "DI" / "DelayInjected",
+    /// Retries are used up.
+    RETRIES_EXCEEDED = "URX" / "UpstreamRetryLimitExceeded",
     /// No healthy upstream host.
     NO_HEALTHY_UPSTREAM = "UH" / "NoHealthyUpstream",
     /// The upstream did not answer in time.
@@ -37,8 +41,6 @@ flags! {
     UPSTREAM_OVERFLOW = "UO" / "UpstreamOverflow",
     /// No route, or no filter chain.
     NO_ROUTE = "NR" / "NoRouteFound",
-    /// Delayed by fault injection.
-    DELAY_INJECTED = "DI" / "DelayInjected",
     /// Aborted by fault injection.
     FAULT_INJECTED = "FI" / "FaultInjected",
     /// Rate limited.
@@ -47,8 +49,6 @@ flags! {
     UNAUTHORIZED = "UAEX" / "UnauthorizedExternalService",
     /// The client went away.
     DOWNSTREAM_TERMINATION = "DC" / "DownstreamConnectionTermination",
-    /// Retries are used up.
-    RETRIES_EXCEEDED = "URX" / "UpstreamRetryLimitExceeded",
     /// Nothing moved for too long.
     STREAM_IDLE = "SI" / "StreamIdleTimeout",
     /// The client broke the protocol.
@@ -123,10 +123,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_flags_come_in_envoys_order() {
+    fn flags_come_in_the_order_in_which_envoy_meets_them() {
         let mut flags = Flags::RETRIES_EXCEEDED;
         flags.add(Flags::UPSTREAM_FAILURE);
-        assert_eq!(format!("{flags:?}"), "UF,URX");
+        assert_eq!(format!("{flags:?}"), "URX,UF");
         assert_eq!(format!("{:?}", Flags::NONE), "");
     }
 }

@@ -283,7 +283,10 @@ impl<'a> Record<'a> {
             }
             Variable::ResponseCodeDetails => text(Some(self.details).filter(|t| !t.is_empty()), out),
             Variable::ConnectionTerminationDetails => text(self.termination, out),
-            Variable::UpstreamTransportFailureReason => text(self.upstream_failure, out),
+            Variable::UpstreamTransportFailureReason => {
+                // One word, as Envoy writes it.
+                text(self.upstream_failure.map(|reason| reason.replace(' ', "_")).as_deref(), out)
+            }
             Variable::BytesReceived
             | Variable::DownstreamWireBytesReceived
             | Variable::UpstreamWireBytesSent => number(self.received, out),

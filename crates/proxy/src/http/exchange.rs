@@ -41,6 +41,8 @@ pub(crate) struct Exchange {
     pub head: Head,
     /// When it began.
     pub started: Instant,
+    /// When it went to the upstream.
+    pub(crate) forwarded: Option<Instant>,
     /// When it began, by the wall.
     pub started_at: SystemTime,
     /// Its chance.
@@ -140,6 +142,7 @@ impl Exchange {
             down,
             head,
             started: Instant::now(),
+            forwarded: None,
             started_at: SystemTime::now(),
             entropy,
             meter: None,

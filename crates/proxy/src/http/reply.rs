@@ -1,7 +1,7 @@
 //! Answers of our own: failures, redirects, direct responses.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::ResponseBody;
@@ -23,6 +23,9 @@ pub(crate) fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Respons
         return grpc_failure(exchange, failure, &body);
     }
     let mut headers = HeaderMap::new();
+    if failure.closes() && exchange.head.version != Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if matches!(failure, Failure::Upstream(Reset::Overflow, _)) {
         headers.insert(names::OVERLOADED, HeaderValue::from_static("true"));
     }

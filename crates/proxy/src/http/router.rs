@@ -70,6 +70,7 @@ pub(crate) async fn forward(
     for target in mirrors {
         mirror::start(&exchange, target, source.body());
     }
+    exchange.forwarded = Some(std::time::Instant::now());
     let timeout = timeout(&mut exchange, &plan);
     let deadline = timeout.map(|limit| Instant::now() + limit);
     let mut attempts = Attempts { plan: &plan, source, retries, deadline, tried: SmallVec::new() };
@@ -506,6 +507,8 @@ pub(crate) fn respond(
         exchange.set_deadline(deadline);
     }
     parts.version = Version::HTTP_11;
+    // The upstream's reason phrase, among others.
+    parts.extensions.clear();
     Response::from_parts(parts, ResponseBody::upstream(body, exchange))
 }
 
@@ -516,7 +519,8 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
     }
     let manager = &exchange.manager;
     if !manager.router.suppress_envoy_headers {
-        headers.insert(names::UPSTREAM_SERVICE_TIME, millis(crate::worker::millis_since(exchange.started)));
+        let since = exchange.forwarded.unwrap_or(exchange.started);
+        headers.insert(names::UPSTREAM_SERVICE_TIME, millis(crate::worker::millis_since(since)));
     }
     edits::response(exchange, headers, plan.table.response_edits(plan.virtual_host, plan.route, plan.pick));
     if let Some(more) = &plan.outcome.response_headers {

@@ -127,6 +127,9 @@ async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Respon
         }
     };
     let mut exchange = begin(context, head);
+    if exchange.head.version == Version::HTTP_10 && !context.manager.compiled.http1.accept_http_10 {
+        return reply::failure(exchange, &Failure::LowVersion);
+    }
     if let Err(failure) = ingress::prepare(&mut exchange) {
         return reply::failure(exchange, &failure);
     }

@@ -139,7 +139,7 @@ async fn failures_are_retried_elsewhere_and_told() {
     assert_eq!((empty.status, empty.body.as_str()), (503, "no healthy upstream"));
     let mut lines = log_lines(&log, 3).await;
     lines.sort();
-    assert_eq!(lines, ["/dead UF,URX 4", "/empty UH 1", "/shaky - 3"]);
+    assert_eq!(lines, ["/dead URX,UF 4", "/empty UH 1", "/shaky - 3"]);
 }
 
 #[tokio::test]
