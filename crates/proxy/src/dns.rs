@@ -41,13 +41,16 @@ pub(crate) struct Answer {
     pub ttl: Duration,
 }
 
+/// What was answered, and until when it holds.
+type Kept = (Instant, Result<Answer, DnsError>);
+
 /// Where names are looked up.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     servers: Vec<SocketAddr>,
     family: DnsFamily,
     search: Vec<String>,
-    cache: Mutex<HashMap<String, (Instant, Result<Answer, DnsError>)>>,
+    cache: Mutex<HashMap<String, Kept>>,
 }
 
 impl Resolver {

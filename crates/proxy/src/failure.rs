@@ -77,12 +77,10 @@ pub(crate) enum Failure {
     Timeout,
     /// No response in the timeout of one try.
     PerTryTimeout,
-    /// The stream idled.
-    StreamIdle,
     /// Aborted by fault injection.
     FaultAbort(StatusCode),
     /// A dynamic forward to a name that does not resolve.
-    DnsFailure,
+    Unresolved,
     /// HTTP/1.0, which the manager does not accept.
     LowVersion,
     /// HTTP/1.1 without Host, HTTP/2 without `:authority`.
@@ -91,14 +89,8 @@ pub(crate) enum Failure {
     UpgradeRefused,
     /// The path's escapes or dots are not acceptable.
     BadPath,
-    /// The request body is longer than may be buffered.
-    TooLarge,
     /// Denied by a policy; its detail.
     Denied(Rc<str>),
-    /// A resource that this proxy cannot act on; what it is.
-    Unsupported(Cow<'static, str>),
-    /// Overloaded or draining.
-    Unavailable,
 }
 
 impl Failure {
@@ -108,13 +100,10 @@ impl Failure {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoCluster(status) | Self::FaultAbort(status) => *status,
             Self::Timeout | Self::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::StreamIdle => StatusCode::REQUEST_TIMEOUT,
             Self::MissingHost | Self::BadPath => StatusCode::BAD_REQUEST,
             Self::LowVersion => StatusCode::UPGRADE_REQUIRED,
             Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NoHealthyUpstream | Self::Upstream(..) | Self::DnsFailure | Self::Unavailable => {
+            Self::NoHealthyUpstream | Self::Upstream(..) | Self::Unresolved => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -138,13 +127,9 @@ impl Failure {
             }
             Self::Timeout | Self::PerTryTimeout => "upstream request timeout".into(),
             Self::LowVersion => "Upgrade Required".into(),
-            Self::StreamIdle => "stream timeout".into(),
             Self::FaultAbort(_) => "fault filter abort".into(),
-            Self::DnsFailure => "DNS resolution failure".into(),
-            Self::TooLarge => "Payload Too Large".into(),
+            Self::Unresolved => "DNS resolution failure".into(),
             Self::Denied(_) => "RBAC: access denied".into(),
-            Self::Unsupported(what) => what.clone(),
-            Self::Unavailable => "upstream connect error or disconnect/reset before headers".into(),
         }
     }
 
@@ -156,17 +141,10 @@ impl Failure {
             Self::NoHealthyUpstream => Flags::NO_HEALTHY_UPSTREAM,
             Self::Upstream(reset, _) => reset.flag(),
             Self::Timeout | Self::PerTryTimeout => Flags::UPSTREAM_TIMEOUT,
-            Self::StreamIdle => Flags::STREAM_IDLE,
             Self::FaultAbort(_) => Flags::FAULT_INJECTED,
-            Self::DnsFailure => Flags::DNS_FAILURE,
+            Self::Unresolved => Flags::DNS_FAILURE,
             Self::LowVersion => Flags::DOWNSTREAM_PROTOCOL,
-            Self::MissingHost
-            | Self::UpgradeRefused
-            | Self::BadPath
-            | Self::TooLarge
-            | Self::Denied(_)
-            | Self::Unsupported(_)
-            | Self::Unavailable => Flags::NONE,
+            Self::MissingHost | Self::UpgradeRefused | Self::BadPath | Self::Denied(_) => Flags::NONE,
         }
     }
 
@@ -188,17 +166,13 @@ impl Failure {
             }
             Self::Timeout => "response_timeout".into(),
             Self::PerTryTimeout => "upstream_per_try_timeout".into(),
-            Self::StreamIdle => "stream_idle_timeout".into(),
             Self::FaultAbort(_) => "fault_filter_abort".into(),
-            Self::DnsFailure => "dns_resolution_failure".into(),
+            Self::Unresolved => "dns_resolution_failure".into(),
             Self::LowVersion => "low_version".into(),
             Self::MissingHost => "missing_host_header".into(),
             Self::UpgradeRefused => "upgrade_failed".into(),
             Self::BadPath => "path_normalization_failed".into(),
-            Self::TooLarge => "request_payload_too_large".into(),
             Self::Denied(detail) => detail.to_string().into(),
-            Self::Unsupported(_) => "unsupported".into(),
-            Self::Unavailable => "overload".into(),
         }
     }
 

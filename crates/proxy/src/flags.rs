@@ -74,11 +74,6 @@ impl Flags {
         self.0 |= other.0;
     }
 
-    /// Removes flags.
-    pub(crate) fn remove(&mut self, other: Self) {
-        self.0 &= !other.0;
-    }
-
     /// Whether all of `other` are set.
     pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -14,28 +14,28 @@ use crate::resources::HOST;
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     /// The proxy's port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// HTTP/2 instead of HTTP/1.1.
-    pub http2: bool,
+    pub(crate) http2: bool,
     /// Connections.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Requests a second over all connections; as many as possible when unset.
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// For how long.
-    pub duration: Duration,
+    pub(crate) duration: Duration,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Requests answered with 200.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// The time it took.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// Latencies, in microseconds. At a fixed rate they count from when a request was due.
-    pub latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u64>,
 }
 
 impl Load {
@@ -43,7 +43,7 @@ impl Load {
     ///
     /// # Errors
     /// When a connection fails, or an answer is not 200.
-    pub async fn run(self) -> Result<Outcome, BenchError> {
+    pub(crate) async fn run(self) -> Result<Outcome, BenchError> {
         let start = Instant::now();
         let tasks: Vec<_> = (0..self.connections)
             .map(|index| {

@@ -15,7 +15,7 @@ static BODY: [u8; 1024] = [b'x'; 1024];
 ///
 /// # Errors
 /// When the port is taken.
-pub async fn serve(port: u16) -> std::io::Result<()> {
+pub(crate) async fn serve(port: u16) -> std::io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     loop {
         let (tcp, _) = listener.accept().await?;

@@ -9,7 +9,7 @@ use crate::BenchError;
 
 /// A running process; it is ended when dropped.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
 }
@@ -19,7 +19,7 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(name: &str, command: &mut Command, output: &Path) -> Result<Self, BenchError> {
+    pub(crate) fn start(name: &str, command: &mut Command, output: &Path) -> Result<Self, BenchError> {
         let file = std::fs::File::create(output)?;
         let child = command
             .stdin(Stdio::null())
@@ -34,7 +34,7 @@ impl Process {
     ///
     /// # Errors
     /// When it ends before, or takes more than 60 seconds.
-    pub fn wait_for(&mut self, port: u16) -> Result<(), BenchError> {
+    pub(crate) fn wait_for(&mut self, port: u16) -> Result<(), BenchError> {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
@@ -52,7 +52,7 @@ impl Process {
     ///
     /// # Errors
     /// When `/proc` does not say.
-    pub fn cpu(&self) -> Result<Duration, BenchError> {
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The name is in parentheses and may hold anything; what follows is numbers.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -65,7 +65,7 @@ impl Process {
     ///
     /// # Errors
     /// When `/proc` does not say.
-    pub fn resident_mb(&self) -> Result<f64, BenchError> {
+    pub(crate) fn resident_mb(&self) -> Result<f64, BenchError> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let kb = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
@@ -85,6 +85,6 @@ impl Drop for Process {
 ///
 /// # Errors
 /// When there is none.
-pub fn free_port() -> Result<u16, BenchError> {
+pub(crate) fn free_port() -> Result<u16, BenchError> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -6,46 +6,46 @@ use serde_json::{Value, json};
 
 /// One measurement of one proxy.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Microseconds of processor time per request, at full load.
-    pub cpu_us_per_request: f64,
+    pub(crate) cpu_us_per_request: f64,
     /// Requests a second, at full load.
-    pub requests_per_second: f64,
+    pub(crate) requests_per_second: f64,
     /// Median latency at half of Envoy's peak load, in milliseconds.
-    pub p50_ms: f64,
+    pub(crate) p50_ms: f64,
     /// 99th percentile of it.
-    pub p99_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 /// The rounds of one case.
 #[derive(Clone, Debug, Default)]
-pub struct Case {
+pub(crate) struct Case {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Our rounds.
-    pub ours: Vec<Figures>,
+    pub(crate) ours: Vec<Figures>,
     /// Envoy's.
-    pub envoy: Vec<Figures>,
+    pub(crate) envoy: Vec<Figures>,
 }
 
 /// Idle memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// With so many clusters.
-    pub clusters: usize,
+    pub(crate) clusters: usize,
     /// Ours, in MB.
-    pub ours_mb: f64,
+    pub(crate) ours_mb: f64,
     /// Envoy's.
-    pub envoy_mb: f64,
+    pub(crate) envoy_mb: f64,
 }
 
 /// All results.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// By case.
-    pub cases: Vec<Case>,
+    pub(crate) cases: Vec<Case>,
     /// By number of clusters.
-    pub memory: Vec<Memory>,
+    pub(crate) memory: Vec<Memory>,
 }
 
 /// The median round, figure by figure.
@@ -78,7 +78,7 @@ fn figures(f: Figures) -> Value {
 
 impl Report {
     /// For programs.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let cases: Vec<Value> = self
             .cases
             .iter()
@@ -108,7 +108,7 @@ impl Report {
     }
 
     /// For people.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut out = String::new();
         let mut row = |cells: [String; 5]| {
             let [a, b, c, d, e] = cells;
@@ -152,7 +152,7 @@ const FIGURES: &[Figure] = &[
 ];
 
 /// Bars of ours against Envoy's, as an SVG picture.
-pub fn chart(report: &Report) -> String {
+pub(crate) fn chart(report: &Report) -> String {
     let mut bars: Vec<(String, f64, f64)> = Vec::new();
     for case in &report.cases {
         let (ours, envoy) = (median(&case.ours), median(&case.envoy));

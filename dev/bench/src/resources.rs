@@ -15,23 +15,23 @@ const LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:P
     %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
 
 /// The host that requests are for.
-pub const HOST: &str = "echo.default.svc.cluster.local:8000";
+pub(crate) const HOST: &str = "echo.default.svc.cluster.local:8000";
 const CLUSTER: &str = "outbound|8000||echo.default.svc.cluster.local";
 
 /// PEM texts of one identity and the anchor of both.
 #[derive(Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The certificate.
-    pub chain: String,
+    pub(crate) chain: String,
     /// Its key.
-    pub key: String,
+    pub(crate) key: String,
     /// The anchor.
-    pub root: String,
+    pub(crate) root: String,
 }
 
 /// Which HTTP a hop speaks to its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upstream {
+pub(crate) enum Upstream {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
@@ -39,7 +39,7 @@ pub enum Upstream {
 }
 
 /// A hop of the outbound side, plain.
-pub fn outbound(listen: u16, to: u16, log: &str, upstream: Upstream, extra_clusters: usize) -> Value {
+pub(crate) fn outbound(listen: u16, to: u16, log: &str, upstream: Upstream, extra_clusters: usize) -> Value {
     let mut clusters = vec![cluster(CLUSTER, to, upstream, None)];
     for index in 0..extra_clusters {
         let name = format!("outbound|8000||service-{index}.default.svc.cluster.local");
@@ -52,7 +52,7 @@ pub fn outbound(listen: u16, to: u16, log: &str, upstream: Upstream, extra_clust
 }
 
 /// The client's side of mutual TLS: plain in, mutual TLS with HTTP/2 out.
-pub fn client_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Value {
+pub(crate) fn client_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Value {
     let tls = json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
@@ -68,7 +68,7 @@ pub fn client_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Valu
 }
 
 /// The server's side of mutual TLS: mutual TLS with HTTP/2 in, plain HTTP/1.1 out.
-pub fn server_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Value {
+pub(crate) fn server_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Value {
     let tls = json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
@@ -250,7 +250,7 @@ fn address(port: u16) -> Value {
 }
 
 /// The resources as a bootstrap for Envoy.
-pub fn bootstrap(resources: &Value, admin: u16) -> Value {
+pub(crate) fn bootstrap(resources: &Value, admin: u16) -> Value {
     json!({
         "admin": {"address": address(admin)},
         "static_resources": {

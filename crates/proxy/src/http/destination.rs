@@ -66,9 +66,9 @@ pub(crate) async fn resolve(cluster: &Cluster, authority: &str, scheme: &str) ->
     let ip = match name.parse() {
         Ok(ip) => ip,
         Err(_) => {
-            let resolver = cluster.resolver.as_ref().ok_or(Failure::DnsFailure)?;
-            let answer = resolver.lookup(name).await.map_err(|_| Failure::DnsFailure)?;
-            *answer.addresses.first().ok_or(Failure::DnsFailure)?
+            let resolver = cluster.resolver.as_ref().ok_or(Failure::Unresolved)?;
+            let answer = resolver.lookup(name).await.map_err(|_| Failure::Unresolved)?;
+            *answer.addresses.first().ok_or(Failure::Unresolved)?
         }
     };
     cluster.found_host(SocketAddr::new(ip, port), name).ok_or(Failure::NoHealthyUpstream)

@@ -28,7 +28,7 @@ impl Head {
     ///
     /// # Errors
     /// When it names no host; the head is for the log.
-    pub(crate) fn new(parts: Parts, tls: bool) -> Result<Self, (Failure, Self)> {
+    pub(crate) fn new(parts: Parts, tls: bool) -> Result<Self, Box<(Failure, Self)>> {
         let Parts { method, uri, version, mut headers, .. } = parts;
         let scheme = match uri.scheme_str() {
             Some("https") => "https",
@@ -48,7 +48,7 @@ impl Head {
                 let path = uri.into_parts().path_and_query;
                 let authority = HeaderValue::from_static("");
                 let head = Self { method, scheme, version, headers, authority, path };
-                return Err((Failure::MissingHost, head));
+                return Err(Box::new((Failure::MissingHost, head)));
             }
         };
         let connect = method == Method::CONNECT;

@@ -121,7 +121,8 @@ async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Respon
     // Phase: head.
     let head = match Head::new(parts, context.down.is_tls()) {
         Ok(head) => head,
-        Err((failure, head)) => {
+        Err(unusable) => {
+            let (failure, head) = *unusable;
             let exchange = begin(context, head);
             return reply::failure(exchange, &failure);
         }

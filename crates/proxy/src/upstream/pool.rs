@@ -180,11 +180,6 @@ impl Pool {
         })
     }
 
-    /// The host that the connections lead to.
-    pub(crate) fn host(&self) -> &Arc<Host> {
-        &self.host
-    }
-
     /// A connection that is ready now, if there is one.
     pub(crate) fn ready(&self) -> Option<Lease> {
         if self.settings.protocol != Protocol::Http1 {

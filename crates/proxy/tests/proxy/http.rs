@@ -337,7 +337,7 @@ async fn upgrades_become_streams_of_bytes() {
 }
 
 /// A server that sends back what it gets.
-pub async fn tcp_echo() -> std::net::SocketAddr {
+pub(crate) async fn tcp_echo() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

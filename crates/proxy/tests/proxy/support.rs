@@ -17,17 +17,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Every wait ends after this.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits at most [`DEADLINE`].
-pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, work)
         .await
         .unwrap_or_else(|_| panic!("{what} took more than {DEADLINE:?}"))
 }
 
 /// Waits until a condition holds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     within(what, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -36,17 +36,17 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-pub type Seen = Arc<Mutex<Vec<Request<Bytes>>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<Request<Bytes>>>>;
 
 /// A server that remembers what it was asked and answers as `answer` says.
-pub struct Origin {
-    pub address: SocketAddr,
-    pub seen: Seen,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Seen,
 }
 
 impl Origin {
     /// Answers every request with 200 and a line that says what it saw.
-    pub async fn echo() -> Self {
+    pub(crate) async fn echo() -> Self {
         Self::start(|request| {
             let mut text = format!("{} {}\n", request.method(), request.uri());
             for (name, value) in request.headers() {
@@ -58,7 +58,7 @@ impl Origin {
         .await
     }
 
-    pub async fn start(
+    pub(crate) async fn start(
         answer: impl Fn(&Request<Bytes>) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -89,17 +89,17 @@ impl Origin {
         Self { address, seen }
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
 }
 
 /// Starts a proxy with one worker per core of a small machine.
-pub fn proxy(resources: Value) -> Handle {
+pub(crate) fn proxy(resources: Value) -> Handle {
     try_proxy(resources).unwrap()
 }
 
-pub fn try_proxy(resources: Value) -> Result<Handle, String> {
+pub(crate) fn try_proxy(resources: Value) -> Result<Handle, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("resources.json");
     std::fs::write(&file, resources.to_string()).unwrap();
@@ -112,16 +112,16 @@ pub fn try_proxy(resources: Value) -> Result<Handle, String> {
     config.build().map_err(|error| error.to_string())
 }
 
-pub fn resources(value: Value) -> Resources {
+pub(crate) fn resources(value: Value) -> Resources {
     Resources::from_json(&value).unwrap()
 }
 
-pub fn socket(address: SocketAddr) -> Value {
+pub(crate) fn socket(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
 
 /// A static cluster.
-pub fn cluster(name: &str, hosts: &[SocketAddr]) -> Value {
+pub(crate) fn cluster(name: &str, hosts: &[SocketAddr]) -> Value {
     let endpoints: Vec<Value> =
         hosts.iter().map(|host| json!({"endpoint": {"address": socket(*host)}})).collect();
     json!({
@@ -132,7 +132,7 @@ pub fn cluster(name: &str, hosts: &[SocketAddr]) -> Value {
     })
 }
 
-pub fn http2_options() -> Value {
+pub(crate) fn http2_options() -> Value {
     json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
@@ -140,7 +140,7 @@ pub fn http2_options() -> Value {
 }
 
 /// A listener on port 0 with one chain.
-pub fn listener(name: &str, filters: Value) -> Value {
+pub(crate) fn listener(name: &str, filters: Value) -> Value {
     json!({
         "name": name,
         "address": socket("127.0.0.1:0".parse().unwrap()),
@@ -149,12 +149,12 @@ pub fn listener(name: &str, filters: Value) -> Value {
 }
 
 /// A connection manager with these routes.
-pub fn manager(routes: Value) -> Value {
+pub(crate) fn manager(routes: Value) -> Value {
     manager_with(routes, json!({}))
 }
 
 /// A connection manager with these routes and settings.
-pub fn manager_with(routes: Value, more: Value) -> Value {
+pub(crate) fn manager_with(routes: Value, more: Value) -> Value {
     let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}});
     let mut config = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -175,7 +175,7 @@ pub fn manager_with(routes: Value, more: Value) -> Value {
 }
 
 /// A file access log of this format.
-pub fn access_log(path: &str, format: &str) -> Value {
+pub(crate) fn access_log(path: &str, format: &str) -> Value {
     json!([{
         "name": "envoy.access_loggers.file",
         "typed_config": {
@@ -188,14 +188,14 @@ pub fn access_log(path: &str, format: &str) -> Value {
 
 /// An answer read from a socket.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -204,12 +204,12 @@ impl Answer {
 }
 
 /// A GET on a connection of its own.
-pub async fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")).await
 }
 
 /// Sends a request as it stands and reads the answer to the end of the connection.
-pub async fn ask(address: SocketAddr, request: &str) -> Answer {
+pub(crate) async fn ask(address: SocketAddr, request: &str) -> Answer {
     within("an answer", async {
         let mut tcp = TcpStream::connect(address).await.unwrap();
         tcp.write_all(request.as_bytes()).await.unwrap();
@@ -221,7 +221,7 @@ pub async fn ask(address: SocketAddr, request: &str) -> Answer {
 }
 
 /// A request on a connection that stays open; the answer has to have a length.
-pub async fn ask_on(tcp: &mut TcpStream, request: &str) -> Answer {
+pub(crate) async fn ask_on(tcp: &mut TcpStream, request: &str) -> Answer {
     within("an answer", async {
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
@@ -243,7 +243,7 @@ pub async fn ask_on(tcp: &mut TcpStream, request: &str) -> Answer {
     .await
 }
 
-pub fn parse(bytes: &[u8]) -> Answer {
+pub(crate) fn parse(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
@@ -251,7 +251,7 @@ pub fn parse(bytes: &[u8]) -> Answer {
 }
 
 /// The lines of a log, once there are so many.
-pub async fn log_lines(path: &std::path::Path, count: usize) -> Vec<String> {
+pub(crate) async fn log_lines(path: &std::path::Path, count: usize) -> Vec<String> {
     let read = || -> Vec<String> {
         std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
     };
