@@ -8,6 +8,7 @@ pub(crate) mod dynamic_dns;
 pub(crate) mod extensions;
 pub(crate) mod hcm;
 pub(crate) mod listener_filters;
+pub(crate) mod security;
 pub(crate) mod settings;
 pub(crate) mod tcp;
 pub(crate) mod telemetry;

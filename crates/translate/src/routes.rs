@@ -20,7 +20,7 @@ pub(crate) mod virtual_service;
 
 use std::collections::BTreeSet;
 
-use lateen_proto::envoy::config::route::v3::RouteConfiguration;
+use lateen_proto::envoy::config::route::v3::{RouteConfiguration, RouteMatch};
 
 use crate::{Built, Proxy, Snapshot};
 
@@ -31,4 +31,9 @@ pub fn build(snapshot: &Snapshot, proxy: &Proxy, names: &BTreeSet<String>) -> Ve
         true => gateway::build(snapshot, proxy, names),
         false => outbound::build(snapshot, proxy, names),
     }
+}
+
+/// The match of a route for every request.
+pub(crate) fn everything() -> RouteMatch {
+    matches::route_match(None, matches::Semantics::Istio)
 }

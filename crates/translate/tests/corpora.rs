@@ -2,6 +2,8 @@
 //! takes what we make.
 #![allow(clippy::unwrap_used)]
 
+#[path = "corpora/authorization.rs"]
+mod authorization;
 #[path = "corpora/clusters.rs"]
 mod clusters;
 #[path = "corpora/endpoints.rs"]

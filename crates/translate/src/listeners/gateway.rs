@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lateen_api::kinds::gateway::ServerTlsMode;
 use lateen_proto::envoy::config::core::v3::TrafficDirection;
-use lateen_proto::envoy::config::listener::v3::Listener;
+use lateen_proto::envoy::config::listener::v3::{Filter, Listener};
 use lateen_registry::Protocol;
 
 use super::chain::{Chain, ChainMatch, bind};
@@ -16,6 +16,7 @@ use crate::filters::access_log::for_listener;
 use crate::filters::extensions::TrafficClass;
 use crate::filters::hcm::{HttpChain, HttpSettings};
 use crate::filters::listener_filters::{proxy_protocol, tls_inspector};
+use crate::filters::security::security;
 use crate::filters::settings::{default_tls, proxy_config};
 use crate::filters::tls::{HTTP_ALPN, Parameters, TCP_ALPN};
 use crate::filters::wire::{provenance, tcp_address};
@@ -37,6 +38,8 @@ pub(crate) struct GatewayListeners<'a> {
     pub(crate) parameters: &'a Parameters,
     /// The VirtualServices of each Gateway, in order of precedence.
     pub(crate) rules: &'a BTreeMap<String, Vec<Rule<'a>>>,
+    /// Filters that check who connects, for bytes.
+    pub(crate) security: &'a [Filter],
     /// Whether clients speak the PROXY protocol.
     pub(crate) proxy_protocol: bool,
 }
@@ -155,11 +158,17 @@ impl GatewayListeners<'_> {
                     });
                 if applies {
                     let matches = matches.cloned().unwrap_or_default();
-                    return vec![l4.routed(rule, &route.route, server.port, matches)];
+                    return vec![self.guarded(l4.routed(rule, &route.route, server.port, matches))];
                 }
             }
         }
         Vec::new()
+    }
+
+    /// A chain of bytes behind the filters that check who connects.
+    fn guarded(&self, mut chain: Chain) -> Chain {
+        chain.filters.splice(0..0, self.security.iter().cloned());
+        chain
     }
 
     /// Chains by the server names of TLS routes.
@@ -181,7 +190,7 @@ impl GatewayListeners<'_> {
                         ..Default::default()
                     };
                     if chains.iter().all(|known| known.matches != matches) {
-                        chains.push(l4.routed(rule, &route.route, server.port, matches));
+                        chains.push(self.guarded(l4.routed(rule, &route.route, server.port, matches)));
                     }
                 }
             }
@@ -204,7 +213,7 @@ impl GatewayListeners<'_> {
             for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
                 for subset in &subsets {
                     let cluster = names::sni_cluster(port.number, subset, &service.host);
-                    chains.push(Chain {
+                    chains.push(self.guarded(Chain {
                         matches: ChainMatch {
                             server_names: vec![cluster.clone()],
                             alpn: matrix::MESH_ALL,
@@ -213,7 +222,7 @@ impl GatewayListeners<'_> {
                         filters: to_cluster(&cluster, self.settings, &self.settings.access_log),
                         metadata: Some(provenance(server.gateway)),
                         ..Default::default()
-                    });
+                    }));
                 }
             }
         }
@@ -226,7 +235,9 @@ pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Listener>> 
     let scope = snapshot.scope(proxy);
     let destinations = sidecar::destinations(snapshot, proxy, &scope);
     let mut notes = Vec::new();
-    let settings = HttpSettings::of(snapshot, proxy, TrafficClass::Gateway, &mut notes);
+    let security = security(snapshot, proxy, &mut notes);
+    let mut settings = HttpSettings::of(snapshot, proxy, TrafficClass::Gateway, &mut notes);
+    settings.security = security.http;
     let objects = EdgeObjects::of(snapshot, proxy);
     let merged = objects.merged(proxy);
     let rules = objects.rules(snapshot, &mut notes);
@@ -237,6 +248,7 @@ pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Listener>> 
         settings: &settings,
         parameters: &default_tls(snapshot),
         rules: &rules,
+        security: &security.tcp,
         proxy_protocol: topology.is_some_and(|topology| topology.proxy_protocol.is_some()),
     };
     let mut listeners = builder.build(&merged);

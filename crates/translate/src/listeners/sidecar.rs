@@ -17,6 +17,7 @@ use crate::filters::access_log::for_listener;
 use crate::filters::dynamic_dns;
 use crate::filters::extensions::TrafficClass;
 use crate::filters::hcm::{HttpChain, HttpSettings};
+use crate::filters::security::security;
 use crate::filters::settings::{default_tls, mesh_tls};
 use crate::filters::tls::{HTTP_ALPN, TCP_ALPN};
 use crate::filters::wire::{tcp_address, zero};
@@ -81,7 +82,9 @@ fn forward_proxy(proxy: &Proxy, settings: &HttpSettings, unknown: &Unknown) -> O
 }
 
 fn inbound(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, notes: &mut Vec<Note>) -> Vec<Built<Listener>> {
-    let settings = HttpSettings::of(snapshot, proxy, TrafficClass::Inbound, notes);
+    let security = security(snapshot, proxy, notes);
+    let mut settings = HttpSettings::of(snapshot, proxy, TrafficClass::Inbound, notes);
+    settings.security = security.http;
     let policy = snapshot.peer_policy(&proxy.namespace, &proxy.labels);
     let mesh = &snapshot.mesh;
     let aliases = &mesh.trust_domain_aliases;
@@ -91,7 +94,7 @@ fn inbound(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, notes: &mut Vec<No
         proxy,
         settings: &settings,
         policy: &policy,
-        security: &[],
+        security: &security.tcp,
         parameters: &mesh_tls(snapshot),
         trust_domains: &trust_domains,
     };

@@ -25,7 +25,7 @@ pub(crate) fn snapshot(manifests: &str, mesh: Option<&Value>) -> Arc<Snapshot> {
     let networks = Arc::new(MeshNetworks::default());
     let settings = Settings {
         domain: "cluster.local".into(),
-        trust_domain: "cluster.local".into(),
+        trust_domain: mesh.trust_domain.clone(),
         root_namespace: "istio-system".into(),
         config_cluster: "Kubernetes".into(),
         networks: networks.clone(),
