@@ -51,12 +51,39 @@ fn built_in(resource: &Resource, value: &mut Value) -> Result<Vec<String>, Statu
     let Some(decoder) = decoder(resource).filter(|_| !crate::convert::differs(resource)) else {
         return Ok(Vec::new());
     };
+    quantities(value);
     let mut unknown = Vec::new();
     decoder(value, &mut unknown).map_err(|why| Status::bad_request(format!("{}{why}", cannot(resource))))?;
     for path in &unknown {
         remove(value, path);
     }
     Ok(unknown.iter().map(|path| text(path)).collect())
+}
+
+/// Kubernetes takes numbers for quantities (`cpu: 1`) and stores text.
+fn quantities(value: &mut Value) {
+    const MAPS: &[&str] = &["allocatable", "capacity", "hard", "limits", "overhead", "requests"];
+    const SINGLE: &[&str] = &["averageValue", "divisor", "sizeLimit"];
+    let into_text = |value: &mut Value| {
+        if value.is_number() {
+            *value = Value::String(value.to_string());
+        }
+    };
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(quantities),
+        Value::Object(map) => {
+            for (key, inner) in map {
+                match inner {
+                    Value::Object(amounts) if MAPS.contains(&key.as_str()) => {
+                        amounts.values_mut().for_each(into_text)
+                    }
+                    inner if SINGLE.contains(&key.as_str()) => into_text(inner),
+                    inner => quantities(inner),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
@@ -89,12 +89,21 @@ async fn route(
     Job { api, user: &user, resource, place, query, parts, body, stopped }.run().await
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Status> {
-    match Limited::new(body, LARGEST_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(LARGEST_BODY)),
-        Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+/// The whole body. One that is too large is read on for a while, so that the client hears why instead of a reset.
+async fn read(mut body: Incoming) -> Result<Bytes, Status> {
+    let mut whole = BytesMut::new();
+    let mut seen = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Status::bad_request(format!("the body could not be read: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen += data.len();
+        if seen <= LARGEST_BODY {
+            whole.extend_from_slice(&data);
+        } else if seen > LARGEST_BODY * 8 {
+            break;
+        }
     }
+    if seen > LARGEST_BODY { Err(Status::too_large(LARGEST_BODY)) } else { Ok(whole.freeze()) }
 }
 
 fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, Status> {

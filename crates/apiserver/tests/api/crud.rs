@@ -151,6 +151,7 @@ async fn defaults_generations_and_the_status_subresource() {
     let path = "/apis/apps/v1/namespaces/default/deployments";
     let mut with_status = deployment("nginx");
     with_status["status"] = json!({"replicas": 9});
+    with_status["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": 1}});
     let made = rest.post(path, &with_status).await.expect(201);
     assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"], "Always");
     assert_eq!(
