@@ -232,7 +232,7 @@ items:
     fn sample(schema: &Value, seed: &mut u64) -> Value {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let dice = *seed >> 33;
-        if dice % 97 == 0 {
+        if dice.is_multiple_of(97) {
             return [Value::Null, 7.into(), "x".into(), true.into(), Value::Array(vec![])]
                 [(dice / 97) as usize % 5]
                 .clone();
@@ -243,7 +243,7 @@ items:
                 let mut object = serde_json::Map::new();
                 for (name, inner) in properties.into_iter().flatten() {
                     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                    if (*seed >> 40) % 3 == 0 {
+                    if (*seed >> 40).is_multiple_of(3) {
                         object.insert(name.clone(), sample(inner, seed));
                     }
                 }
@@ -261,7 +261,7 @@ items:
             },
             Some("integer") => [0, 1, 80, 70000, -1][dice as usize % 5].into(),
             Some("number") => serde_json::json!([0.5, 100.0, -1.0][dice as usize % 3]),
-            Some("boolean") => (dice % 2 == 0).into(),
+            Some("boolean") => dice.is_multiple_of(2).into(),
             _ => Value::Null,
         }
     }

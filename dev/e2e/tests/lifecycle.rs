@@ -1,5 +1,7 @@
 //! A local cluster's life: started, repeated, killed, started again, ended; and what it says to bad wishes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

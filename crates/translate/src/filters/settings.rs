@@ -73,8 +73,8 @@ fn headers(config: &MeshProxyConfig, class: TrafficClass) -> ProxyHeaders {
             uri: details.uri.unwrap_or_default(),
             ..Default::default()
         });
-    headers.request_id = !given.request_id.as_ref().is_some_and(|s| s.disabled == Some(true));
-    headers.attempt_count = !given.attempt_count.as_ref().is_some_and(|s| s.disabled == Some(true));
+    headers.request_id = given.request_id.as_ref().is_none_or(|s| s.disabled != Some(true));
+    headers.attempt_count = given.attempt_count.as_ref().is_none_or(|s| s.disabled != Some(true));
     headers.suppress_debug = given.envoy_debug_headers.as_ref().is_some_and(|s| s.disabled == Some(true));
     headers.forwarded_port = given.x_forwarded_port.as_ref().is_some_and(|s| s.enabled == Some(true));
     headers.preserve_case = given.preserve_http1_header_case == Some(true);

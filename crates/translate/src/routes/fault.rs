@@ -34,7 +34,6 @@ fn delay(delay: &FaultDelay) -> Option<common::FaultDelay> {
     Some(common::FaultDelay {
         percentage: Some(share(delay.percentage.as_ref(), u32::try_from(delay.percent).unwrap_or(0))),
         fault_delay_secifier: Some(common::fault_delay::FaultDelaySecifier::FixedDelay(duration(fixed))),
-        ..Default::default()
     })
 }
 

@@ -211,7 +211,7 @@ impl<'a> Routes<'a> {
     fn counts_attempts(&self) -> bool {
         let config = crate::filters::settings::proxy_config(self.snapshot, self.proxy);
         let switch = config.proxy_headers.and_then(|headers| headers.attempt_count);
-        !switch.is_some_and(|switch| switch.disabled == Some(true))
+        switch.is_none_or(|switch| switch.disabled != Some(true))
     }
 }
 

@@ -156,7 +156,7 @@ impl<'a> OutboundHosts<'a> {
             let mut known = false;
             for (service, _) in &self.services {
                 let named = *host == service.host;
-                if !named && !(host.is_wildcard() && host.matches(&service.host)) {
+                if !(named || host.is_wildcard() && host.matches(&service.host)) {
                     continue;
                 }
                 known = true;
