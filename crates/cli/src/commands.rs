@@ -93,6 +93,22 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it prints an answer and ends, so that it may end when nobody reads on.
+    pub(crate) fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Self::Env(_)
+                | Self::Logs(_)
+                | Self::Explain(_)
+                | Self::Get(_)
+                | Self::ProxyConfig(_)
+                | Self::ProxyStatus(_)
+                | Self::Validate(_)
+                | Self::Version(_)
+                | Self::Experimental(_)
+        )
+    }
+
     /// Runs it.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self {

@@ -50,6 +50,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    if cli.command.only_prints() {
+        lateen_sys::process::end_with_reader();
+    }
     match cli.command.run(&cli.globals) {
         Ok(code) => code,
         Err(error) => {

@@ -79,6 +79,13 @@ pub fn signal_group(leader: u32, signal: Signal) -> io::Result<()> {
     send(-pid_of(leader)?, signal)
 }
 
+/// Has this process end quietly when what reads its output is gone (`| head`), as programs do that only print. Rust has
+/// a write fail instead, which is right for whatever holds connections.
+pub fn end_with_reader() {
+    // SAFETY: SIG_DFL is no function of ours; signal(2) with it only drops what Rust set at start.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 fn pid_of(pid: u32) -> io::Result<libc::pid_t> {
     // 0 and -1 address groups of processes: never what a caller of these functions means.
     match libc::pid_t::try_from(pid) {
