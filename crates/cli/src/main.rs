@@ -21,6 +21,11 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::commands::Command;
 use crate::globals::Globals;
 
+/// The allocator that `bench` measures the proxy with. Without huge pages: with them an idle proxy's heap took 13 MB
+/// instead of 3.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What the binary is called when it runs; users' scripts call it by the names they know.
 const ALIASES: &[&str] = &["lateen", "istioctl", "pilot-agent"];
 
