@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::Value;
 
 use crate::load::{Load, Outcome};
@@ -242,6 +242,8 @@ fn identity() -> Result<Identity, BenchError> {
     let root_key = KeyPair::generate().map_err(failed)?;
     let mut root = CertificateParams::default();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // The leaf must not look self-signed.
+    root.distinguished_name.push(DnType::CommonName, "bench root");
     let root_certificate = root.self_signed(&root_key).map_err(failed)?;
     let issuer = Issuer::from_params(&root, &root_key);
     let key = KeyPair::generate().map_err(failed)?;
