@@ -54,6 +54,15 @@ pub enum BackgroundError {
     },
 }
 
+/// How long a cluster's own process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Until it is told to end.
+    Own,
+    /// Not longer than the process that starts it, however that one ends.
+    OfStarter,
+}
+
 /// Starts `program args` as the cluster's own process and waits until it is ready. Its progress is told on.
 ///
 /// # Errors
@@ -62,6 +71,7 @@ pub fn start(
     state: &StateFolder,
     program: PathBuf,
     args: &[String],
+    life: Life,
     patience: Duration,
     progress: &Progress,
 ) -> Result<RunRecord, BackgroundError> {
@@ -78,9 +88,11 @@ pub fn start(
     let errors = log.try_clone().map_err(|source| failed("write", source))?;
     let mut command = Command::new(&program);
     command.args(args).stdin(Stdio::null()).stdout(log).stderr(errors);
-    let mut child = lateen_sys::process::detach(&mut command)
-        .spawn()
-        .map_err(|source| BackgroundError::Start { program, source })?;
+    match life {
+        Life::Own => lateen_sys::process::detach(&mut command),
+        Life::OfStarter => lateen_sys::process::contain(&mut command),
+    };
+    let mut child = command.spawn().map_err(|source| BackgroundError::Start { program, source })?;
     let mut tail = Tail::open(state);
     let deadline = Instant::now() + patience;
     loop {
@@ -188,7 +200,9 @@ mod tests {
         let lines = said.clone();
         let progress = Progress::new(move |line| lines.lock().push(line.to_owned()));
         let args = ["no/such/folder".to_owned()];
-        let error = start(&state, "/bin/ls".into(), &args, Duration::from_secs(60), &progress).unwrap_err();
+        let error =
+            start(&state, "/bin/ls".into(), &args, Life::OfStarter, Duration::from_secs(60), &progress)
+                .unwrap_err();
         assert!(error.to_string().contains("did not start"), "{error}");
         assert!(said.lock()[0].contains("no/such/folder"), "{said:?}");
     }

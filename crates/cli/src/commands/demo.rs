@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lateen_kube::{Access, Client, Discovery};
 use lateen_local::Progress;
+use lateen_local::background::Life;
 use lateen_local::state::{RunRecord, StateFolder};
 use lateen_manifests::samples;
 use serde_json::{Value, json};
@@ -51,7 +52,9 @@ impl Cmd {
             return Err(CliError(format!("unknown output format {:?}: text or json", self.output)));
         }
         let begun = Instant::now();
-        let (state, run, started) = self.options.ensure()?;
+        // Interrupted at any point, a demo in the foreground leaves nothing running.
+        let life = if self.detach { Life::Own } else { Life::OfStarter };
+        let (state, run, started) = self.options.ensure(life)?;
         let shown = block_on(self.show(globals, &state, run, begun));
         match shown {
             Ok(good) if self.detach || (!self.check && !started) => Ok(code(good)),

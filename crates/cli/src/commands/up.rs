@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lateen_local::background;
+use lateen_local::background::{self, Life};
 use lateen_local::state::{Phase, RunRecord, StateFolder};
 use lateen_local::{ClusterConfig, DataPlane, Progress, UpError};
 
@@ -75,7 +75,7 @@ pub(crate) struct Cmd {
 impl Cmd {
     pub(crate) fn run(self, _globals: &Globals) -> Outcome {
         if self.detach {
-            let (state, run, started) = self.options.ensure()?;
+            let (state, run, started) = self.options.ensure(Life::Own)?;
             if !started {
                 eprintln!("Cluster {} is running already (process {})", state.name(), run.process.pid);
             }
@@ -89,7 +89,7 @@ impl Cmd {
 
 impl UpOptions {
     /// Makes sure that the cluster runs, in a process of its own. Also says whether this call has started it.
-    pub(crate) fn ensure(&self) -> Result<(StateFolder, RunRecord, bool), CliError> {
+    pub(crate) fn ensure(&self, life: Life) -> Result<(StateFolder, RunRecord, bool), CliError> {
         self.check_isolation()?;
         let state = self.name.state()?;
         let patience = Duration::from_secs(self.timeout);
@@ -111,7 +111,7 @@ impl UpOptions {
         let program = executable()?;
         // The child's own patience ends first, so that it is the one to say what is missing.
         let slack = Duration::from_secs(15);
-        let run = background::start(&state, program, &self.arguments(), patience + slack, &on_stderr())
+        let run = background::start(&state, program, &self.arguments(), life, patience + slack, &on_stderr())
             .map_err(CliError::new)?;
         Ok((state, run, true))
     }
