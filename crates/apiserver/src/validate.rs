@@ -143,7 +143,10 @@ fn pod(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
                        `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
             causes.push(Cause::forbidden("spec", why));
         }
-        Some(_) => {}
+        Some(old) => {
+            let bound = old["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
+            immutable(value, Some(old).filter(|_| bound), "spec.nodeName", "may not change once set", causes);
+        }
     }
 }
 

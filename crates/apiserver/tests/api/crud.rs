@@ -250,6 +250,8 @@ async fn pods_stop_gracefully_and_finalizers_hold() {
     let pods = "/api/v1/namespaces/default/pods";
     let spec = json!({"nodeName": "node", "containers": [{"name": "c", "image": "x"}]});
     rest.post(pods, &json!({"metadata": {"name": "p"}, "spec": spec})).await.expect(201);
+    let moved = rest.patch(&format!("{pods}/p"), "merge", &json!({"spec": {"nodeName": null}})).await;
+    assert_eq!(moved.expect(422)["details"]["causes"][0]["field"], "spec.nodeName");
     let marked = rest.delete(&format!("{pods}/p")).await.expect(200);
     assert_eq!(
         (&marked["kind"], &marked["metadata"]["deletionGracePeriodSeconds"]),
@@ -276,6 +278,7 @@ async fn namespaces_end_empty_and_dependents_follow_their_owner() {
     let server = Server::start().await;
     let rest = &server.rest;
     rest.post("/api/v1/namespaces", &json!({"metadata": {"name": "ns"}})).await.expect(201);
+    rest.put("/api/v1/namespaces/ns", &json!({"metadata": {"name": "ns"}})).await.expect(200);
     let maps = "/api/v1/namespaces/ns/configmaps";
     let owner = rest.post(maps, &json!({"metadata": {"name": "owner"}})).await.expect(201);
     let reference =
