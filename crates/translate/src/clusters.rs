@@ -44,7 +44,7 @@ pub(crate) fn own(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Cluster>> {
         return clusters;
     }
     clusters.push(fixed::passthrough(&class, mesh));
-    if class.loopback {
+    if class.loopback || fixed::resolves_unknown(mesh) {
         clusters.push(fixed::dynamic_dns(&class, mesh));
     }
     let scope = snapshot.scope(proxy);

@@ -36,15 +36,15 @@ pub(crate) fn unknown(destinations: &Destinations<'_>) -> Unknown {
     if let Some(proxy) = own.and_then(|policy| policy.egress_proxy.as_ref()) {
         return Unknown::Proxy(proxy_cluster(destinations, proxy));
     }
-    let refused = match own {
-        Some(policy) => policy.mode == OutboundTrafficMode::RegistryOnly,
-        None => snapshot
-            .mesh
-            .outbound_traffic_policy
-            .as_ref()
-            .is_some_and(|policy| policy.mode == MeshOutboundMode::RegistryOnly),
-    };
-    if refused { Unknown::Refuse } else { Unknown::Allow }
+    match own.map(|policy| policy.mode) {
+        Some(OutboundTrafficMode::RegistryOnly) => Unknown::Refuse,
+        Some(OutboundTrafficMode::AllowAny) => Unknown::Allow,
+        None => match snapshot.mesh.outbound_traffic_policy.as_ref().map(|policy| policy.mode) {
+            Some(MeshOutboundMode::RegistryOnly) => Unknown::Refuse,
+            Some(MeshOutboundMode::AllowAnyDynamicDns) => Unknown::Resolve,
+            Some(MeshOutboundMode::AllowAny) | None => Unknown::Allow,
+        },
+    }
 }
 
 /// The same for a forward proxy: where the client names the host, it is the host that is resolved.

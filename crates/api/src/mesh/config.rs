@@ -148,6 +148,8 @@ message! {
     pub struct MeshOutboundTrafficPolicy {
         /// The mode.
         mode: MeshOutboundMode,
+        /// TLS towards hosts that proxies resolve themselves (ALLOW_ANY_DYNAMIC_DNS).
+        tls: Option<ClientTlsSettings>,
     }
 }
 
@@ -158,6 +160,8 @@ enumeration! {
         RegistryOnly = "REGISTRY_ONLY" 0,
         /// It is let through.
         AllowAny = "ALLOW_ANY" 1,
+        /// It is let through, and requests go to the host that their authority names, which the proxy resolves.
+        AllowAnyDynamicDns = "ALLOW_ANY_DYNAMIC_DNS" 3,
     }
 }
 

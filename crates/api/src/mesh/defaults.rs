@@ -27,7 +27,10 @@ impl MeshConfig {
             ingress_selector: "ingressgateway".to_owned(),
             enable_tracing: true,
             default_config: Some(MeshProxyConfig::istio_default()),
-            outbound_traffic_policy: Some(MeshOutboundTrafficPolicy { mode: MeshOutboundMode::AllowAny }),
+            outbound_traffic_policy: Some(MeshOutboundTrafficPolicy {
+                mode: MeshOutboundMode::AllowAny,
+                tls: None,
+            }),
             inbound_traffic_policy: Some(MeshInboundTrafficPolicy::default()),
             enable_auto_mtls: Some(true),
             trust_domain: "cluster.local".to_owned(),

@@ -67,6 +67,9 @@ fn mesh_config(mesh: &MeshConfig, at: &Path<'_>, out: &mut Problems) {
     if let Some(locality) = &mesh.locality_lb_setting {
         load_balancer::locality_setting(locality, true, &at.field("localityLbSetting"), out);
     }
+    if let Some(settings) = mesh.outbound_traffic_policy.as_ref().and_then(|policy| policy.tls.as_ref()) {
+        tls::client(settings, &at.field("outboundTrafficPolicy").field("tls"), out);
+    }
     if let Some(zone) = &mesh.zone_aware_lb_setting {
         load_balancer::zone_setting(zone, &at.field("zoneAwareLbSetting"), out);
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use lateen_api::kinds::destination_rule::ClientTlsSettings;
 use lateen_api::mesh::MeshConfig;
+use lateen_api::mesh::config::MeshOutboundMode;
 use lateen_proto::Any;
 use lateen_proto::envoy::config::cluster::v3 as cluster;
 use lateen_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
@@ -13,13 +15,15 @@ use lateen_proto::{Value, value};
 
 use super::class::Class;
 use super::dns;
+use super::outbound;
 use super::policy::Policy;
 use super::pool::{self, HttpVersion};
-use crate::Built;
+use super::tls::{self, Peer, Security};
 use crate::filters::wire::{duration, structure, text};
 use crate::names::{
     BLACK_HOLE_CLUSTER, DYNAMIC_DNS_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER,
 };
+use crate::{Built, Note};
 
 /// When idle connections of passed-through traffic end.
 const PASSTHROUGH_IDLE: Duration = Duration::from_secs(300);
@@ -52,17 +56,45 @@ pub(crate) fn inbound_passthrough(class: &Class, mesh: &MeshConfig) -> Built<clu
     Built::new(INBOUND_PASSTHROUGH_CLUSTER, to)
 }
 
+/// Whether the mesh has requests to unknown hosts resolved by name (outbound mode ALLOW_ANY_DYNAMIC_DNS).
+pub(crate) fn resolves_unknown(mesh: &MeshConfig) -> bool {
+    let policy = mesh.outbound_traffic_policy.as_ref();
+    policy.is_some_and(|policy| policy.mode == MeshOutboundMode::AllowAnyDynamicDns)
+}
+
 /// Traffic to the host that the client named.
 pub(crate) fn dynamic_dns(class: &Class, mesh: &MeshConfig) -> Built<cluster::Cluster> {
     let mut to = named(DYNAMIC_DNS_CLUSTER, DiscoveryType::Static, mesh);
+    let mut notes = Vec::new();
     dns::dynamic(&mut to, class);
     let policy = Policy::default().or_mesh(mesh);
-    let http = pool::apply(&mut to, policy.pool.as_ref(), None, HttpVersion::Default, mesh);
+    let mut http = pool::apply(&mut to, policy.pool.as_ref(), None, HttpVersion::Default, mesh);
+    let unknown = mesh.outbound_traffic_policy.as_ref().filter(|_| resolves_unknown(mesh));
+    if let Some(settings) = unknown.and_then(|policy| policy.tls.as_ref()) {
+        match tls::of_rule(settings, class, &Peer::default(), mesh) {
+            Ok(Security::Tls(context)) => {
+                to.transport_socket = Some(tls::socket(&context));
+                outbound::set_istio(&mut to, "alpn_override", text("false"));
+                http.upstream = Some(by_request(settings)).filter(|_| settings.sni.is_empty());
+            }
+            Ok(Security::Plain | Security::Auto(_)) => {}
+            Err(error) => {
+                let text = format!("meshConfig.outboundTrafficPolicy.{error}: hosts are asked in the clear");
+                notes.push(Note { text, object: None });
+            }
+        }
+    }
     http.write(&mut to);
     if class.loopback {
         to.upstream_bind_config = Some(any_source());
     }
-    Built::new(DYNAMIC_DNS_CLUSTER, to)
+    Built { notes, ..Built::new(DYNAMIC_DNS_CLUSTER, to) }
+}
+
+/// What TLS takes from the request: the name that is asked for and, unless told otherwise, that the certificate has it.
+pub(crate) fn by_request(settings: &ClientTlsSettings) -> core::UpstreamHttpProtocolOptions {
+    let verify = settings.subject_alt_names.is_empty() && !settings.insecure_skip_verify.unwrap_or(false);
+    core::UpstreamHttpProtocolOptions { auto_sni: true, auto_san_validation: verify, ..Default::default() }
 }
 
 fn passing(name: &str, mesh: &MeshConfig) -> cluster::Cluster {

@@ -99,15 +99,7 @@ fn one(input: &Input, subset: Option<&Subset>) -> Option<Built<cluster::Cluster>
         let http2 = version == HttpVersion::Two;
         let security = secure(&mut to, input, &policy, kind, subset_name, http2, &mut notes);
         if security == Originated::ByRequest {
-            let settings = policy.tls.as_ref();
-            let verify = settings.is_some_and(|tls| {
-                tls.subject_alt_names.is_empty() && !tls.insecure_skip_verify.unwrap_or(false)
-            });
-            http.upstream = Some(core::UpstreamHttpProtocolOptions {
-                auto_sni: true,
-                auto_san_validation: verify,
-                ..Default::default()
-            });
+            http.upstream = policy.tls.as_ref().map(fixed::by_request);
         }
     }
     http.write(&mut to);
@@ -308,7 +300,7 @@ fn short_name(service: &Service) -> &str {
 }
 
 /// Sets a field of the cluster's `istio` metadata.
-fn set_istio(to: &mut cluster::Cluster, key: &str, value: Value) {
+pub(crate) fn set_istio(to: &mut cluster::Cluster, key: &str, value: Value) {
     let metadata = to.metadata.get_or_insert_default();
     metadata.filter_metadata.entry("istio".to_owned()).or_default().fields.insert(key.to_owned(), value);
 }

@@ -12,6 +12,7 @@ use super::chain::{Chain, ChainMatch, bind, block};
 use super::l4::{self, L4};
 use super::matrix::PLAIN_HTTP;
 use crate::filters::access_log::for_listener;
+use crate::filters::dynamic_dns;
 use crate::filters::extensions::{MESH_HTTP2, MESH_HTTP11};
 use crate::filters::hcm::{HttpChain, HttpSettings};
 use crate::filters::listener_filters::{http_inspector, tls_inspector};
@@ -256,6 +257,9 @@ impl<'a> Outbound<'a> {
             for alpn in looked_at {
                 let mut manager = HttpChain::named(format!("outbound_{name}"), routes.clone());
                 manager.forward_proxy = entry.forward_proxy;
+                if *self.unknown == Unknown::Resolve {
+                    manager.last_filters.push(dynamic_dns::filter(self.proxy));
+                }
                 manager.alpn = if *alpn == ["h2c"] { MESH_HTTP2 } else { MESH_HTTP11 };
                 let transport = if entry.forward_proxy { "" } else { "raw_buffer" };
                 chains.push(Chain {
