@@ -95,6 +95,8 @@ fn read(kind: Watched, object: &Value) -> Result<Resource, String> {
         Watched::Pod => core(object).map(Resource::Pod),
         Watched::Node => core(object).map(Resource::Node),
         Watched::Namespace => core(object).map(Resource::Namespace),
+        Watched::Ingress => core(object).map(Resource::Ingress),
+        Watched::IngressClass => core(object).map(Resource::IngressClass),
         Watched::Istio(_) => istio(object).map(Resource::Config),
         Watched::Secret | Watched::ConfigMap | Watched::Webhook => {
             Err("it is no part of the registry".into())
@@ -143,6 +145,8 @@ fn key(kind: Watched, reference: &ObjectRef) -> Option<Key> {
         Watched::Pod => Key::Pod(namespace, name),
         Watched::Node => Key::Node(name),
         Watched::Namespace => Key::Namespace(name.into()),
+        Watched::Ingress => Key::Ingress(namespace, name),
+        Watched::IngressClass => Key::IngressClass(name),
         Watched::Istio(kind) => Key::Config(kind, namespace, name),
         Watched::Secret | Watched::ConfigMap | Watched::Webhook => return None,
     })

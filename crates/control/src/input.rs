@@ -21,6 +21,10 @@ pub enum Watched {
     Node,
     /// `v1/Namespace`.
     Namespace,
+    /// `networking.k8s.io/v1` Ingress.
+    Ingress,
+    /// `networking.k8s.io/v1` IngressClass.
+    IngressClass,
     /// `v1/Secret`, of which gateways take their certificates.
     Secret,
     /// `v1/ConfigMap` of the control plane's namespace: mesh configuration and the injector's.
@@ -52,6 +56,8 @@ impl Watched {
             Self::Service,
             Self::EndpointSlice,
             Self::Endpoints,
+            Self::Ingress,
+            Self::IngressClass,
             Self::Secret,
             Self::ConfigMap,
             Self::Webhook,
@@ -70,6 +76,10 @@ impl Watched {
             Self::Pod => ResourceKind::core("Pod", "pods"),
             Self::Node => ResourceKind::new("", "v1", "Node", "nodes", false),
             Self::Namespace => ResourceKind::new("", "v1", "Namespace", "namespaces", false),
+            Self::Ingress => ResourceKind::new("networking.k8s.io", "v1", "Ingress", "ingresses", true),
+            Self::IngressClass => {
+                ResourceKind::new("networking.k8s.io", "v1", "IngressClass", "ingressclasses", false)
+            }
             Self::Secret => ResourceKind::core("Secret", "secrets"),
             Self::ConfigMap => ResourceKind::core("ConfigMap", "configmaps"),
             Self::Webhook => ResourceKind::new(

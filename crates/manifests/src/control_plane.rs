@@ -41,6 +41,7 @@ fn permissions(installation: &Installation) -> Vec<Value> {
         rule(istio, &["*/status"], &["get", "update", "patch"]),
         rule(&[""], &["services", "pods", "nodes", "namespaces", "endpoints", "serviceaccounts"], read),
         rule(&["discovery.k8s.io"], &["endpointslices"], read),
+        rule(&["networking.k8s.io"], &["ingresses", "ingressclasses"], read),
         rule(&[""], &["configmaps"], &["get", "list", "watch", "create", "update", "patch"]),
         rule(&[""], &["secrets"], read),
         rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], read),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use lateen_api::{Kind, Object};
 use lateen_base::{Host, Namespace};
 
-use crate::kube_objects::{EndpointSlice, Endpoints, Namespace as KubeNamespace, Node, Pod, Service};
+use crate::kube_objects::{
+    EndpointSlice, Endpoints, Ingress, IngressClass, Namespace as KubeNamespace, Node, Pod, Service,
+};
 
 /// An object of a cluster.
 #[derive(Clone, Debug)]
@@ -24,6 +26,10 @@ pub enum Resource {
     Node(Arc<Node>),
     /// `v1/Namespace`.
     Namespace(Arc<KubeNamespace>),
+    /// `networking.k8s.io/v1` Ingress; those of the configuration cluster count.
+    Ingress(Arc<Ingress>),
+    /// `networking.k8s.io/v1` IngressClass; those of the configuration cluster count.
+    IngressClass(Arc<IngressClass>),
     /// One of Istio's kinds. There is one store of them: send those of the configuration cluster.
     Config(Arc<Object>),
 }
@@ -52,6 +58,11 @@ impl Resource {
             }
             Self::Node(object) => Key::Node(object.metadata.name.clone()),
             Self::Namespace(object) => Key::Namespace(Namespace::new(&object.metadata.name)),
+            Self::Ingress(object) => {
+                let (namespace, name) = pair(&object.metadata);
+                Key::Ingress(namespace, name)
+            }
+            Self::IngressClass(object) => Key::IngressClass(object.metadata.name.clone()),
             Self::Config(object) => Key::Config(object.kind, object.namespace.clone(), object.name.clone()),
         }
     }
@@ -72,13 +83,17 @@ pub enum Key {
     Node(String),
     /// A namespace, by name.
     Namespace(Namespace),
+    /// An Ingress, by namespace and name.
+    Ingress(Namespace, String),
+    /// An IngressClass, by name.
+    IngressClass(String),
     /// An Istio object, by kind, namespace and name.
     Config(Kind, Namespace, String),
 }
 
 impl Key {
     /// One key of each Kubernetes kind, its names empty.
-    pub fn of_kube() -> [Self; 6] {
+    pub fn of_kube() -> [Self; 8] {
         let (namespace, name) = (Namespace::default, String::new);
         [
             Self::Service(namespace(), name()),
@@ -87,6 +102,8 @@ impl Key {
             Self::Pod(namespace(), name()),
             Self::Node(name()),
             Self::Namespace(namespace()),
+            Self::Ingress(namespace(), name()),
+            Self::IngressClass(name()),
         ]
     }
 
@@ -126,6 +143,8 @@ pub enum Change {
     Endpoints(Host, Namespace),
     /// An Istio object.
     Config(Kind, Namespace, String),
+    /// An Ingress, or the class of some.
+    Ingress,
     /// The workload at an address: its labels and the like, so what selects it may differ.
     Workload(IpAddr),
     /// The labels of a namespace.

@@ -2,11 +2,18 @@
 //!
 //! The control plane decodes watched objects straight into these; offline commands read the same from files.
 
+mod ingress;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lateen_base::Labels;
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use ingress::{
+    Ingress, IngressBackend, IngressClass, IngressClassSpec, IngressPath, IngressPaths, IngressRule,
+    IngressServiceBackend, IngressServicePort, IngressSpec, IngressTls,
+};
 
 /// What every object carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +46,13 @@ pub struct ObjectMeta {
     /// What owns it.
     #[serde(deserialize_with = "null_default")]
     pub owner_references: Vec<OwnerReference>,
+}
+
+impl ObjectMeta {
+    /// When it was made, in seconds since 1970; 0 when it does not say.
+    pub fn created(&self) -> i64 {
+        crate::from_kube::seconds(self.creation_timestamp.as_deref())
+    }
 }
 
 /// An owner of an object.

@@ -18,6 +18,8 @@ pub struct Manifests {
     pods: Vec<kube::Pod>,
     nodes: Vec<kube::Node>,
     namespaces: Vec<kube::Namespace>,
+    ingresses: Vec<kube::Ingress>,
+    ingress_classes: Vec<kube::IngressClass>,
     configs: Vec<Object>,
     warnings: Vec<String>,
 }
@@ -73,6 +75,8 @@ impl Manifests {
             "Pod" => add(&mut self.pods, value),
             "Node" => add(&mut self.nodes, value),
             "Namespace" => add(&mut self.namespaces, value),
+            "Ingress" => add(&mut self.ingresses, value),
+            "IngressClass" => add(&mut self.ingress_classes, value),
             // Everything else does not concern the mesh.
             _ => Ok(()),
         };
@@ -87,7 +91,8 @@ impl Manifests {
         let metas = (self.services.iter_mut().map(|o| &mut o.metadata))
             .chain(self.slices.iter_mut().map(|o| &mut o.metadata))
             .chain(self.endpoints.iter_mut().map(|o| &mut o.metadata))
-            .chain(self.pods.iter_mut().map(|o| &mut o.metadata));
+            .chain(self.pods.iter_mut().map(|o| &mut o.metadata))
+            .chain(self.ingresses.iter_mut().map(|o| &mut o.metadata));
         for meta in metas.filter(|meta| meta.namespace.is_empty()) {
             meta.namespace = "default".to_owned();
         }
@@ -151,8 +156,18 @@ impl Manifests {
         let services = self.services.into_iter().map(|o| Resource::Service(Arc::new(o)));
         let slices = self.slices.into_iter().map(|o| Resource::EndpointSlice(Arc::new(o)));
         let endpoints = self.endpoints.into_iter().map(|o| Resource::Endpoints(Arc::new(o)));
+        let classes = self.ingress_classes.into_iter().map(|o| Resource::IngressClass(Arc::new(o)));
+        let ingresses = self.ingresses.into_iter().map(|o| Resource::Ingress(Arc::new(o)));
         let configs = self.configs.into_iter().map(|o| Resource::Config(Arc::new(o)));
-        namespaces.chain(nodes).chain(pods).chain(services).chain(slices).chain(endpoints).chain(configs)
+        namespaces
+            .chain(nodes)
+            .chain(pods)
+            .chain(services)
+            .chain(slices)
+            .chain(endpoints)
+            .chain(classes)
+            .chain(ingresses)
+            .chain(configs)
     }
 }
 

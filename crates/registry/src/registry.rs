@@ -2,6 +2,7 @@
 
 mod cluster;
 mod gateways;
+mod ingress;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,13 +141,18 @@ impl Registry {
             let key = |o: &Arc<Object>| Key::Config(o.kind, o.namespace.clone(), o.name.clone());
             return self.view.configs.of_kind(*kind).map(key).collect();
         }
-        self.clusters.get(cluster).map(|state| state.keys(kind)).unwrap_or_default()
+        match kind {
+            Key::Ingress(..) | Key::IngressClass(_) => self.ingress_keys(cluster, kind),
+            kind => self.clusters.get(cluster).map(|state| state.keys(kind)).unwrap_or_default(),
+        }
     }
 
     fn put(&mut self, id: &ClusterId, resource: Resource, stale: &mut Stale, changes: &mut Changes) {
         let key = resource.key();
         match resource {
             Resource::Config(object) => self.put_config(object, stale, changes),
+            Resource::Ingress(object) => self.put_ingress(id, object, changes),
+            Resource::IngressClass(object) => self.put_ingress_class(id, object, changes),
             resource => {
                 let state = self.clusters.entry(id.clone()).or_default();
                 if !state.differs(&key, &resource) {
@@ -163,6 +169,9 @@ impl Registry {
     fn remove(&mut self, id: &ClusterId, key: &Key, stale: &mut Stale, changes: &mut Changes) {
         if let Key::Config(kind, namespace, name) = key {
             return self.remove_config(*kind, namespace, name, stale, changes);
+        }
+        if matches!(key, Key::Ingress(..) | Key::IngressClass(_)) {
+            return self.remove_ingress(id, key, changes);
         }
         self.mark(id, key, stale, changes);
         if let Some(state) = self.clusters.get_mut(id) {
@@ -206,7 +215,7 @@ impl Registry {
                     changes.insert(Change::Networks);
                 }
             }
-            Key::Config(..) => {}
+            Key::Config(..) | Key::Ingress(..) | Key::IngressClass(_) => {}
         }
     }
 

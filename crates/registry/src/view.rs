@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use lateen_base::{ClusterId, Host, Labels, Namespace};
 
+use crate::kube_objects::{Ingress, IngressClass};
 use crate::{Configs, EndpointSet, NetworkGateway, Service, ServiceKey, Workload};
 
 /// Numbers that grow with every change to a part of the view: equal numbers of one registry mean equal parts.
@@ -19,6 +20,8 @@ pub struct Generations {
     pub workloads: u64,
     /// Of the Istio objects; [`Configs::generation`] tells them apart by kind.
     pub configs: u64,
+    /// Of the Ingress objects and their classes.
+    pub ingresses: u64,
     /// Of networks, gateways and namespaces.
     pub networks: u64,
 }
@@ -36,6 +39,10 @@ pub struct View {
     pub hosts_at: OrdMap<IpAddr, OrdSet<(Host, Namespace)>>,
     /// Istio's objects.
     pub configs: Configs,
+    /// Kubernetes' Ingress objects.
+    pub ingresses: OrdMap<(Namespace, String), Arc<Ingress>>,
+    /// The classes of Ingress objects.
+    pub ingress_classes: OrdMap<String, Arc<IngressClass>>,
     /// Gateways into networks, ordered.
     pub gateways: Arc<Vec<NetworkGateway>>,
     /// Labels of namespaces, by cluster.

@@ -21,7 +21,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..8usize, 0..3usize, 0..3usize, 0..2usize, prop::bool::weighted(0.3))
+    let step = (0..9usize, 0..3usize, 0..3usize, 0..2usize, prop::bool::weighted(0.3))
         .prop_map(|(kind, which, form, cluster, remove)| Step { kind, which, form, cluster, remove });
     prop::collection::vec(step, 1..60)
 }
@@ -80,6 +80,10 @@ fn resource(step: &Step) -> Resource {
             "metadata": {"name": format!("we{which}"), "namespace": "ns", "labels": {"app": app}},
             "spec": {"address": format!("1.1.1.{form}"), "serviceAccount": "vm"},
         })),
+        7 => Resource::Ingress(kube(json!({
+            "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"ingressClassName": format!("c{form}")},
+        }))),
         _ => Resource::Endpoints(kube(json!({
             "metadata": {"name": name, "namespace": "ns"},
             "subsets": [{"addresses": [{"ip": format!("1.1.1.{form}")}], "ports": [{"name": "http", "port": 9}]}],
@@ -100,6 +104,7 @@ fn summary(view: &View) -> Vec<String> {
     lines.extend(view.workloads.iter().map(|(ip, all)| format!("{ip} {all:?}")));
     lines.extend(view.hosts_at.iter().map(|(ip, hosts)| format!("{ip} {hosts:?}")));
     lines.extend(view.namespaces.iter().map(|(id, labels)| format!("{id:?} {labels:?}")));
+    lines.push(format!("{:?}", view.ingresses));
     lines.push(format!("{:?}", view.gateways));
     lines
 }

@@ -80,7 +80,7 @@ fn edge(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope) -> Arc<Edge> {
             listeners: listeners.into_iter().map(Built::pack).collect(),
             routes: routes.into_iter().map(Built::pack).collect(),
             name_table: Arc::new(name_table::build(snapshot, proxy)),
-            notes: Vec::new(),
+            notes: if proxy.is_router() { snapshot.ingress.notes.clone() } else { Vec::new() },
         })
     })
 }

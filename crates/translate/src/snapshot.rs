@@ -1,6 +1,7 @@
 //! Everything that configuration is made from, at one moment.
 
 mod destination_rules;
+mod ingress;
 mod peer_authentication;
 mod policies;
 mod scope;
@@ -18,6 +19,8 @@ use lateen_registry::{Generations, Settings, View, created};
 
 use crate::Proxy;
 use crate::cache::Cache;
+
+pub(crate) use ingress::Derived;
 
 pub use destination_rules::{DestinationRules, MergedRule};
 pub use peer_authentication::{MtlsMode, PeerPolicy};
@@ -44,6 +47,8 @@ pub struct Snapshot {
     /// The destination rules, merged.
     pub destination_rules: Arc<DestinationRules>,
     by_age: Arc<BTreeMap<Kind, ByAge>>,
+    /// What Ingress objects mean.
+    pub(crate) ingress: Arc<Derived>,
     scopes: Mutex<BTreeMap<ScopeKey, Arc<Scope>>>,
     pub(crate) cache: Arc<Cache>,
     /// How many snapshots this one was built upon.
@@ -75,11 +80,13 @@ impl Snapshot {
     ) -> Arc<Self> {
         let same_mesh = previous.is_some_and(|old| old.mesh == mesh && old.settings == *settings);
         let previous = previous.filter(|_| same_mesh);
-        let by_age = Arc::new(by_age(&view, previous));
+        let ingress = Derived::of(&view, &mesh, settings, previous.map(|old| &old.ingress));
+        let by_age = Arc::new(by_age(&view, &ingress, previous));
         let same = |kinds: &[Kind]| {
             previous.is_some_and(|old| {
-                let generation = |view: &View, kind: &Kind| view.configs.generation(*kind);
-                kinds.iter().all(|kind| generation(&old.view, kind) == generation(&view, kind))
+                let same =
+                    |kind| generation(&old.view, &old.ingress, kind) == generation(&view, &ingress, kind);
+                kinds.iter().all(|kind| same(*kind))
             })
         };
         let same_services =
@@ -114,6 +121,7 @@ impl Snapshot {
             virtual_services,
             destination_rules,
             by_age,
+            ingress,
             scopes: Mutex::new(scopes),
             cache,
             number,
@@ -167,15 +175,27 @@ impl Snapshot {
     }
 }
 
-fn by_age(view: &View, previous: Option<&Snapshot>) -> BTreeMap<Kind, ByAge> {
-    let kinds: std::collections::BTreeSet<Kind> = view.configs.iter().map(|object| object.kind).collect();
+/// A number that grows with every change to the objects of a kind, derived ones included.
+fn generation(view: &View, ingress: &Derived, kind: Kind) -> u64 {
+    let derived = match kind {
+        Kind::Gateway | Kind::VirtualService => ingress.generation,
+        _ => 0,
+    };
+    view.configs.generation(kind) + derived
+}
+
+fn by_age(view: &View, ingress: &Derived, previous: Option<&Snapshot>) -> BTreeMap<Kind, ByAge> {
+    let all = || view.configs.iter().chain(&ingress.objects);
+    let kinds: std::collections::BTreeSet<Kind> = all().map(|object| object.kind).collect();
     let sorted = |kind: Kind| {
-        let generation = view.configs.generation(kind);
+        let generation = generation(view, ingress, kind);
         let known = previous.and_then(|old| old.by_age.get(&kind)).filter(|of| of.generation == generation);
         let objects = match known {
             Some(known) => known.objects.clone(),
             None => {
-                let mut objects: Vec<Arc<Object>> = view.configs.of_kind(kind).cloned().collect();
+                let derived = ingress.objects.iter().filter(|object| object.kind == kind);
+                let mut objects: Vec<Arc<Object>> =
+                    view.configs.of_kind(kind).chain(derived).cloned().collect();
                 objects.sort_by(|a, b| {
                     (created(a), &a.name, &a.namespace).cmp(&(created(b), &b.name, &b.namespace))
                 });

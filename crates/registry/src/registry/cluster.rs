@@ -94,7 +94,7 @@ impl Cluster {
             Resource::Namespace(object) => {
                 self.namespaces.insert(Namespace::new(&object.metadata.name), object);
             }
-            Resource::Config(_) => {}
+            Resource::Config(_) | Resource::Ingress(_) | Resource::IngressClass(_) => {}
         }
     }
 
@@ -107,7 +107,7 @@ impl Cluster {
             Key::Pod(ns, name) => drop(self.pods.remove(&(ns.clone(), name.clone()))),
             Key::Node(name) => drop(self.nodes.remove(name)),
             Key::Namespace(name) => drop(self.namespaces.remove(name)),
-            Key::Config(..) => {}
+            Key::Config(..) | Key::Ingress(..) | Key::IngressClass(_) => {}
         }
     }
 
@@ -220,7 +220,7 @@ impl Cluster {
             Key::Pod(..) => pairs(&self.pods, Key::Pod),
             Key::Node(_) => self.nodes.keys().cloned().map(Key::Node).collect(),
             Key::Namespace(_) => self.namespaces.keys().cloned().map(Key::Namespace).collect(),
-            Key::Config(..) => Vec::new(),
+            Key::Config(..) | Key::Ingress(..) | Key::IngressClass(_) => Vec::new(),
         }
     }
 }

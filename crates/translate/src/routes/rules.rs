@@ -20,7 +20,10 @@ pub(crate) fn rules<'a>(
 ) -> Vec<Rule<'a>> {
     configs
         .into_iter()
-        .map(|config| Rule { config, http: http(all, config, notes), semantics: Semantics::Istio })
+        .map(|config| {
+            let semantics = if config.by_segments { Semantics::Segments } else { Semantics::Istio };
+            Rule { config, http: http(all, config, notes), semantics }
+        })
         .collect()
 }
 

@@ -15,6 +15,11 @@ use crate::hosts;
 /// The word for all sidecars in lists of gateways.
 pub const MESH_GATEWAY: &str = "mesh";
 
+/// The annotation of VirtualServices made from other kinds, whose rules they keep.
+pub(super) const ROUTE_SEMANTICS: &str = "internal.istio.io/route-semantics";
+/// Its value for those made from Ingress objects.
+pub(super) const SEMANTICS_INGRESS: &str = "ingress";
+
 /// A virtual service with its names completed.
 #[derive(Clone, Debug)]
 pub struct VirtualServiceConfig {
@@ -34,6 +39,8 @@ pub struct VirtualServiceConfig {
     pub gateways: BTreeSet<String>,
     /// Whom it is shown to, the mesh's default filled in.
     pub export_to: ExportTo,
+    /// Whether prefixes of paths end where segments do, as Ingress objects have it.
+    pub by_segments: bool,
 }
 
 impl VirtualServiceConfig {
@@ -132,6 +139,7 @@ fn completed(
         hosts: spec.hosts.iter().map(|host| resolve(host)).collect(),
         gateways: gateways.into_iter().collect(),
         export_to: ExportTo::parse(export.iter().map(String::as_str)),
+        by_segments: object.annotations.get(ROUTE_SEMANTICS).is_some_and(|kind| kind == SEMANTICS_INGRESS),
         spec: Arc::new(spec),
     }
 }

@@ -58,6 +58,7 @@ fn kube(mut value: Value) -> Option<Resource> {
     Some(match kind.as_str() {
         "Service" => Resource::Service(Arc::new(serde_json::from_value(value).unwrap())),
         "EndpointSlice" => Resource::EndpointSlice(Arc::new(serde_json::from_value(value).unwrap())),
+        "Ingress" => Resource::Ingress(Arc::new(serde_json::from_value(value).unwrap())),
         "Pod" => Resource::Pod(Arc::new(read(value).unwrap())),
         _ => return None,
     })
