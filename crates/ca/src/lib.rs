@@ -5,9 +5,11 @@
 
 mod authority;
 pub mod client;
+mod describe;
 pub mod request;
 pub mod rotation;
 pub mod service;
 pub mod tls;
 
 pub use authority::{Authority, CaError, Certified, secret_keys};
+pub use describe::describe;

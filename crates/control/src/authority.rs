@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use lateen_base::{Clock, SpiffeId};
@@ -10,7 +9,7 @@ use lateen_ca::service::Authenticator;
 use lateen_ca::{Authority, secret_keys};
 use tokio::sync::watch;
 
-use crate::cluster::{Cluster, SecretData};
+use crate::cluster::{Backoff, Cluster, SecretData, within};
 use crate::engine::Published;
 use crate::settings::Settings;
 
@@ -20,35 +19,65 @@ const OWN_SECRET_TYPE: &str = "istio.io/ca-root";
 /// Where a plugged-in authority is mounted.
 const PLUGGED: &str = "etc/cacerts";
 
-/// Finds the authority, or makes one. Two control planes that start at once end with the same.
+/// Finds the authority, or makes one. Two control planes that start at once end with the same. While the cluster
+/// refuses or does not answer, it is asked again, with back-off.
+///
+/// # Errors
+/// When there is an authority that cannot be used: somebody has to look at it.
 pub(crate) async fn establish(
     settings: &Settings,
     cluster: &dyn Cluster,
     trust_domain: &str,
     clock: &dyn Clock,
 ) -> Result<Authority, String> {
+    tracing::info!("creating CA and initializing public key");
+    tracing::info!("Using istiod file format for signing ca files");
     if let Some(plugged) = plugged(&settings.root.join(PLUGGED))? {
         tracing::info!("Use plugged-in cert at etc/cacerts/ca-key.pem");
         return Authority::from_secret(&plugged, clock.now())
             .map_err(|e| format!("plugged-in CA in {PLUGGED}: {e}"));
     }
     tracing::info!("No plugged-in cert at etc/cacerts/ca-key.pem; self-signed cert is used");
-    let found = |secret: &SecretData| {
-        Authority::from_secret(secret, clock.now())
-            .map_err(|e| format!("secret {}/{OWN_SECRET}: {e}", settings.namespace))
-    };
-    if let Some(secret) = cluster.secret(&settings.namespace, OWN_SECRET).await? {
-        return found(&secret);
-    }
     let made = Authority::self_signed(trust_domain, clock.now(), settings.root_lifetime)
         .map_err(|e| e.to_string())?;
-    if cluster.create_secret(&settings.namespace, OWN_SECRET, OWN_SECRET_TYPE, made.secret()).await? {
-        return Ok(made);
+    let mut backoff = Backoff::new(settings.retry);
+    loop {
+        match shared(settings, cluster, &made).await {
+            Ok(None) => return Ok(made),
+            Ok(Some(secret)) => {
+                return Authority::from_secret(&secret, clock.now())
+                    .map_err(|e| format!("secret {}/{OWN_SECRET}: {e}", settings.namespace));
+            }
+            Err(reason) => {
+                let wait = backoff.next();
+                tracing::warn!(
+                    target: "ca",
+                    "secret {}/{OWN_SECRET}: {reason}; trying again in {wait:?}",
+                    settings.namespace
+                );
+                tokio::time::sleep(wait).await;
+            }
+        }
     }
-    match cluster.secret(&settings.namespace, OWN_SECRET).await? {
-        Some(secret) => found(&secret),
-        None => Err(format!("secret {}/{OWN_SECRET} came and went", settings.namespace)),
+}
+
+/// The authority that the cluster keeps; none when it now keeps `made`.
+async fn shared(
+    settings: &Settings,
+    cluster: &dyn Cluster,
+    made: &Authority,
+) -> Result<Option<SecretData>, String> {
+    let namespace = &settings.namespace;
+    if let Some(secret) = within(settings, cluster.secret(namespace, OWN_SECRET)).await? {
+        return Ok(Some(secret));
     }
+    let create = cluster.create_secret(namespace, OWN_SECRET, OWN_SECRET_TYPE, made.secret());
+    if within(settings, create).await? {
+        return Ok(None);
+    }
+    // Another control plane was faster, or our own request arrived although its answer did not.
+    let secret = within(settings, cluster.secret(namespace, OWN_SECRET)).await?;
+    secret.map(Some).ok_or_else(|| "it came and went".to_owned())
 }
 
 /// The files of a plugged-in authority; none when there is no key.
@@ -94,7 +123,6 @@ impl Authenticator for TokenAuthenticator {
 
 /// Namespaces that get no root certificate, since no workload of a mesh runs there.
 const WITHOUT_ROOT: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Writes the root certificate into every namespace, and into new ones as they come.
 pub(crate) async fn publish_roots(
@@ -104,6 +132,7 @@ pub(crate) async fn publish_roots(
     mut published: watch::Receiver<Option<Arc<Published>>>,
 ) {
     let mut done = std::collections::BTreeSet::new();
+    let mut backoff = Backoff::new(settings.retry);
     loop {
         let now: std::collections::BTreeSet<String> = published
             .borrow_and_update()
@@ -119,7 +148,7 @@ pub(crate) async fn publish_roots(
             if done.contains(&namespace) {
                 continue;
             }
-            match cluster.publish_root(&namespace, &root_pem).await {
+            match within(&settings, cluster.publish_root(&namespace, &root_pem)).await {
                 Ok(()) => {
                     done.insert(namespace);
                 }
@@ -131,8 +160,11 @@ pub(crate) async fn publish_roots(
         }
         let changed = published.changed();
         let going_on = match failed {
-            true => tokio::time::timeout(RETRY, changed).await.unwrap_or(Ok(())).is_ok(),
-            false => changed.await.is_ok(),
+            true => tokio::time::timeout(backoff.next(), changed).await.unwrap_or(Ok(())).is_ok(),
+            false => {
+                backoff = Backoff::new(settings.retry);
+                changed.await.is_ok()
+            }
         };
         if !going_on {
             return;

@@ -1,6 +1,7 @@
 //! What the control plane asks of its cluster, beside watching it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use futures::future::BoxFuture;
@@ -9,6 +10,7 @@ use lateen_kube::{Client, Patch, ResourceKind};
 use serde_json::{Value, json};
 
 use crate::input::Watched;
+use crate::settings::{Retry, Settings};
 
 /// The ConfigMap that holds the root certificate, in every namespace.
 pub(crate) const ROOT_MAP: &str = "istio-ca-root-cert";
@@ -49,6 +51,37 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Merges into the status of an Istio object.
     fn patch_status<'a>(&'a self, object: &'a ObjectRef, status: Value) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// Waits for an answer, but not for ever: a server that hangs is one that failed.
+pub(crate) async fn within<T>(
+    settings: &Settings,
+    request: BoxFuture<'_, Result<T, String>>,
+) -> Result<T, String> {
+    let limit = settings.retry.answer_within;
+    match tokio::time::timeout(limit, request).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer of the API server within {limit:?}")),
+    }
+}
+
+/// The waits between tries: each twice the one before.
+pub(crate) struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(retry: Retry) -> Self {
+        Self { next: retry.first, longest: retry.longest }
+    }
+
+    /// How long to wait now.
+    pub(crate) fn next(&mut self) -> Duration {
+        let now = self.next.min(self.longest);
+        self.next = now.saturating_mul(2);
+        now
+    }
 }
 
 impl Cluster for Client {

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::debug::{self, Debug};
 use crate::discovery::Ads;
 use crate::engine::{Engine, Outlets, Published};
-use crate::input::Input;
+use crate::input::{Input, Watched};
 use crate::metrics::Metrics;
 use crate::proxies::Proxies;
 use crate::refusals::Refusals;
@@ -85,13 +85,15 @@ impl Control {
 
         let (publish, published) = watch::channel(None);
         let (webhook_sender, webhook_object) = watch::channel(None);
-        let outlets = Outlets { published: publish, webhook: webhook_sender };
+        let (unlisted_sender, unlisted) = watch::channel(Watched::all().into_iter().collect());
+        let outlets = Outlets { published: publish, webhook: webhook_sender, unlisted: unlisted_sender };
         tasks.spawn(Engine::new(settings.clone(), outlets).run(inputs));
         let (proxies, metrics) = (Proxies::default(), Metrics::new());
         let debug = Debug {
             settings: settings.clone(),
             proxies: proxies.clone(),
             published: published.clone(),
+            unlisted,
             metrics: metrics.clone(),
         };
         let debug = debug::router(debug);
@@ -108,8 +110,13 @@ impl Control {
             root_pem.clone(),
             published.clone(),
         ));
-        tasks.spawn(webhook::keep_trusted(cluster.clone(), root_pem.clone(), webhook_object));
-        let tls = tls::start(settings.clone(), authority.clone(), clock.clone()).await;
+        tasks.spawn(webhook::keep_trusted(
+            settings.clone(),
+            cluster.clone(),
+            root_pem.clone(),
+            webhook_object,
+        ));
+        let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;
         tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone())));
 
@@ -118,7 +125,7 @@ impl Control {
             audiences: settings.token_audiences.clone(),
             published: published.clone(),
         });
-        let refusals = Refusals::start(cluster);
+        let refusals = Refusals::start(settings.clone(), cluster);
         let ads = |authenticator| {
             let ads = Ads {
                 proxies: proxies.clone(),

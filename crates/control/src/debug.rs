@@ -1,6 +1,6 @@
 //! The debug API, readiness and metrics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::dump;
 use crate::engine::Published;
+use crate::input::Watched;
 use crate::metrics::Metrics;
 use crate::proxies::{Connected, Proxies};
 use crate::settings::Settings;
@@ -29,6 +30,7 @@ pub(crate) struct Debug {
     pub(crate) settings: Arc<Settings>,
     pub(crate) proxies: Proxies,
     pub(crate) published: watch::Receiver<Option<Arc<Published>>>,
+    pub(crate) unlisted: watch::Receiver<BTreeSet<Watched>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -42,6 +44,7 @@ pub(crate) fn router(debug: Debug) -> Router {
         .route("/debug/connections", get(connections))
         .route("/debug/adsz", get(connections))
         .route("/debug/configz", get(configz))
+        .route("/debug/mesh", get(mesh))
         .route("/debug/registryz", get(registryz))
         .route("/debug/endpointz", get(endpointz))
         .route("/debug/config_dump", get(config_dump))
@@ -51,7 +54,12 @@ pub(crate) fn router(debug: Debug) -> Router {
 async fn ready(State(debug): State<Debug>) -> Response {
     match debug.published.borrow().is_some() {
         true => StatusCode::OK.into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the cluster is not read yet\n").into_response(),
+        false => {
+            let missing: Vec<String> =
+                debug.unlisted.borrow().iter().map(|kind| kind.resource().plural).collect();
+            let text = format!("the cluster is not read yet; not listed: {}\n", missing.join(", "));
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
     }
 }
 
@@ -154,6 +162,15 @@ async fn configz(State(debug): State<Debug>) -> Json<Vec<status::Config>> {
         config.rejected = reason.clone();
     }
     Json(configs.into_values().collect())
+}
+
+/// The mesh configuration in use, and what of the ConfigMaps is not used.
+async fn mesh(State(debug): State<Debug>) -> Json<Value> {
+    let Some(published) = debug.published.borrow().clone() else { return Json(Value::Null) };
+    let (mesh, networks) = published.mesh.written();
+    let refused = published.mesh.refused(&debug.settings).into_iter();
+    let refused: BTreeMap<String, String> = refused.map(|(map, why)| (map.to_string(), why)).collect();
+    Json(json!({ "mesh": mesh, "meshNetworks": networks, "refused": refused }))
 }
 
 async fn registryz(State(debug): State<Debug>) -> Json<Vec<status::RegistryService>> {

@@ -34,6 +34,8 @@ pub(crate) struct Published {
 pub(crate) struct Outlets {
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
     pub(crate) webhook: watch::Sender<Option<Value>>,
+    /// The kinds that were not listed yet.
+    pub(crate) unlisted: watch::Sender<BTreeSet<Watched>>,
 }
 
 /// The state behind the publications.
@@ -84,9 +86,12 @@ impl Engine {
 
     fn take(&mut self, input: Input) {
         let Input { cluster, kind, event } = input;
-        if is_listing(kind, &event) && self.unsynced.remove(&kind) && self.unsynced.is_empty() {
-            tracing::info!(target: "model", "all kinds are listed");
-            self.debounce.changed(Instant::now());
+        if is_listing(kind, &event) && self.unsynced.remove(&kind) {
+            self.outlets.unlisted.send_replace(self.unsynced.clone());
+            if self.unsynced.is_empty() {
+                tracing::info!(target: "model", "all kinds are listed");
+                self.debounce.changed(Instant::now());
+            }
         }
         let changed = match kind {
             Watched::Secret => self.secrets.take(&event),
@@ -130,6 +135,12 @@ impl Engine {
         false
     }
 
+    fn rejected(&self) -> BTreeMap<ObjectRef, String> {
+        let mut rejected = self.mesh.refused(&self.settings);
+        rejected.extend(self.ingest.rejected().clone());
+        rejected
+    }
+
     fn publish(&mut self) {
         self.debounce.pushed(Instant::now());
         self.number += 1;
@@ -146,7 +157,7 @@ impl Engine {
             snapshot,
             secrets: self.secrets.clone(),
             mesh: self.mesh.clone(),
-            rejected: Arc::new(self.ingest.rejected().clone()),
+            rejected: Arc::new(self.rejected()),
             number: self.number,
         };
         tracing::debug!(target: "model", "snapshot {} took {:?}", self.number, started.elapsed());
@@ -158,9 +169,14 @@ impl Engine {
 fn is_listing(kind: Watched, event: &WatchEvent) -> bool {
     match (kind, event) {
         (_, WatchEvent::Replaced(_)) => true,
-        (Watched::Istio(_) | Watched::Webhook | Watched::Endpoints, WatchEvent::Failed(reason)) => {
-            reason.contains("404") || reason.to_ascii_lowercase().contains("not found")
-        }
+        (
+            Watched::Istio(_)
+            | Watched::Webhook
+            | Watched::Endpoints
+            | Watched::Ingress
+            | Watched::IngressClass,
+            WatchEvent::Failed(reason),
+        ) => reason.contains("404") || reason.to_ascii_lowercase().contains("not found"),
         _ => false,
     }
 }

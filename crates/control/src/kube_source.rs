@@ -21,10 +21,9 @@ pub fn watch(client: &Client, settings: &Settings) -> mpsc::Receiver<Input> {
         let (inputs, cluster) = (inputs.clone(), cluster.clone());
         tokio::spawn(async move {
             let mut events = Box::pin(events);
+            let mut health = Health { kind, failing: None };
             while let Some(event) = events.next().await {
-                if let WatchEvent::Failed(reason) = &event {
-                    tracing::debug!(target: "kube", "watch of {}: {reason}", kind.resource().plural);
-                }
+                health.tell(&event);
                 if inputs.send(Input { cluster: (*cluster).clone(), kind, event }).await.is_err() {
                     return;
                 }
@@ -32,4 +31,28 @@ pub fn watch(client: &Client, settings: &Settings) -> mpsc::Receiver<Input> {
         });
     }
     receiver
+}
+
+/// Whether a watch works: what changes is said once.
+struct Health {
+    kind: Watched,
+    failing: Option<String>,
+}
+
+impl Health {
+    fn tell(&mut self, event: &WatchEvent) {
+        let plural = self.kind.resource().plural;
+        match event {
+            WatchEvent::Failed(reason) if self.failing.as_ref() == Some(reason) => {}
+            WatchEvent::Failed(reason) => {
+                tracing::warn!(target: "kube", "watch of {plural}: {reason}; what is known stays, trying again");
+                self.failing = Some(reason.clone());
+            }
+            _ => {
+                if self.failing.take().is_some() {
+                    tracing::info!(target: "kube", "watch of {plural} works again");
+                }
+            }
+        }
+    }
 }

@@ -33,4 +33,4 @@ pub use control::{Bound, Control, ControlError, Deps};
 pub use input::{Input, Watched};
 pub use kube_source::watch;
 pub use serve::ListenError;
-pub use settings::{Debounce, Ports, Settings};
+pub use settings::{Debounce, Ports, Retry, Settings};

@@ -1,9 +1,12 @@
 //! The mesh configuration, from the ConfigMap `istio`: a bad one is refused, and the last good one stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lateen_api::field;
+use lateen_api::field::{self, Field as _};
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
+use lateen_api::validate::{Problem, Severity, validate_mesh_config, validate_mesh_networks};
+use lateen_base::ObjectRef;
 use lateen_inject::Settings as InjectSettings;
 use lateen_registry::Settings as RegistrySettings;
 use serde_json::Value;
@@ -19,6 +22,8 @@ pub(crate) struct Mesh {
     pub(crate) injector: Arc<InjectSettings>,
     mesh_text: Value,
     injector_values: Value,
+    /// The keys of ConfigMaps whose newest value is not used, and why.
+    refused: BTreeMap<(String, &'static str), String>,
 }
 
 impl Default for Mesh {
@@ -29,6 +34,7 @@ impl Default for Mesh {
             injector: Arc::default(),
             mesh_text: Value::Null,
             injector_values: Value::Null,
+            refused: BTreeMap::new(),
         }
     }
 }
@@ -38,25 +44,52 @@ impl Mesh {
     /// bad is refused with a log line, and the last good word holds.
     pub(crate) fn take(&mut self, map: &Value, settings: &Settings) -> bool {
         let name = map["metadata"]["name"].as_str().unwrap_or_default();
+        let text = |key: &str| map["data"][key].as_str().unwrap_or_default();
         if name == settings.revisioned("istio") {
-            let mesh = self.take_mesh(map["data"]["mesh"].as_str().unwrap_or_default());
-            let networks = self.take_networks(map["data"]["meshNetworks"].as_str().unwrap_or_default());
-            for (key, taken) in [("mesh", &mesh), ("meshNetworks", &networks)] {
-                if let Err(reason) = taken {
-                    tracing::error!("ConfigMap {name}: {key} refused, the last good one stays: {reason}");
-                }
-            }
-            return mesh.unwrap_or(false) | networks.unwrap_or(false);
+            let mesh = self.take_mesh(text("mesh"));
+            let networks = self.take_networks(text("meshNetworks"));
+            return self.judged(name, "mesh", mesh) | self.judged(name, "meshNetworks", networks);
         }
         if name == settings.revisioned("istio-sidecar-injector") {
-            return self.take_values(map["data"]["values"].as_str().unwrap_or_default()).unwrap_or_else(
-                |reason| {
-                    tracing::error!("ConfigMap {name}: values refused, the last good ones stay: {reason}");
-                    false
-                },
-            );
+            let values = self.take_values(text("values"));
+            return self.judged(name, "values", values);
         }
         false
+    }
+
+    /// Remembers a refusal, or that it is over; true when anything changed.
+    fn judged(&mut self, map: &str, key: &'static str, taken: Result<bool, String>) -> bool {
+        let id = (map.to_owned(), key);
+        match taken {
+            Ok(changed) => self.refused.remove(&id).is_some() | changed,
+            Err(reason) if self.refused.get(&id) == Some(&reason) => false,
+            Err(reason) => {
+                tracing::error!("ConfigMap {map}: {key} refused, the last good one stays: {reason}");
+                self.refused.insert(id, reason);
+                true
+            }
+        }
+    }
+
+    /// The ConfigMaps of which something is refused, and what.
+    pub(crate) fn refused(&self, settings: &Settings) -> BTreeMap<ObjectRef, String> {
+        let mut refused: BTreeMap<ObjectRef, String> = BTreeMap::new();
+        for ((map, key), reason) in &self.refused {
+            let map = ObjectRef {
+                kind: "ConfigMap".to_owned(),
+                namespace: settings.namespace.as_str().into(),
+                name: map.clone(),
+            };
+            let text = refused.entry(map).or_default();
+            let separator = if text.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{separator}{key}: {reason}"));
+        }
+        refused
+    }
+
+    /// The mesh configuration and the networks in use, as JSON.
+    pub(crate) fn written(&self) -> (Value, Value) {
+        (self.config.write(), self.networks.write())
     }
 
     /// The registry's settings that follow.
@@ -88,6 +121,7 @@ impl Mesh {
     fn take_mesh(&mut self, text: &str) -> Result<bool, String> {
         let value = yaml(text)?;
         let config = MeshConfig::istio_default().overlaid(&value).map_err(|e| e.to_string())?;
+        sound(validate_mesh_config(&config))?;
         self.injector = injector(&self.injector_values, &value)?;
         self.mesh_text = value;
         Ok(replace(&mut self.config, config))
@@ -98,6 +132,7 @@ impl Mesh {
             Value::Null => MeshNetworks::default(),
             value => field::read::<MeshNetworks>(&value).map_err(|e| e.to_string())?,
         };
+        sound(validate_mesh_networks(&networks))?;
         Ok(replace(&mut self.networks, networks))
     }
 
@@ -109,15 +144,23 @@ impl Mesh {
     }
 }
 
+/// An error that names the wrong fields, unless there are only warnings, which are logged.
+fn sound(problems: Vec<Problem>) -> Result<(), String> {
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|problem| problem.severity == Severity::Error);
+    for warning in warnings {
+        tracing::warn!("mesh configuration: {}: {}", warning.path, warning.message);
+    }
+    let words: Vec<String> = errors.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+    if words.is_empty() { Ok(()) } else { Err(words.join("; ")) }
+}
+
 fn injector(values: &Value, mesh: &Value) -> Result<Arc<InjectSettings>, String> {
     InjectSettings::from_values(values, mesh).map(Arc::new).map_err(|e| e.to_string())
 }
 
 fn yaml(text: &str) -> Result<Value, String> {
-    match text.trim() {
-        "" => Ok(Value::Null),
-        text => serde_saphyr::from_str(text).map_err(|e| e.to_string()),
-    }
+    lateen_api::yaml_value(text).map_err(|e| e.to_string())
 }
 
 fn replace<T: PartialEq>(old: &mut Arc<T>, new: T) -> bool {
@@ -146,10 +189,24 @@ mod tests {
         assert!(mesh.take(&good, &settings));
         assert_eq!(mesh.trust_domain(), "td.example");
         assert!(!mesh.take(&good, &settings), "the same again changes nothing");
-        for bad in ["trustDomain: [", "trustDomian: x", "connectTimeout: soon"] {
-            assert!(!mesh.take(&map("istio", json!({ "mesh": bad })), &settings), "{bad}");
+        let bad = [
+            ("mesh", "trustDomain: [", "broken"),
+            ("mesh", "trustDomian: x", "trustDomian"),
+            ("mesh", "connectTimeout: soon", "connectTimeout"),
+            ("mesh", "connectTimeout: 0s", "connectTimeout: "),
+            ("mesh", "proxyListenPort: 70000", "proxyListenPort: "),
+            ("meshNetworks", "networks: {n1: {endpoints: [{fromCidr: 10.0.0.0/99}]}}", "networks[\"n1\"]"),
+        ];
+        for (key, text, named) in bad {
+            let both = json!({ "mesh": "trustDomain: td.example\naccessLogFile: /dev/stdout\n", key: text });
+            assert!(mesh.take(&map("istio", both.clone()), &settings), "{text}: the refusal is news");
+            assert!(!mesh.take(&map("istio", both), &settings), "{text}: the same refusal is none");
             assert_eq!(mesh.trust_domain(), "td.example");
+            let refused: Vec<String> = mesh.refused(&settings).into_values().collect();
+            assert!(refused.len() == 1 && refused[0].contains(named), "{refused:?}");
         }
+        assert!(mesh.take(&good, &settings), "the end of a refusal is news");
+        assert!(mesh.refused(&settings).is_empty());
         assert!(!mesh.take(&map("other", json!({ "mesh": "trustDomain: x" })), &settings));
     }
 

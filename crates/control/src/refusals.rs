@@ -14,9 +14,10 @@ use lateen_xds::{Rejection, types};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::cluster::Cluster as KubeCluster;
+use crate::cluster::{Backoff, Cluster as KubeCluster, within};
 use crate::ingest::kind_of_path;
 use crate::proxies::Connected;
+use crate::settings::Settings;
 
 /// The condition on an object's status.
 const CONDITION: &str = "lateen.dev/AcceptedByProxies";
@@ -38,10 +39,10 @@ struct State {
 
 impl Refusals {
     /// Starts the task that writes statuses.
-    pub(crate) fn start(cluster: Arc<dyn KubeCluster>) -> Self {
+    pub(crate) fn start(settings: Arc<Settings>, cluster: Arc<dyn KubeCluster>) -> Self {
         let (news, changed) = mpsc::unbounded_channel();
         let state = Arc::new(Mutex::new(State::default()));
-        tokio::spawn(write_statuses(state.clone(), changed, cluster));
+        tokio::spawn(write_statuses(settings, state.clone(), changed, cluster));
         Self { state, news }
     }
 
@@ -87,28 +88,43 @@ impl Refusals {
     }
 }
 
+/// Writes the status of objects whose refusals changed; what cannot be written is tried again.
 async fn write_statuses(
+    settings: Arc<Settings>,
     state: Arc<Mutex<State>>,
     mut changed: mpsc::UnboundedReceiver<ObjectRef>,
     cluster: Arc<dyn KubeCluster>,
 ) {
-    while let Some(first) = changed.recv().await {
-        let mut objects = BTreeSet::from([first]);
+    let mut due: BTreeSet<ObjectRef> = BTreeSet::new();
+    let mut backoff = Backoff::new(settings.retry);
+    loop {
+        let news = match due.is_empty() {
+            true => changed.recv().await.map(Some),
+            false => {
+                tokio::time::timeout(backoff.next(), changed.recv()).await.map_or(Some(None), |n| n.map(Some))
+            }
+        };
+        let Some(news) = news else { return };
+        due.extend(news);
         while let Ok(more) = changed.try_recv() {
-            objects.insert(more);
+            due.insert(more);
         }
-        for object in objects {
-            let status = {
+        for object in std::mem::take(&mut due) {
+            let refused = {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let refused = state.of_object.get(&object).cloned().unwrap_or_default();
                 if refused.is_empty() {
                     state.of_object.remove(&object);
                 }
-                status(&refused)
+                refused
             };
-            if let Err(reason) = cluster.patch_status(&object, status).await {
-                tracing::warn!(target: "status", "{object}: {reason}");
+            if let Err(reason) = within(&settings, cluster.patch_status(&object, status(&refused))).await {
+                tracing::warn!(target: "status", "{object}: {reason}; trying again");
+                due.insert(object);
             }
+        }
+        if due.is_empty() {
+            backoff = Backoff::new(settings.retry);
         }
     }
 }

@@ -29,8 +29,33 @@ pub struct Settings {
     pub serving_lifetime: Duration,
     /// How pushes are held back.
     pub debounce: Debounce,
+    /// Further names of its serving certificate (`ISTIOD_CUSTOM_HOST`).
+    pub custom_hosts: Vec<String>,
+    /// How requests to the API server are tried again.
+    pub retry: Retry,
     /// Where it listens.
     pub ports: Ports,
+}
+
+/// How requests to the API server are tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How long an answer may take.
+    pub answer_within: Duration,
+    /// The wait after the first failure.
+    pub first: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            answer_within: Duration::from_secs(10),
+            first: Duration::from_millis(500),
+            longest: Duration::from_secs(30),
+        }
+    }
 }
 
 /// How long changes are collected before they are pushed.
@@ -103,6 +128,8 @@ impl Default for Settings {
             root_lifetime: Duration::from_secs(10 * YEAR),
             serving_lifetime: Duration::from_secs(YEAR),
             debounce: Debounce::default(),
+            custom_hosts: Vec::new(),
+            retry: Retry::default(),
             ports: Ports::on([0, 0, 0, 0].into()),
         }
     }
@@ -122,7 +149,14 @@ impl Settings {
         let mut names =
             vec![self.revisioned("istiod"), "istiod".into(), "istiod-remote".into(), "istio-pilot".into()];
         names.dedup();
-        names.into_iter().map(|name| format!("{name}.{}.svc", self.namespace)).collect()
+        let mut names: Vec<String> =
+            names.into_iter().map(|name| format!("{name}.{}.svc", self.namespace)).collect();
+        for host in &self.custom_hosts {
+            if !names.contains(host) {
+                names.push(host.clone());
+            }
+        }
+        names
     }
 
     /// Whether an object that is labelled for a revision is for this one.

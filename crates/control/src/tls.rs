@@ -20,8 +20,20 @@ pub(crate) async fn start(
     settings: Arc<Settings>,
     authority: Arc<Authority>,
     clock: Arc<dyn Clock>,
+    trust_domain: &str,
 ) -> Result<Tls, String> {
+    let custom = settings.custom_hosts.join(",");
+    let own = settings.revisioned("istiod");
+    tracing::info!(
+        "initializing Istiod DNS certificates host: {own}.{}.svc, custom host: {custom}",
+        settings.namespace
+    );
+    for host in &settings.custom_hosts {
+        tracing::info!("Adding custom hostname {host}");
+    }
     let (config, mut wait) = make(&settings, &authority, &*clock)?;
+    let trust = lateen_ca::describe(authority.root_pem()).len();
+    tracing::info!(target: "spiffe", "Added {trust} certs to trust domain {trust_domain} in peer cert verifier");
     let tls = Arc::new(ArcSwap::from_pointee(config));
     let renewed = tls.clone();
     tokio::spawn(async move {
@@ -31,7 +43,6 @@ pub(crate) async fn start(
             wait = match make(&settings, &authority, &*clock) {
                 Ok((config, wait)) => {
                     renewed.store(Arc::new(config));
-                    tracing::info!("Istiod certificates are reloaded");
                     wait
                 }
                 Err(reason) => {
@@ -50,10 +61,14 @@ fn make(
     clock: &dyn Clock,
 ) -> Result<(ServerConfig, Duration), String> {
     let names = settings.serving_names();
-    tracing::info!("Generating istiod-signed cert for {names:?}");
+    tracing::info!("Generating istiod-signed cert for [{}]", names.join(" "));
     let now = clock.now();
     let certified = authority.server(&names, now, settings.serving_lifetime).map_err(|e| e.to_string())?;
     let validity = Validity::of_pem(&certified.chain_pem).map_err(|e| e.to_string())?;
+    for line in lateen_ca::describe(&certified.chain_pem) {
+        tracing::info!("{line}");
+    }
+    tracing::info!("Istiod certificates are reloaded");
     let wait = validity.renewal(now, 0).duration_since(now).unwrap_or_default();
     Ok((server_config(&certified)?, wait.max(Duration::from_secs(1))))
 }

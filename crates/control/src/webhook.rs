@@ -1,7 +1,6 @@
 //! The injection webhook, and the CA bundle by which the API server trusts it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
@@ -10,8 +9,9 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Backoff, Cluster, within};
 use crate::engine::Published;
+use crate::settings::Settings;
 
 type PublishedNow = watch::Receiver<Option<Arc<Published>>>;
 
@@ -69,16 +69,17 @@ fn refusal(review: &Value, message: &str) -> Value {
 
 /// Keeps the CA bundle of the webhook configuration that of the mesh's root.
 pub(crate) async fn keep_trusted(
+    settings: Arc<Settings>,
     cluster: Arc<dyn Cluster>,
     root_pem: String,
     mut webhook: watch::Receiver<Option<Value>>,
 ) {
-    const RETRY: Duration = Duration::from_secs(1);
+    let mut backoff = Backoff::new(settings.retry);
     let bundle = base64::engine::general_purpose::STANDARD.encode(root_pem);
     loop {
         let object = webhook.borrow_and_update().clone();
         let failed = match object.and_then(|object| with_bundle(object, &bundle)) {
-            Some(object) => match cluster.replace_webhook(object).await {
+            Some(object) => match within(&settings, cluster.replace_webhook(object)).await {
                 Ok(()) => false,
                 Err(reason) => {
                     tracing::warn!("CA bundle of the injection webhook: {reason}");
@@ -89,8 +90,11 @@ pub(crate) async fn keep_trusted(
         };
         let changed = webhook.changed();
         let going_on = match failed {
-            true => tokio::time::timeout(RETRY, changed).await.unwrap_or(Ok(())).is_ok(),
-            false => changed.await.is_ok(),
+            true => tokio::time::timeout(backoff.next(), changed).await.unwrap_or(Ok(())).is_ok(),
+            false => {
+                backoff = Backoff::new(settings.retry);
+                changed.await.is_ok()
+            }
         };
         if !going_on {
             return;

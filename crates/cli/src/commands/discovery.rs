@@ -64,6 +64,9 @@ pub(crate) struct Cmd {
     /// Lifetime of a root certificate that it makes
     #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", default_value = "87600h", value_parser = parse_duration, hide = true)]
     root_lifetime: Duration,
+    /// Further names of its serving certificate
+    #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',', hide = true)]
+    custom_hosts: Vec<String>,
     /// Root of the pod's files
     #[arg(long, env = "LATEEN_POD_ROOT", default_value = "/", hide = true)]
     pod_root: PathBuf,
@@ -115,6 +118,7 @@ impl Cmd {
             root: self.pod_root.clone(),
             token_audiences: self.token_audiences.clone(),
             root_lifetime: self.root_lifetime,
+            custom_hosts: self.custom_hosts.iter().filter(|host| !host.is_empty()).cloned().collect(),
             debounce: Debounce {
                 after: self.debounce_after,
                 longest: self.debounce_max,

@@ -1,12 +1,12 @@
 //! A scripted cluster, and clients of the control plane on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use lateen_base::{ObjectRef, SystemClock};
-use lateen_control::{Cluster, Control, Deps, Input, Ports, SecretData, Settings, Watched};
+use lateen_control::{Cluster, Control, Deps, Input, Ports, Retry, SecretData, Settings, Watched};
 use lateen_kube::WatchEvent;
 use lateen_proto::envoy::config::core::v3::Node;
 use lateen_xds::client::{Config, Event, Handle, Update};
@@ -24,6 +24,32 @@ pub(crate) struct FakeCluster {
     pub(crate) roots: Mutex<BTreeSet<String>>,
     pub(crate) statuses: Mutex<Vec<(ObjectRef, Value)>>,
     pub(crate) webhook: Mutex<Option<Value>>,
+    /// What becomes of the next requests; all others are answered.
+    pub(crate) troubles: Mutex<VecDeque<Trouble>>,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trouble {
+    /// It is refused with these words.
+    Refused(&'static str),
+    /// It is never answered.
+    Hangs,
+    /// It is carried out, but the answer is lost.
+    AnswerLost,
+}
+
+impl FakeCluster {
+    /// Meets the next trouble before the work is done; true when the answer is to be lost after it.
+    async fn meet_trouble(&self) -> Result<bool, String> {
+        let next = self.troubles.lock().unwrap().pop_front();
+        match next {
+            Some(Trouble::Refused(words)) => Err(words.to_owned()),
+            Some(Trouble::Hangs) => std::future::pending().await,
+            Some(Trouble::AnswerLost) => Ok(true),
+            None => Ok(false),
+        }
+    }
 }
 
 impl Cluster for FakeCluster {
@@ -37,7 +63,10 @@ impl Cluster for FakeCluster {
     }
 
     fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<SecretData>, String>> {
-        Box::pin(async move { Ok(self.secrets.lock().unwrap().get(name).cloned()) })
+        Box::pin(async move {
+            self.meet_trouble().await?;
+            Ok(self.secrets.lock().unwrap().get(name).cloned())
+        })
     }
 
     fn create_secret<'a>(
@@ -47,11 +76,18 @@ impl Cluster for FakeCluster {
         _: &'a str,
         data: SecretData,
     ) -> BoxFuture<'a, Result<bool, String>> {
-        Box::pin(async move { Ok(self.secrets.lock().unwrap().insert(name.to_owned(), data).is_none()) })
+        Box::pin(async move {
+            let lost = self.meet_trouble().await?;
+            let mut secrets = self.secrets.lock().unwrap();
+            let new = !secrets.contains_key(name);
+            secrets.entry(name.to_owned()).or_insert(data);
+            if lost { Err("connection reset by peer".to_owned()) } else { Ok(new) }
+        })
     }
 
     fn publish_root<'a>(&'a self, namespace: &'a str, _: &'a str) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
+            self.meet_trouble().await?;
             self.roots.lock().unwrap().insert(namespace.to_owned());
             Ok(())
         })
@@ -66,6 +102,7 @@ impl Cluster for FakeCluster {
 
     fn patch_status<'a>(&'a self, object: &'a ObjectRef, status: Value) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
+            self.meet_trouble().await?;
             self.statuses.lock().unwrap().push((object.clone(), status));
             Ok(())
         })
@@ -80,11 +117,20 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(objects: Vec<(Watched, Vec<Value>)>) -> Self {
+        Self::start_on(Arc::new(FakeCluster::default()), objects).await
+    }
+
+    /// A control plane on a cluster that others may use, too; it waits for answers and tries again quickly.
+    pub(crate) async fn start_on(cluster: Arc<FakeCluster>, objects: Vec<(Watched, Vec<Value>)>) -> Self {
         let (inputs, receiver) = mpsc::channel(64);
-        let cluster = Arc::new(FakeCluster::default());
         let deps = Deps { inputs: receiver, cluster: cluster.clone(), clock: Arc::new(SystemClock) };
         let root = std::env::temp_dir().join("lateen-no-such-folder");
-        let settings = Settings { ports: Ports::free(), root, ..Settings::default() };
+        let retry = Retry {
+            answer_within: Duration::from_millis(200),
+            first: Duration::from_millis(5),
+            longest: Duration::from_millis(20),
+        };
+        let settings = Settings { ports: Ports::free(), root, retry, ..Settings::default() };
         let mut listed: BTreeMap<Watched, Vec<Value>> = objects.into_iter().collect();
         let sender = inputs.clone();
         tokio::spawn(async move {

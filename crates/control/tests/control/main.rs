@@ -4,6 +4,8 @@
 
 mod fake;
 mod mtls;
+mod refusals;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use lateen_ca::request::KeyRequest;
 use lateen_control::{Input, Watched};
 use lateen_kube::WatchEvent;
 use lateen_xds::client::{Config, Event, Update};
-use lateen_xds::{Rejection, types};
+use lateen_xds::types;
 use serde_json::{Value, json};
 
 use fake::{Client, World, deadline, eventually, node, service, slice, virtual_service};
@@ -83,31 +85,6 @@ async fn a_bad_object_is_rejected_by_name_and_the_last_good_one_stays() {
 }
 
 #[tokio::test]
-async fn a_refusal_shows_in_syncz_and_on_the_object() {
-    let world = World::start(bookinfo()).await;
-    let mut client = world.connect("productpage");
-    client.handle.subscribe(types::ROUTE, ["9080"]);
-    let update = client.update(types::ROUTE).await;
-    let rejection = Rejection { resource: "9080".into(), reason: "retry policy: not supported".into() };
-    client.handle.nack(update, vec![rejection]);
-    eventually(|| {
-        let statuses = world.cluster.statuses.lock().unwrap();
-        statuses.iter().any(|(object, status)| {
-            object.name == "reviews"
-                && status["conditions"][0]["status"] == "False"
-                && status["conditions"][0]["message"].as_str().unwrap().contains("retry policy")
-        })
-    })
-    .await;
-    let syncz = world.debug("/debug/syncz").await;
-    assert_eq!(syncz[0]["proxy"], "productpage.default");
-    assert_eq!(syncz[0]["types"]["RDS"]["state"], "ERROR");
-    assert_eq!(syncz[0]["types"]["RDS"]["rejected"][0]["resource"], "9080");
-    let dump = world.debug("/debug/config_dump?proxyID=productpage.default").await;
-    assert_eq!(dump["configs"].as_array().unwrap().len(), 4, "{dump}");
-}
-
-#[tokio::test]
 async fn the_secure_port_knows_who_asks() {
     let world = World::start(bookinfo()).await;
     let channel = deadline(world.secure().channel()).await.unwrap();
@@ -166,6 +143,23 @@ async fn roots_webhook_and_mesh_config_are_kept() {
         "metadata": { "name": "istio", "namespace": "istio-system" },
         "data": { "mesh": "connectTimeout: 3s\n" },
     });
-    world.apply(Watched::ConfigMap, map).await;
+    world.apply(Watched::ConfigMap, map.clone()).await;
     client.until(types::CLUSTER, |update| update.resources.iter().any(|r| &*r.name == REVIEWS)).await;
+
+    let mut bad = map;
+    bad["data"]["mesh"] = json!("connectTimeout: 0s\n");
+    world.apply(Watched::ConfigMap, bad).await;
+    deadline(async {
+        loop {
+            let mesh = world.debug("/debug/mesh").await;
+            let refused =
+                mesh["refused"]["ConfigMap istio-system/istio"].as_str().unwrap_or_default().to_owned();
+            if refused.contains("mesh: connectTimeout: ") {
+                assert_eq!(mesh["mesh"]["connectTimeout"], "3s", "{mesh}");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }

@@ -59,6 +59,10 @@ impl Subscription {
     /// Under a wildcard the client cannot know whether the resource is still covered, so it is told.
     pub(super) fn unsubscribe(&mut self, name: &str) {
         let removed = self.names.take(name);
+        // What nobody asks for any more is not refused either.
+        if !self.wildcard {
+            self.rejected.remove(name);
+        }
         match (self.wildcard, removed) {
             (true, Some(name)) => {
                 self.owed.insert(name);
