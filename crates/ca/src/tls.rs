@@ -2,8 +2,9 @@
 //!
 //! A peer is accepted when its chain leads to a trust anchor and, if a list of subject alternative names was given, one
 //! of its names is on the list. Host names are not compared (Envoy does not either): the list is what binds a name.
-//! Chains are judged by webpki, which knows X.509 v3 only.
+//! Chains are judged by webpki; leaves of X.509 version 1, which it does not know, by rules of our own.
 
+mod legacy;
 mod pem;
 mod settings;
 mod verify;

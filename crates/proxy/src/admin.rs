@@ -5,6 +5,7 @@ mod clusters;
 mod config_dump;
 mod figures;
 mod listeners;
+mod logging;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -49,7 +50,7 @@ const HELP: &str = "admin commands are:\n\
   /config_dump: the configuration; ?include_eds, ?resource=, ?mask=, ?name_regex=\n\
   /drain_listeners (POST): drain listeners; ?graceful, ?inboundonly\n\
   /listeners: listener addresses; ?format=json\n\
-  /logging: log levels\n\
+  /logging (POST): log levels; ?level=, ?paths=NAME:LEVEL,..., ?NAME=LEVEL\n\
   /quitquitquit (POST): exit\n\
   /ready: readiness\n\
   /server_info: server version and status\n\
@@ -145,11 +146,12 @@ impl Admin {
             "/stats/prometheus" => text(StatusCode::OK, figures::prometheus(&self.figures(&query))),
             "/stats" => self.stats(&query),
             "/memory" => value(&figures::memory()),
-            "/logging" => {
-                text(StatusCode::OK, "active loggers:\n  all: set with --log_output_level at start\n")
+            "/drain_listeners" | "/logging" | "/quitquitquit" if !post => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "Method GET not allowed, POST required.")
             }
-            "/drain_listeners" | "/quitquitquit" if !post => {
-                text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            "/logging" => {
+                let (status, body) = logging::answer(&query);
+                text(status, body)
             }
             "/drain_listeners" => {
                 lock(&self.store).drain_listeners(query.has("inboundonly"));

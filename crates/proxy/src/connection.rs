@@ -16,6 +16,7 @@ use crate::listener::{Chain, Filter, Served};
 use crate::log::{self, Record};
 use crate::stream::{ReadAhead, Stream};
 use crate::tcp::{self, TcpRequest};
+use crate::upstream::connect::keep_alive;
 use crate::worker::Worker;
 
 /// The largest a connection's future may be before it is boxed for its phases.
@@ -25,6 +26,11 @@ const FUTURE_LIMIT: usize = 4096;
 pub(crate) fn spawn(worker: &Rc<Worker>, served: Arc<Served>, tcp: TcpStream, peer: SocketAddr) {
     // Nagle's algorithm only delays what is written here.
     let _ = tcp.set_nodelay(true);
+    if let Some(keepalive) = &served.listener.keepalive
+        && let Err(error) = keep_alive(&tcp, keepalive)
+    {
+        tracing::debug!(target: "connection", %error, remote = %peer, "no TCP keep-alive");
+    }
     let open = Open::new(worker.clone(), served.clone());
     let task = async move {
         let _open = open;
@@ -131,11 +137,15 @@ async fn terminate_tls(
         served.stats.ssl_connection_error.inc();
         return None;
     };
+    let require_sni = chain.compiled.tls.as_ref().is_some_and(|tls| tls.require_sni);
     let handshake = async {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
         let hello = start.client_hello();
         let config = identity.server.for_client(hello.alpn().into_iter().flatten());
         down.inspected.server_name = hello.server_name().map(|name| name.to_ascii_lowercase().into());
+        if require_sni && down.inspected.server_name.is_none() {
+            return Err(std::io::Error::other("the client names no server, and the chain requires it"));
+        }
         start.into_stream(config).await
     };
     let result = match chain.compiled.handshake_timeout {
@@ -218,10 +228,13 @@ async fn network_filters(
             }
             Filter::SetState(values) => {
                 for value in values.iter() {
-                    if &*value.factory == "envoy.network.application_protocols" {
+                    let protocols = value.protocols(|format| {
                         let mut text = Vec::new();
                         let record = Record::of_connection(worker, &down);
-                        value.format.write(&mut text, true, |variable, out| record.write(variable, out));
+                        format.write(&mut text, true, |variable, out| record.write(variable, out));
+                        text
+                    });
+                    if let Some(text) = protocols {
                         request.set_alpn(&text);
                     }
                 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use http::StatusCode;
 
 use crate::flags::Flags;
+use crate::http::pulse::Expired;
 
 /// Why a connection to a host was not made, or a stream on it broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,10 +76,12 @@ pub(crate) enum Failure {
     Upstream(Reset, bool),
     /// No response in the route's timeout.
     Timeout,
+    /// The stream's time is over; whether the whole request had come.
+    Expired(Expired, bool),
     /// No response in the timeout of one try.
     PerTryTimeout,
-    /// Aborted by fault injection.
-    FaultAbort(StatusCode),
+    /// Aborted by fault injection; with a body of its own.
+    FaultAbort(StatusCode, Option<std::sync::Arc<str>>),
     /// A dynamic forward to a name that does not resolve.
     Unresolved,
     /// HTTP/1.0, which the manager does not accept.
@@ -89,6 +92,10 @@ pub(crate) enum Failure {
     UpgradeRefused,
     /// The path's escapes or dots are not acceptable.
     BadPath,
+    /// A header's name has an underscore, which the manager does not take.
+    Underscore,
+    /// More headers than the manager takes.
+    TooManyHeaders,
     /// Denied by a policy; its detail.
     Denied(Rc<str>),
 }
@@ -98,9 +105,11 @@ impl Failure {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoCluster(status) | Self::FaultAbort(status) => *status,
-            Self::Timeout | Self::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::MissingHost | Self::BadPath => StatusCode::BAD_REQUEST,
+            Self::NoCluster(status) | Self::FaultAbort(status, _) => *status,
+            Self::Timeout | Self::PerTryTimeout | Self::Expired(_, true) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Expired(_, false) => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MissingHost | Self::BadPath | Self::Underscore => StatusCode::BAD_REQUEST,
             Self::LowVersion => StatusCode::UPGRADE_REQUIRED,
             Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::NoHealthyUpstream | Self::Upstream(..) | Self::Unresolved => {
@@ -125,9 +134,18 @@ impl Failure {
                 text.push_str(reset.reason());
                 text.into()
             }
-            Self::Timeout | Self::PerTryTimeout => "upstream request timeout".into(),
+            Self::Timeout | Self::PerTryTimeout | Self::Expired(Expired::Response, _) => {
+                "upstream request timeout".into()
+            }
+            Self::Expired(Expired::Idle, _) => "stream timeout".into(),
+            Self::Expired(Expired::Request, _) => "request timeout".into(),
+            Self::Expired(Expired::Duration, _) => "downstream duration timeout".into(),
+            Self::Expired(Expired::Upstream, _) => "upstream max stream duration reached".into(),
+            Self::Underscore => "Bad Request".into(),
+            Self::TooManyHeaders => "Request Header Fields Too Large".into(),
             Self::LowVersion => "Upgrade Required".into(),
-            Self::FaultAbort(_) => "fault filter abort".into(),
+            Self::FaultAbort(_, Some(body)) => body.to_string().into(),
+            Self::FaultAbort(_, None) => "fault filter abort".into(),
             Self::Unresolved => "DNS resolution failure".into(),
             Self::Denied(_) => "RBAC: access denied".into(),
         }
@@ -140,10 +158,15 @@ impl Failure {
             Self::NoCluster(_) => Flags::NO_CLUSTER,
             Self::NoHealthyUpstream => Flags::NO_HEALTHY_UPSTREAM,
             Self::Upstream(reset, _) => reset.flag(),
-            Self::Timeout | Self::PerTryTimeout => Flags::UPSTREAM_TIMEOUT,
-            Self::FaultAbort(_) => Flags::FAULT_INJECTED,
+            Self::Timeout | Self::PerTryTimeout | Self::Expired(Expired::Response, _) => {
+                Flags::UPSTREAM_TIMEOUT
+            }
+            Self::Expired(Expired::Idle, _) => Flags::STREAM_IDLE,
+            Self::Expired(Expired::Upstream, _) => Flags::MAX_DURATION,
+            Self::Expired(Expired::Request | Expired::Duration, _) => Flags::NONE,
+            Self::FaultAbort(..) => Flags::FAULT_INJECTED,
             Self::Unresolved => Flags::DNS_FAILURE,
-            Self::LowVersion => Flags::DOWNSTREAM_PROTOCOL,
+            Self::LowVersion | Self::Underscore | Self::TooManyHeaders => Flags::DOWNSTREAM_PROTOCOL,
             Self::MissingHost | Self::UpgradeRefused | Self::BadPath | Self::Denied(_) => Flags::NONE,
         }
     }
@@ -164,9 +187,15 @@ impl Failure {
                 text.push('}');
                 text.replace(char::is_whitespace, "_").into()
             }
-            Self::Timeout => "response_timeout".into(),
+            Self::Timeout | Self::Expired(Expired::Response, _) => "response_timeout".into(),
+            Self::Expired(Expired::Idle, _) => "stream_idle_timeout".into(),
+            Self::Expired(Expired::Request, _) => "request_overall_timeout".into(),
+            Self::Expired(Expired::Duration, _) => "max_duration_timeout".into(),
+            Self::Expired(Expired::Upstream, _) => "upstream_max_stream_duration_reached".into(),
+            Self::Underscore => "unexpected_underscore".into(),
+            Self::TooManyHeaders => "too_many_headers".into(),
             Self::PerTryTimeout => "upstream_per_try_timeout".into(),
-            Self::FaultAbort(_) => "fault_filter_abort".into(),
+            Self::FaultAbort(..) => "fault_filter_abort".into(),
             Self::Unresolved => "dns_resolution_failure".into(),
             Self::LowVersion => "low_version".into(),
             Self::MissingHost => "missing_host_header".into(),
@@ -178,12 +207,24 @@ impl Failure {
 
     /// Whether the client's connection is of no use any more.
     pub(crate) fn closes(&self) -> bool {
-        matches!(self, Self::LowVersion | Self::MissingHost | Self::UpgradeRefused)
+        matches!(
+            self,
+            Self::LowVersion
+                | Self::MissingHost
+                | Self::UpgradeRefused
+                | Self::Underscore
+                | Self::TooManyHeaders
+                | Self::Expired(_, false)
+        )
     }
 
     /// The gRPC status that stands for it when the request was gRPC.
     pub(crate) fn grpc_status(&self) -> u8 {
-        grpc_status(self.status())
+        match self {
+            // DEADLINE_EXCEEDED
+            Self::Expired(Expired::Duration, _) => 4,
+            _ => grpc_status(self.status()),
+        }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::source::{self, Resources};
 use crate::store::{Rejected, Store};
 use crate::worker::{Command, Shared, WorkerHandle};
 
+/// How often it is looked whether a cluster's interval of outlier detection is over.
+const OUTLIER_SWEEP: Duration = Duration::from_millis(250);
+
 /// How a proxy is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -184,7 +187,7 @@ fn control(
         let work = source::discovery::run(store.clone(), bootstrap);
         let sweeps = async {
             loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(OUTLIER_SWEEP).await;
                 lock(store).sweep_outliers();
             }
         };

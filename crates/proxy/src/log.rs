@@ -59,6 +59,8 @@ pub(crate) struct Record<'a> {
     pub route: Option<&'a str>,
     /// Attempts made.
     pub attempts: u32,
+    /// The body of an answer of our own, for the formats that make one.
+    pub local_reply: &'a str,
     /// The response's gRPC status.
     pub grpc_status: Option<u32>,
     /// Chance, for logs that take a share.
@@ -150,12 +152,14 @@ impl<'a> Record<'a> {
             cluster: None,
             route: None,
             attempts: 0,
+            local_reply: "",
             grpc_status: None,
             entropy: lateen_route::Entropy::default(),
         }
     }
 
-    fn admitted(&self, filter: &lateen_route::access_log::LogFilter) -> bool {
+    /// Whether a filter takes it.
+    pub(crate) fn admitted(&self, filter: &lateen_route::access_log::LogFilter) -> bool {
         let mut text = Vec::new();
         self.flags.write(&mut text);
         let text = String::from_utf8_lossy(&text);
@@ -178,7 +182,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn write_line(&self, format: &LogFormat, out: &mut Vec<u8>) {
+    /// Writes a whole line, or what else a format makes.
+    pub(crate) fn write_line(&self, format: &LogFormat, out: &mut Vec<u8>) {
         match format {
             LogFormat::Default => {
                 default_format().write(out, false, |variable, out| self.write(variable, out))
@@ -268,6 +273,10 @@ impl<'a> Record<'a> {
             Variable::Response(choice) | Variable::Trailer(choice) => {
                 self.write_response_header(&choice.first, out)
                     || choice.second.as_ref().is_some_and(|header| self.write_response_header(header, out))
+            }
+            Variable::LocalReplyBody => {
+                out.extend_from_slice(self.local_reply.as_bytes());
+                true
             }
             Variable::Protocol => text(self.protocol, out),
             Variable::ResponseCode => number(self.status.into(), out),

@@ -3,11 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 /// A connection, whichever way it was made. One type, so that codecs are compiled once.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(crate) struct Stream {
     kind: Kind,
     /// Bytes that were read to find out what they are; they come first.
     prefix: Bytes,
+    clock: Option<Arc<HeadClock>>,
 }
 
 #[derive(Debug)]
@@ -31,6 +36,13 @@ impl Stream {
     #[must_use]
     pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
         self.prefix = prefix;
+        self
+    }
+
+    /// Has a clock watch what is read.
+    #[must_use]
+    pub(crate) fn timed_by(mut self, clock: Option<Arc<HeadClock>>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -70,39 +82,76 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { kind: Kind::Tcp(tcp), prefix: Bytes::new() }
+        Self { kind: Kind::Tcp(tcp), prefix: Bytes::new(), clock: None }
     }
 }
 
 impl From<ReadAhead> for Stream {
     fn from(ahead: ReadAhead) -> Self {
-        Self { kind: Kind::Tcp(ahead.tcp), prefix: ahead.bytes.freeze() }
+        Self { kind: Kind::Tcp(ahead.tcp), prefix: ahead.bytes.freeze(), clock: None }
     }
 }
 
 impl From<tokio_rustls::server::TlsStream<ReadAhead>> for Stream {
     fn from(tls: tokio_rustls::server::TlsStream<ReadAhead>) -> Self {
-        Self { kind: Kind::Accepted(Box::new(tls)), prefix: Bytes::new() }
+        Self { kind: Kind::Accepted(Box::new(tls)), prefix: Bytes::new(), clock: None }
     }
 }
 
 impl From<tokio_rustls::client::TlsStream<TcpStream>> for Stream {
     fn from(tls: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
-        Self { kind: Kind::Dialled(Box::new(tls)), prefix: Bytes::new() }
+        Self { kind: Kind::Dialled(Box::new(tls)), prefix: Bytes::new(), clock: None }
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self { kind: Kind::Unix(unix), prefix: Bytes::new() }
+        Self { kind: Kind::Unix(unix), prefix: Bytes::new(), clock: None }
     }
 }
 
 impl From<tokio::io::DuplexStream> for Stream {
     fn from(memory: tokio::io::DuplexStream) -> Self {
-        Self { kind: Kind::Memory(memory), prefix: Bytes::new() }
+        Self { kind: Kind::Memory(memory), prefix: Bytes::new(), clock: None }
     }
 }
+
+/// Since when the head of a request has been coming, on HTTP/1, where the codec says nothing before it has all of it.
+#[derive(Debug, Default)]
+pub(crate) struct HeadClock {
+    /// Milliseconds of the process's life, plus one; 0 while nothing comes.
+    first_byte: AtomicU64,
+    /// The answer to a client that was too slow. Once it is set, the stream writes it and ends.
+    farewell: OnceLock<Bytes>,
+}
+
+impl HeadClock {
+    /// A request has come, or has been answered: the next byte begins the next head.
+    pub(crate) fn reset(&self) {
+        self.first_byte.store(0, Ordering::Relaxed);
+    }
+
+    /// When the head began.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        let millis = self.first_byte.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(*BIRTH + Duration::from_millis(millis))
+    }
+
+    /// Ends the stream with an answer.
+    pub(crate) fn end(&self, farewell: Bytes) {
+        // Set once: the stream ends by it.
+        let _ = self.farewell.set(farewell);
+    }
+
+    fn start(&self) {
+        let millis = u64::try_from(BIRTH.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        // Only the first byte counts.
+        let _ = self.first_byte.compare_exchange(0, millis + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// The clock of [`HeadClock`].
+static BIRTH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// An accepted socket and the bytes that were read from it to find out what it speaks.
 #[derive(Debug)]
@@ -199,8 +248,8 @@ macro_rules! each {
     };
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(
+impl Stream {
+    fn poll_read_through(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
@@ -212,6 +261,30 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         each!(self, inner => Pin::new(inner).poll_read(cx, buf))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(clock) = self.clock.clone() {
+            if let Some(farewell) = clock.farewell.get() {
+                // What the socket does not take at once is lost on a client that is late anyway.
+                let _ = self.as_mut().poll_write(cx, farewell);
+                let _ = self.poll_flush(cx);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            let polled = self.poll_read_through(cx, buf);
+            if buf.filled().len() > before {
+                clock.start();
+            }
+            return polled;
+        }
+        self.poll_read_through(cx, buf)
     }
 }
 

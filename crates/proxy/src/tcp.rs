@@ -34,8 +34,8 @@ pub(crate) struct TcpRequest {
 
 impl TcpRequest {
     /// Takes the application protocols to offer upstream, joined by commas.
-    pub(crate) fn set_alpn(&mut self, text: &[u8]) {
-        self.alpn = std::str::from_utf8(text).ok().filter(|text| !text.is_empty()).map(str::to_owned);
+    pub(crate) fn set_alpn(&mut self, text: &str) {
+        self.alpn = Some(text.to_owned()).filter(|text| !text.is_empty());
     }
 }
 
@@ -147,7 +147,7 @@ async fn run(
     };
     let counts = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     tokio::select! {
-        () = bridge(stream, upstream, tcp.compiled.idle_timeout, &counts) => {}
+        _ = bridge(stream, upstream, tcp.compiled.idle_timeout, &counts) => {}
         () = max => outcome.flags.add(Flags::DURATION_TIMEOUT),
         () = drained => {}
         () = process => {}
@@ -216,10 +216,15 @@ fn pick(
     })
 }
 
-type Counts = (std::cell::Cell<u64>, std::cell::Cell<u64>);
+/// Bytes from the client, bytes from the upstream.
+pub(crate) type Counts = (std::cell::Cell<u64>, std::cell::Cell<u64>);
 
-/// Copies both ways until both have ended, one broke, or nothing moved for too long.
-async fn bridge(client: Stream, upstream: Stream, idle: Option<Duration>, counts: &Counts) {
+/// Copies both ways until both have ended, one broke, or nothing moved for too long, which is `false`.
+pub(crate) async fn bridge<C, U>(client: C, upstream: U, idle: Option<Duration>, counts: &Counts) -> bool
+where
+    C: AsyncRead + AsyncWrite,
+    U: AsyncRead + AsyncWrite,
+{
     let last = std::cell::Cell::new(Instant::now());
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
@@ -240,8 +245,8 @@ async fn bridge(client: Stream, upstream: Stream, idle: Option<Duration>, counts
         }
     };
     tokio::select! {
-        () = both => {}
-        () = silence => {}
+        () = both => true,
+        () = silence => false,
     }
 }
 

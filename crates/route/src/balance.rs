@@ -371,7 +371,7 @@ mod tests {
     }
 
     fn balancing(policy: Policy) -> Balancing {
-        Balancing { policy, panic_threshold: 50.0, locality_weighted: false, slow_start: None }
+        Balancing { policy, panic_threshold: 50.0, locality_weighted: false }
     }
 
     /// Groups of (priority, locality weight, host weights).

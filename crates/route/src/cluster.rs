@@ -34,8 +34,6 @@ pub struct Cluster {
     pub balancing: Balancing,
     /// How long connecting may take; five seconds unless set.
     pub connect_timeout: Duration,
-    /// The most bytes buffered per connection and direction; 1 MiB unless set.
-    pub buffer_limit: u32,
     /// HTTP towards its endpoints.
     pub http: UpstreamHttp,
     /// The transport where no match fits; plain text unless set.
@@ -50,12 +48,6 @@ pub struct Cluster {
     pub bind: Option<std::net::IpAddr>,
     /// TCP keep-alive of its connections.
     pub keepalive: Option<Keepalive>,
-    /// How long an endpoint that ORIGINAL_DST found stays without use.
-    pub cleanup_interval: Duration,
-    /// Whether connections of an unhealthy endpoint are closed.
-    pub close_on_unhealthy: bool,
-    /// Network filters of its connections.
-    pub filters: Vec<crate::network::NetworkFilter>,
     /// What Istio says about it.
     pub istio: IstioMetadata,
 }
@@ -123,8 +115,6 @@ pub struct Balancing {
     pub panic_threshold: f64,
     /// Whether localities are chosen by their weights.
     pub locality_weighted: bool,
-    /// How long a new endpoint takes to get its full share.
-    pub slow_start: Option<Duration>,
 }
 
 /// A load balancing policy.
@@ -210,6 +200,7 @@ impl Cluster {
             "" => name.clone(),
             other => other.into(),
         };
+        cx.each("filters", &message.filters, upstream_filter)?;
         let connection = message.upstream_connection_options.as_ref();
         Ok(Self {
             stat_name,
@@ -218,7 +209,6 @@ impl Cluster {
             connect_timeout: cx
                 .duration("connect_timeout", &message.connect_timeout)?
                 .unwrap_or(Duration::from_secs(5)),
-            buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20),
             http: UpstreamHttp::compile(cx, message)?,
             transport_default: match &message.transport_socket {
                 None => Transport::Plain,
@@ -238,25 +228,22 @@ impl Cluster {
             },
             bind: bind(cx, message)?,
             keepalive: connection.and_then(|c| c.tcp_keepalive.as_ref()).map(Keepalive::of),
-            cleanup_interval: cx
-                .duration("cleanup_interval", &message.cleanup_interval)?
-                .unwrap_or(Duration::from_secs(5)),
-            close_on_unhealthy: message.close_connections_on_host_health_failure,
-            filters: cx.each("filters", &message.filters, |cx, filter| {
-                let any = cx.required("typed_config", &filter.typed_config)?;
-                let filter = lateen_proto::envoy::config::listener::v3::Filter {
-                    name: filter.name.clone(),
-                    config_type: Some(
-                        lateen_proto::envoy::config::listener::v3::filter::ConfigType::TypedConfig(
-                            any.clone(),
-                        ),
-                    ),
-                };
-                crate::network::NetworkFilter::compile(cx, &filter)
-            })?,
             istio: IstioMetadata::of(&message.metadata),
             name,
         })
+    }
+}
+
+/// Of network filters towards endpoints only Istio's exchange of metadata is known. Its preamble is never spoken, since
+/// its application protocol is never offered.
+fn upstream_filter(cx: &mut Cx<'_>, filter: &proto::Filter) -> Result<()> {
+    let any = cx.required("typed_config", &filter.typed_config)?;
+    match crate::istio::Extension::open(cx, any)?.kind.as_str() {
+        "envoy.tcp.metadataexchange.config.MetadataExchange" => {
+            cx.note_at("typed_config", "metadata are not exchanged with endpoints");
+            Ok(())
+        }
+        other => Err(cx.refuse_at("typed_config", format!("network filter {other} is not supported"))),
     }
 }
 
@@ -396,6 +383,9 @@ fn balancing(cx: &mut Cx<'_>, message: &proto::Cluster) -> Result<Balancing> {
     if choices < 2 {
         return Err(cx.refuse_at("least_request_lb_config.choice_count", "has to be at least 2"));
     }
+    if slow_start.is_some() {
+        cx.note_at("lb_config.slow_start_config", "new endpoints get their full share at once");
+    }
     let by_hostname = hashing.use_hostname_for_hashing;
     Ok(Balancing {
         policy: match message.lb_policy() {
@@ -422,10 +412,6 @@ fn balancing(cx: &mut Cx<'_>, message: &proto::Cluster) -> Result<Balancing> {
             common.locality_config_specifier,
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
         ),
-        slow_start: match slow_start {
-            None => None,
-            Some(config) => cx.duration("slow_start_config.slow_start_window", &config.slow_start_window)?,
-        },
     })
 }
 

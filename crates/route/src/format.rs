@@ -203,6 +203,7 @@ variables! {
     FilterChainName = "FILTER_CHAIN_NAME",
     GrpcStatusNumber = "GRPC_STATUS_NUMBER",
     Hostname = "HOSTNAME",
+    LocalReplyBody = "LOCAL_REPLY_BODY",
     Protocol = "PROTOCOL",
     RequestDuration = "REQUEST_DURATION",
     RequestedServerName = "REQUESTED_SERVER_NAME",

@@ -27,7 +27,7 @@ pub use filters::{
 pub use local_reply::{BodyFormat, LocalReply, ReplyMapper};
 pub use protocol::{HeaderCase, Http1, Http2};
 pub use timeouts::HttpTimeouts;
-pub use tracing::{TagValue, TraceTag, Tracing};
+pub use tracing::Tracing;
 
 /// A compiled `HttpConnectionManager`.
 #[derive(Clone, Debug)]
@@ -52,8 +52,6 @@ pub struct HttpManager {
     pub request_id: RequestId,
     /// What happens to `x-forwarded-client-cert`.
     pub client_cert: ClientCertHeader,
-    /// Whether a `100 Continue` of the upstream is passed on rather than answered here.
-    pub proxy_100_continue: bool,
     /// Upgrades allowed, unless a route says otherwise; lower case.
     pub upgrades: Vec<Upgrade>,
     /// How paths are cleaned.
@@ -83,7 +81,7 @@ pub struct HttpManager {
     /// Whether `x-forwarded-port` is appended.
     pub append_x_forwarded_port: bool,
     /// The scheme that requests are forwarded with, whatever they came with.
-    pub scheme_overwrite: Option<Arc<str>>,
+    pub scheme_overwrite: Option<&'static str>,
 }
 
 /// Which HTTP a connection speaks.
@@ -160,8 +158,7 @@ impl HttpManager {
             client_address: ClientAddress::compile(cx, message)?,
             via: message.via.as_str().into(),
             request_id: RequestId::compile(cx, message)?,
-            client_cert: ClientCertHeader::of(message),
-            proxy_100_continue: message.proxy_100_continue,
+            client_cert: ClientCertHeader::compile(cx, message)?,
             upgrades: cx.each("upgrade_configs", &message.upgrade_configs, |cx, upgrade| {
                 cx.check(upgrade)?;
                 Ok(Upgrade {
@@ -190,13 +187,27 @@ impl HttpManager {
                 Some(config) => cx.field("local_reply_config", |cx| LocalReply::compile(cx, config))?,
             },
             append_x_forwarded_port: message.append_x_forwarded_port,
-            scheme_overwrite: message.scheme_header_transformation.as_ref().and_then(|t| {
-                use core::scheme_header_transformation::Transformation;
-                t.transformation
-                    .as_ref()
-                    .map(|Transformation::SchemeToOverwrite(scheme)| scheme.as_str().into())
-            }),
+            scheme_overwrite: scheme(cx, message)?,
         })
+    }
+}
+
+fn scheme(cx: &Cx<'_>, message: &hcm::HttpConnectionManager) -> Result<Option<&'static str>> {
+    use core::scheme_header_transformation::Transformation;
+    let Some(transformation) = &message.scheme_header_transformation else { return Ok(None) };
+    if transformation.match_upstream {
+        return Err(cx.refuse_at("scheme_header_transformation.match_upstream", "is not supported"));
+    }
+    match &transformation.transformation {
+        None => Ok(None),
+        Some(Transformation::SchemeToOverwrite(scheme)) => match scheme.as_str() {
+            "http" => Ok(Some("http")),
+            "https" => Ok(Some("https")),
+            other => Err(cx.refuse_at(
+                "scheme_header_transformation.scheme_to_overwrite",
+                format!("{other:?} is neither http nor https"),
+            )),
+        },
     }
 }
 

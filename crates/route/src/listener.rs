@@ -44,8 +44,6 @@ pub struct Listener {
     pub transparent: bool,
     /// Whether sockets get `IP_FREEBIND`.
     pub freebind: bool,
-    /// Whether each worker has its own socket (`SO_REUSEPORT`).
-    pub reuse_port: bool,
     /// The backlog of the sockets.
     pub backlog: Option<u32>,
     /// The most bytes buffered per connection and direction; 1 MiB unless set.
@@ -194,7 +192,6 @@ impl Listener {
             continue_on_timeout: message.continue_on_listener_filters_timeout,
             transparent: message.transparent.unwrap_or(false),
             freebind: message.freebind.unwrap_or(false),
-            reuse_port: message.enable_reuse_port.unwrap_or(true),
             backlog: message.tcp_backlog_size,
             buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20),
             keepalive: message.tcp_keepalive.as_ref().map(Keepalive::of),

@@ -40,6 +40,9 @@ pub enum NetworkFilter {
     IstioStats(Any),
 }
 
+/// The object of the filter state that upstream connections see: the application protocols that TLS offers.
+pub const APPLICATION_PROTOCOLS: &str = "envoy.network.application_protocols";
+
 /// A value for the filter state.
 #[derive(Clone, Debug)]
 pub struct FilterStateValue {
@@ -71,17 +74,6 @@ pub struct TcpProxy {
     pub hash: Option<HashSource>,
     /// Its logs.
     pub access_logs: Vec<AccessLog>,
-    /// CONNECT to ask upstream for, if the bytes travel in HTTP.
-    pub tunnel: Option<Tunnel>,
-}
-
-/// How a TCP proxy tunnels over HTTP.
-#[derive(Clone, Debug)]
-pub struct Tunnel {
-    /// The authority to connect to.
-    pub hostname: Format,
-    /// Headers of the CONNECT request.
-    pub headers: Vec<crate::header_edits::HeaderEdit>,
 }
 
 impl TcpProxy {
@@ -105,20 +97,6 @@ impl TcpProxy {
                 WeightedNames::of(pairs).map_err(|reason| cx.refuse_at("weighted_clusters", reason))?
             }
         };
-        let tunnel = match &message.tunneling_config {
-            None => None,
-            Some(tunnel) => Some(cx.field("tunneling_config", |cx| {
-                cx.check(tunnel)?;
-                Ok(Tunnel {
-                    hostname: Format::parse(&tunnel.hostname).map_err(|e| cx.refuse_at("hostname", e))?,
-                    headers: cx.each(
-                        "headers_to_add",
-                        &tunnel.headers_to_add,
-                        crate::header_edits::HeaderEdit::compile,
-                    )?,
-                })
-            })?),
-        };
         let idle = cx.duration("idle_timeout", &message.idle_timeout)?;
         let mut hash = None;
         for policy in &message.hash_policy {
@@ -139,7 +117,6 @@ impl TcpProxy {
             max_connect_attempts: message.max_connect_attempts.unwrap_or(1).max(1),
             hash,
             access_logs: cx.each("access_log", &message.access_log, AccessLog::compile)?,
-            tunnel,
         })
     }
 }
@@ -216,6 +193,15 @@ impl NetworkFilter {
 }
 
 impl FilterStateValue {
+    /// The application protocols that it has TLS to endpoints offer, joined by commas; `None` when it sets none.
+    pub fn protocols(&self, render: impl FnOnce(&Format) -> Vec<u8>) -> Option<Box<str>> {
+        if &*self.factory != APPLICATION_PROTOCOLS || !self.shared_with_upstream {
+            return None;
+        }
+        let text = String::from_utf8(render(&self.format)).ok()?;
+        (!text.is_empty() || !self.skip_if_empty).then(|| text.into())
+    }
+
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &state::FilterStateValue) -> Result<Self> {
         use lateen_proto::envoy::config::core::v3::substitution_format_string::Format as F;
         cx.check(message)?;
@@ -235,6 +221,11 @@ impl FilterStateValue {
             _ => return Err(cx.refuse_at("format_string", "needs text_format or text_format_source")),
         };
         let factory = if message.factory_key.is_empty() { key } else { &message.factory_key };
+        match factory.as_str() {
+            APPLICATION_PROTOCOLS => {}
+            "envoy.string" => cx.note_at("factory_key", "nothing reads texts of the filter state"),
+            other => return Err(cx.refuse_at("factory_key", format!("{other} is not supported"))),
+        }
         Ok(Self {
             key: key.as_str().into(),
             factory: factory.as_str().into(),

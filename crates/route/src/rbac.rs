@@ -20,12 +20,6 @@ use crate::string_match::StringMatcher;
 pub struct RbacFilter {
     /// What is enforced; none lets everything pass.
     pub rules: Option<Rules>,
-    /// What is only counted.
-    pub shadow: Option<Rules>,
-    /// The prefix of the enforced rules' metrics.
-    pub stat_prefix: Arc<str>,
-    /// The prefix of the shadow rules' metrics.
-    pub shadow_stat_prefix: Arc<str>,
 }
 
 /// Policies and what a match of one means.
@@ -134,27 +128,17 @@ impl RbacFilter {
 
     pub(crate) fn compile_http(cx: &mut Cx<'_>, message: &http_rbac::Rbac) -> Result<Self> {
         cx.check(message)?;
-        Ok(Self {
-            rules: rules(cx, "rules", &message.rules)?,
-            shadow: rules(cx, "shadow_rules", &message.shadow_rules)?,
-            stat_prefix: message.rules_stat_prefix.as_str().into(),
-            shadow_stat_prefix: message.shadow_rules_stat_prefix.as_str().into(),
-        })
+        Ok(Self { rules: rules(cx, &message.rules)? })
     }
 
     pub(crate) fn compile_network(cx: &mut Cx<'_>, message: &network_rbac::Rbac) -> Result<Self> {
         cx.check(message)?;
-        Ok(Self {
-            rules: rules(cx, "rules", &message.rules)?,
-            shadow: rules(cx, "shadow_rules", &message.shadow_rules)?,
-            stat_prefix: message.stat_prefix.as_str().into(),
-            shadow_stat_prefix: message.shadow_rules_stat_prefix.as_str().into(),
-        })
+        Ok(Self { rules: rules(cx, &message.rules)? })
     }
 }
 
-fn rules(cx: &mut Cx<'_>, field: &str, message: &Option<proto::Rbac>) -> Result<Option<Rules>> {
-    message.as_ref().map(|rules| cx.field(field, |cx| Rules::compile(cx, rules))).transpose()
+fn rules(cx: &mut Cx<'_>, message: &Option<proto::Rbac>) -> Result<Option<Rules>> {
+    message.as_ref().map(|rules| cx.field("rules", |cx| Rules::compile(cx, rules))).transpose()
 }
 
 #[derive(Clone, Debug)]

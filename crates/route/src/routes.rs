@@ -9,11 +9,13 @@ use smallvec::SmallVec;
 use crate::entropy::Entropy;
 use crate::error::{CompileError, Compiled, Cx, Result};
 use crate::header_edits::HeaderEdits;
-use crate::http_manager::{FilterOverride, Overrides};
+use crate::http_manager::FilterOverride;
 use crate::request::RequestView;
 use crate::trail::Trail;
+use changes::changes;
 
 mod action;
+mod changes;
 mod destination;
 mod domains;
 mod matching;
@@ -21,9 +23,10 @@ mod redirect;
 mod retry;
 
 pub use action::{
-    Action, DirectResponse, Forward, HashPolicy, HashSource, HostRewrite, MaxStream, Mirror, PathRewrite,
-    RouteUpgrade,
+    Action, DirectResponse, Forward, GrpcTimeout, HashPolicy, HashSource, HostRewrite, MaxStream, Mirror,
+    PathRewrite, RouteUpgrade,
 };
+pub use changes::Changes;
 pub use destination::{ClusterPick, Destination, WeightedCluster, WeightedNames};
 pub use matching::{PathMatch, RouteMatcher};
 pub use redirect::{PathRedirect, Redirect};
@@ -36,14 +39,10 @@ pub struct RouteTable {
     pub name: Arc<str>,
     /// The virtual hosts, in order.
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
-    /// Changes to requests.
-    pub request_headers: HeaderEdits,
-    /// Changes to responses.
-    pub response_headers: HeaderEdits,
+    /// What it changes.
+    pub changes: Changes,
     /// Whether the route's header changes come after the virtual host's and the configuration's, so that they win.
     pub most_specific_header_wins: bool,
-    /// Overrides of filters.
-    pub overrides: Overrides,
     /// Request headers that only internal clients may send.
     pub internal_only_headers: Vec<http::HeaderName>,
     domains: domains::Domains,
@@ -59,10 +58,8 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// Whether plain-text requests are redirected to HTTPS.
     pub require_tls: RequireTls,
-    /// Changes to requests.
-    pub request_headers: HeaderEdits,
-    /// Changes to responses.
-    pub response_headers: HeaderEdits,
+    /// What it changes.
+    pub changes: Changes,
     /// Whether `x-envoy-attempt-count` goes to the upstream.
     pub attempt_count_in_request: bool,
     /// Whether `x-envoy-attempt-count` goes to the client.
@@ -71,8 +68,6 @@ pub struct VirtualHost {
     pub retry: Option<Arc<RetryPolicy>>,
     /// Whether `x-envoy-is-timeout-retry` goes to the upstream.
     pub is_timeout_retry_header: bool,
-    /// Overrides of filters.
-    pub overrides: Overrides,
     /// The Istio object it was made from.
     pub config: Option<Arc<str>>,
 }
@@ -97,31 +92,14 @@ pub struct Route {
     pub matcher: RouteMatcher,
     /// What it does with them.
     pub action: Action,
-    /// Changes to requests.
-    pub request_headers: HeaderEdits,
-    /// Changes to responses.
-    pub response_headers: HeaderEdits,
+    /// What it changes.
+    pub changes: Changes,
     /// The name of its spans.
     pub operation: Option<Arc<str>>,
-    /// Share of its requests that are traced, where it says so: by client, by chance, overall.
-    pub sampling: Option<Sampling>,
-    /// Overrides of filters.
-    pub overrides: Overrides,
     /// The most bytes of a body that are kept for retries.
     pub buffer_limit: Option<u64>,
     /// The Istio object it was made from.
     pub config: Option<Arc<str>>,
-}
-
-/// A route's own sampling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sampling {
-    /// Share of requests with `x-client-trace-id`.
-    pub client: crate::Fraction,
-    /// Share by chance.
-    pub random: crate::Fraction,
-    /// Limit of all.
-    pub overall: crate::Fraction,
 }
 
 /// What a request met.
@@ -188,13 +166,7 @@ impl RouteTable {
         route: &'t Route,
         pick: Option<&'t WeightedCluster>,
     ) -> impl Iterator<Item = &'t HeaderEdits> {
-        let levels = [
-            pick.map(|pick| &pick.request_headers),
-            Some(&route.request_headers),
-            Some(&virtual_host.request_headers),
-            Some(&self.request_headers),
-        ];
-        self.in_order(levels)
+        self.in_order(virtual_host, route, pick, |changes| &changes.request_headers)
     }
 
     /// The header changes for a response, in the order in which they are made.
@@ -204,13 +176,7 @@ impl RouteTable {
         route: &'t Route,
         pick: Option<&'t WeightedCluster>,
     ) -> impl Iterator<Item = &'t HeaderEdits> {
-        let levels = [
-            pick.map(|pick| &pick.response_headers),
-            Some(&route.response_headers),
-            Some(&virtual_host.response_headers),
-            Some(&self.response_headers),
-        ];
-        self.in_order(levels)
+        self.in_order(virtual_host, route, pick, |changes| &changes.response_headers)
     }
 
     /// The override of a filter: the most specific one.
@@ -222,20 +188,32 @@ impl RouteTable {
         route: Option<&'t Route>,
         pick: Option<&'t WeightedCluster>,
     ) -> Option<&'t FilterOverride> {
-        pick.and_then(|pick| pick.overrides.of(filter))
-            .or_else(|| route.and_then(|route| route.overrides.of(filter)))
-            .or_else(|| virtual_host.overrides.of(filter))
-            .or_else(|| self.overrides.of(filter))
+        let levels = [
+            pick.map(|pick| &pick.changes),
+            route.map(|route| &route.changes),
+            Some(&virtual_host.changes),
+            Some(&self.changes),
+        ];
+        levels.into_iter().flatten().find_map(|changes| changes.overrides.of(filter))
     }
 
     fn in_order<'t>(
-        &self,
-        mut levels: [Option<&'t HeaderEdits>; 4],
-    ) -> impl Iterator<Item = &'t HeaderEdits> + use<'t> {
+        &'t self,
+        virtual_host: &'t VirtualHost,
+        route: &'t Route,
+        pick: Option<&'t WeightedCluster>,
+        edits: impl Fn(&'t Changes) -> &'t HeaderEdits,
+    ) -> impl Iterator<Item = &'t HeaderEdits> {
+        let mut levels = [
+            pick.map(|pick| &pick.changes),
+            Some(&route.changes),
+            Some(&virtual_host.changes),
+            Some(&self.changes),
+        ];
         if self.most_specific_header_wins {
             levels.reverse();
         }
-        levels.into_iter().flatten().filter(|edits| !edits.is_empty())
+        levels.into_iter().flatten().map(edits).filter(|edits| !edits.is_empty())
     }
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &proto::RouteConfiguration) -> Result<Self> {
@@ -257,18 +235,8 @@ impl RouteTable {
             domains,
             ignore_port: message.ignore_port_in_host_matching,
             virtual_hosts,
-            request_headers: HeaderEdits::compile(
-                cx,
-                ("request_headers_to_add", &message.request_headers_to_add),
-                ("request_headers_to_remove", &message.request_headers_to_remove),
-            )?,
-            response_headers: HeaderEdits::compile(
-                cx,
-                ("response_headers_to_add", &message.response_headers_to_add),
-                ("response_headers_to_remove", &message.response_headers_to_remove),
-            )?,
+            changes: changes!(cx, message)?,
             most_specific_header_wins: message.most_specific_header_mutations_wins,
-            overrides: Overrides::compile(cx, &message.typed_per_filter_config)?,
             internal_only_headers: cx.each(
                 "internal_only_headers",
                 &message.internal_only_headers,
@@ -328,21 +296,11 @@ impl VirtualHost {
                 proto::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::External,
                 proto::virtual_host::TlsRequirementType::All => RequireTls::All,
             },
-            request_headers: HeaderEdits::compile(
-                cx,
-                ("request_headers_to_add", &message.request_headers_to_add),
-                ("request_headers_to_remove", &message.request_headers_to_remove),
-            )?,
-            response_headers: HeaderEdits::compile(
-                cx,
-                ("response_headers_to_add", &message.response_headers_to_add),
-                ("response_headers_to_remove", &message.response_headers_to_remove),
-            )?,
+            changes: changes!(cx, message)?,
             attempt_count_in_request: message.include_request_attempt_count,
             attempt_count_in_response: message.include_attempt_count_in_response,
             retry,
             is_timeout_retry_header: message.include_is_timeout_retry_header,
-            overrides: Overrides::compile(cx, &message.typed_per_filter_config)?,
             config: crate::listener::config_of(&message.metadata),
         })
     }
@@ -363,26 +321,8 @@ impl Route {
             name: message.name.as_str().into(),
             matcher,
             action,
-            request_headers: HeaderEdits::compile(
-                cx,
-                ("request_headers_to_add", &message.request_headers_to_add),
-                ("request_headers_to_remove", &message.request_headers_to_remove),
-            )?,
-            response_headers: HeaderEdits::compile(
-                cx,
-                ("response_headers_to_add", &message.response_headers_to_add),
-                ("response_headers_to_remove", &message.response_headers_to_remove),
-            )?,
+            changes: changes!(cx, message)?,
             operation: message.decorator.as_ref().map(|d| d.operation.as_str().into()),
-            sampling: message.tracing.as_ref().map(|tracing| {
-                let of = |f: &Option<_>| f.as_ref().map_or(crate::Fraction::ALL, crate::Fraction::of);
-                Sampling {
-                    client: of(&tracing.client_sampling),
-                    random: of(&tracing.random_sampling),
-                    overall: of(&tracing.overall_sampling),
-                }
-            }),
-            overrides: Overrides::compile(cx, &message.typed_per_filter_config)?,
             buffer_limit: message
                 .request_body_buffer_limit
                 .or(message.per_request_buffer_limit_bytes.map(u64::from)),

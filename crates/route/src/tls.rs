@@ -52,10 +52,6 @@ pub struct CommonTls {
     pub min_version: TlsVersion,
     /// The newest version allowed.
     pub max_version: TlsVersion,
-    /// OpenSSL names of the TLS 1.2 ciphers allowed, in order; empty is the library's choice.
-    pub cipher_suites: Vec<Arc<str>>,
-    /// Names of the key exchange groups allowed, in order; empty is the library's choice.
-    pub curves: Vec<Arc<str>>,
 }
 
 /// A version of TLS.
@@ -135,20 +131,8 @@ pub struct ValidationContext {
     pub system_roots: bool,
     /// One of these has to match a subject alternative name; empty takes any.
     pub subject_alt_names: Vec<SanMatcher>,
-    /// Base64 SHA-256 hashes of the public key, of which one has to match; empty takes any.
-    pub spki_hashes: Vec<Arc<str>>,
-    /// Hex SHA-256 hashes of the certificate, of which one has to match; empty takes any.
-    pub certificate_hashes: Vec<Arc<str>>,
-    /// Revoked certificates, as PEM.
-    pub crl: Option<DataSource>,
-    /// Whether only the leaf is looked up in the revocation list.
-    pub only_leaf_crl: bool,
-    /// Whether an expired certificate passes.
-    pub allow_expired: bool,
     /// Whether a certificate that fails these checks is accepted all the same (and counts as not validated).
     pub accept_untrusted: bool,
-    /// The longest chain, above the leaf.
-    pub max_depth: Option<u32>,
 }
 
 /// A test of a subject alternative name.
@@ -291,15 +275,12 @@ impl CommonTls {
         };
         let params = message.tls_params.clone().unwrap_or_default();
         let (min_version, max_version) = cx.field("tls_params", |cx| versions(cx, &params))?;
-        let strings = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
         Ok(Self {
             certificates: inline.into_iter().chain(sds).collect(),
             validation,
             alpn: message.alpn_protocols.iter().map(|name| name.as_bytes().into()).collect(),
             min_version,
             max_version,
-            cipher_suites: strings(&params.cipher_suites),
-            curves: strings(&params.ecdh_curves),
         })
     }
 }
@@ -386,17 +367,7 @@ impl ValidationContext {
             trusted_ca: source(cx, "trusted_ca", &message.trusted_ca)?,
             system_roots: message.system_root_certs.is_some(),
             subject_alt_names: names,
-            spki_hashes: message.verify_certificate_spki.iter().map(|h| h.as_str().into()).collect(),
-            certificate_hashes: message
-                .verify_certificate_hash
-                .iter()
-                .map(|hash| hash.replace(':', "").to_ascii_lowercase().into())
-                .collect(),
-            crl: source(cx, "crl", &message.crl)?,
-            only_leaf_crl: message.only_verify_leaf_cert_crl,
-            allow_expired: message.allow_expired_certificate,
             accept_untrusted: message.trust_chain_verification() == TrustChainVerification::AcceptUntrusted,
-            max_depth: message.max_verify_depth,
         })
     }
 }

@@ -3,8 +3,10 @@
 //! A scope is a `tracing` target. Scopes named in code (`target: "ads"`) print as they are; a Rust module path prints
 //! as its package's short name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -27,6 +29,9 @@ pub enum LogError {
     /// Logs were already set up in this process.
     #[error("logs are already set up in this process")]
     Twice,
+    /// Logs are not set up here, so their levels cannot be changed.
+    #[error("this process has not set up its logs")]
+    NotSetUp,
 }
 
 /// How a process logs.
@@ -43,42 +48,151 @@ pub struct Config {
 /// # Errors
 /// When the levels are malformed, or logs are set up already.
 pub fn init(config: &Config) -> Result<(), LogError> {
-    let filter = filter(config.levels.as_deref().unwrap_or("default:info"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let done = if config.json {
-        builder.json().flatten_event(true).try_init()
+    let levels = Levels::parse(config.levels.as_deref().unwrap_or("default:info"))?;
+    let filter = levels.filter()?;
+    let builder = tracing_subscriber::fmt().with_writer(io::stderr);
+    // The filter comes last: a handle to it has the type of all that came before.
+    let (done, reload): (_, Reload) = if config.json {
+        let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
     } else {
-        builder.event_format(IstioText).try_init()
+        let builder = builder.event_format(IstioText).with_env_filter(filter).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
     };
-    done.map_err(|_| LogError::Twice)
+    done.map_err(|_| LogError::Twice)?;
+    SETUP.set(Setup { levels: Mutex::new(levels), reload }).map_err(|_| LogError::Twice)
 }
 
-/// `scope:level,...` as a filter. The libraries underneath stay at warnings unless `all` is named.
-fn filter(levels: &str) -> Result<EnvFilter, LogError> {
-    let bad = |reason: &str| LogError::Levels { text: levels.to_owned(), reason: reason.to_owned() };
-    let mut directives = Vec::new();
-    for part in levels.split(',').filter(|part| !part.is_empty()) {
-        let (scope, level) = part.split_once(':').unwrap_or(("default", part));
-        let level = match level.to_ascii_lowercase().as_str() {
-            "none" => "off",
-            "fatal" | "error" => "error",
-            "warn" | "warning" => "warn",
-            "info" => "info",
-            "debug" => "debug",
-            "trace" => "trace",
-            other => return Err(bad(&format!("unknown level {other:?}"))),
-        };
-        match scope {
-            "default" | "all" => {
-                directives.insert(0, level.to_owned());
-                for library in LIBRARIES.iter().filter(|_| scope == "default" && level != "off") {
-                    directives.push(format!("{library}=warn"));
-                }
-            }
-            scope => directives.push(format!("{scope}={level}")),
+/// The levels in force; `None` when [`init`] has not set up logs in this process.
+pub fn levels() -> Option<Levels> {
+    Some(lock(&SETUP.get()?.levels).clone())
+}
+
+/// Changes the levels of the running process.
+///
+/// # Errors
+/// When logs were not set up by [`init`].
+pub fn set_levels(levels: Levels) -> Result<(), LogError> {
+    let setup = SETUP.get().ok_or(LogError::NotSetUp)?;
+    let mut known = lock(&setup.levels);
+    (setup.reload)(levels.filter()?).map_err(|_| LogError::NotSetUp)?;
+    *known = levels;
+    Ok(())
+}
+
+/// What [`init`] set up.
+struct Setup {
+    levels: Mutex<Levels>,
+    reload: Reload,
+}
+
+type Reload = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+static SETUP: OnceLock<Setup> = OnceLock::new();
+
+fn lock(levels: &Mutex<Levels>) -> MutexGuard<'_, Levels> {
+    levels.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Nothing.
+    Off,
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warning,
+    /// And what happens.
+    Info,
+    /// And why.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+impl Verbosity {
+    /// Reads Istio's and Envoy's names: `none` and `off`, `fatal`, `critical` and `error`, `warn` and `warning`, `info`,
+    /// `debug`, `trace`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.to_ascii_lowercase().as_str() {
+            "none" | "off" => Self::Off,
+            "fatal" | "critical" | "error" => Self::Error,
+            "warn" | "warning" => Self::Warning,
+            "info" => Self::Info,
+            "debug" => Self::Debug,
+            "trace" => Self::Trace,
+            _ => return None,
+        })
+    }
+
+    /// Envoy's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
         }
     }
-    EnvFilter::try_new(directives.join(",")).map_err(|error| bad(&error.to_string()))
+
+    fn directive(self) -> &'static str {
+        match self {
+            Self::Warning => "warn",
+            other => other.name(),
+        }
+    }
+}
+
+/// Levels by scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Scopes that are not named.
+    pub default: Verbosity,
+    /// Whether the default holds for the libraries underneath, too; they stay at warnings otherwise.
+    pub libraries: bool,
+    /// Scopes by name.
+    pub scopes: BTreeMap<String, Verbosity>,
+}
+
+impl Levels {
+    /// Reads Istio's `scope:level,...`; `default` is every scope that is not named, `all` the libraries with them.
+    ///
+    /// # Errors
+    /// Names a level that does not exist.
+    pub fn parse(text: &str) -> Result<Self, LogError> {
+        let bad = |reason: String| LogError::Levels { text: text.to_owned(), reason };
+        let mut out = Self { default: Verbosity::Info, libraries: false, scopes: BTreeMap::new() };
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (scope, level) = part.split_once(':').unwrap_or(("default", part));
+            let level = Verbosity::parse(level).ok_or_else(|| bad(format!("unknown level {level:?}")))?;
+            match scope {
+                "default" | "all" => (out.default, out.libraries) = (level, scope == "all"),
+                scope => drop(out.scopes.insert(scope.to_owned(), level)),
+            }
+        }
+        out.filter().map_err(|error| bad(error.to_string()))?;
+        Ok(out)
+    }
+
+    /// The level of a scope.
+    pub fn of(&self, scope: &str) -> Verbosity {
+        self.scopes.get(scope).copied().unwrap_or(self.default)
+    }
+
+    fn filter(&self) -> Result<EnvFilter, LogError> {
+        let mut directives = vec![self.default.directive().to_owned()];
+        if !self.libraries && self.default > Verbosity::Warning {
+            directives.extend(LIBRARIES.iter().map(|library| format!("{library}=warn")));
+        }
+        directives.extend(self.scopes.iter().map(|(scope, level)| format!("{scope}={}", level.directive())));
+        let text = directives.join(",");
+        EnvFilter::try_new(&text).map_err(|error| LogError::Levels { reason: error.to_string(), text })
+    }
 }
 
 const LIBRARIES: &[&str] =
@@ -157,10 +271,11 @@ mod tests {
 
     #[test]
     fn levels_are_istios() {
-        assert!(filter("default:info,ads:debug").is_ok());
-        assert!(filter("debug").is_ok());
-        assert!(filter("all:none").is_ok());
-        let error = filter("ads:loud").map(|_| ()).map_err(|e| e.to_string());
+        let levels = Levels::parse("default:info,ads:debug").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((levels.of("ads"), levels.of("other")), (Verbosity::Debug, Verbosity::Info));
+        assert_eq!(Levels::parse("debug").map(|levels| levels.default).ok(), Some(Verbosity::Debug));
+        assert_eq!(Levels::parse("all:none").map(|levels| levels.libraries).ok(), Some(true));
+        let error = Levels::parse("ads:loud").map(|_| ()).map_err(|e| e.to_string());
         assert!(error.is_err_and(|text| text.contains("loud")));
     }
 

@@ -112,7 +112,16 @@ impl Envoy {
         let output = std::fs::File::create(&log).map_err(io(&log))?;
         let errors = output.try_clone().map_err(io(&log))?;
         let child = Command::new(&self.binary)
-            .args(["--disable-hot-restart", "-l", "warning", "--concurrency", &concurrency.to_string(), "-c"])
+            .args([
+                "--disable-hot-restart",
+                "-l",
+                "warning",
+                "--file-flush-interval-msec",
+                "50",
+                "--concurrency",
+                &concurrency.to_string(),
+                "-c",
+            ])
             .arg(&file)
             .arg("--admin-address-path")
             .arg(&address_file)

@@ -12,6 +12,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
+use super::legacy;
+
 /// Why a PEM text is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum PemError {
@@ -65,7 +67,15 @@ impl Trust {
 pub fn identity(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, PemError> {
     let chain = certificates(chain)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| PemError::NoKey(error.to_string()))?;
-    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(PemError::Key)
+    // rustls compares key and certificate itself, but reads certificates of version 3 only.
+    let Some(public) = chain.first().and_then(legacy::public_key) else {
+        return CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(PemError::Key);
+    };
+    let key = provider().key_provider.load_private_key(key).map_err(PemError::Key)?;
+    if key.public_key().is_some_and(|ours| ours != public) {
+        return Err(PemError::Key(rustls::InconsistentKeys::KeyMismatch.into()));
+    }
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {

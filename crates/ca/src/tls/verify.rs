@@ -6,12 +6,16 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use webpki::{EndEntityCert, KeyUsage};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
+};
+use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity};
 
+use super::legacy;
 use super::pem::{PeerCertificate, Trust};
 
 /// The kind of a subject alternative name.
@@ -94,13 +98,53 @@ impl PeerVerifier {
         usage: KeyUsage,
     ) -> Result<(), Error> {
         if let Some(trust) = &self.trust {
-            let parsed = EndEntityCert::try_from(leaf).map_err(refused)?;
             let anchors = &trust.roots().roots;
-            parsed
-                .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, None)
-                .map_err(refused)?;
+            match legacy::parse(leaf) {
+                Some(old) => legacy::verify(&old, intermediates, anchors, &self.algorithms, now)?,
+                None => {
+                    let parsed = EndEntityCert::try_from(leaf).map_err(refused)?;
+                    parsed
+                        .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, None)
+                        .map_err(refused)?;
+                }
+            }
         }
         self.check_names(leaf)
+    }
+
+    /// A signature of the handshake, TLS 1.2: every algorithm of the scheme is tried, as the scheme does not name the
+    /// curve.
+    fn check_tls12(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let Some(key) = legacy::public_key(cert) else {
+            return verify_tls12_signature(message, cert, dss, &self.algorithms);
+        };
+        let key = RawPublicKeyEntity::try_from(&key).map_err(refused)?;
+        let known = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme);
+        let (_, algorithms) = known.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        let mut results = algorithms.iter().map(|a| key.verify_signature(*a, message, dss.signature()));
+        if results.any(|result| result.is_ok()) {
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(CertificateError::BadSignature.into())
+        }
+    }
+
+    /// A signature of the handshake, TLS 1.3.
+    fn check_tls13(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match legacy::public_key(cert) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms),
+            None => verify_tls13_signature(message, cert, dss, &self.algorithms),
+        }
     }
 
     fn check_names(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
@@ -132,6 +176,33 @@ fn refused(error: webpki::Error) -> Error {
     reason.into()
 }
 
+/// What both of rustls's verifier traits ask for alike.
+macro_rules! handshake_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.check_tls12(message, cert, dss)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.check_tls13(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
+}
+
 impl ServerCertVerifier for PeerVerifier {
     fn verify_server_cert(
         &self,
@@ -143,33 +214,16 @@ impl ServerCertVerifier for PeerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         self.verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
         if self.match_server_name {
+            if legacy::parse(end_entity).is_some() {
+                return Err(CertificateError::NotValidForName.into());
+            }
             let parsed = EndEntityCert::try_from(end_entity).map_err(refused)?;
             parsed.verify_is_valid_for_subject_name(server_name).map_err(refused)?;
         }
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    handshake_signatures!();
 }
 
 impl ClientCertVerifier for PeerVerifier {
@@ -191,25 +245,5 @@ impl ClientCertVerifier for PeerVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    handshake_signatures!();
 }

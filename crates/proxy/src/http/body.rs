@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::pulse::Pulse;
 
 /// Why a body ends before its end.
 #[derive(Debug)]
@@ -37,17 +38,6 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// What came of a request's body.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    /// Bytes.
-    pub bytes: Cell<u64>,
-    /// Whether all of it came.
-    pub complete: Cell<bool>,
-    /// Whether the client broke off.
-    pub broken: Cell<bool>,
-}
-
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
 pub(crate) struct RequestBody(RequestKind);
@@ -55,7 +45,7 @@ pub(crate) struct RequestBody(RequestKind);
 #[derive(Debug)]
 enum RequestKind {
     Empty,
-    Once(Incoming, Rc<Meter>),
+    Once(Incoming, Rc<Pulse>),
     Replay(Reader),
 }
 
@@ -66,8 +56,8 @@ impl RequestBody {
     }
 
     /// A body that is sent once.
-    pub(crate) fn once(incoming: Incoming, meter: Rc<Meter>) -> Self {
-        Self(RequestKind::Once(incoming, meter))
+    pub(crate) fn once(incoming: Incoming, pulse: Rc<Pulse>) -> Self {
+        Self(RequestKind::Once(incoming, pulse))
     }
 
     /// A body that is kept, to be sent again.
@@ -87,7 +77,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
             RequestKind::Empty => Poll::Ready(None),
-            RequestKind::Once(incoming, meter) => poll_metered(incoming, meter, cx),
+            RequestKind::Once(incoming, pulse) => poll_pulseed(incoming, pulse, cx),
             RequestKind::Replay(reader) => reader.poll(cx),
         }
     }
@@ -109,24 +99,23 @@ impl Body for RequestBody {
     }
 }
 
-fn poll_metered(
+fn poll_pulseed(
     incoming: &mut Incoming,
-    meter: &Meter,
+    pulse: &Pulse,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     let polled = Pin::new(&mut *incoming).poll_frame(cx);
     match &polled {
         Poll::Ready(Some(Ok(frame))) => {
             if let Some(data) = frame.data_ref() {
-                meter.bytes.set(meter.bytes.get() + data.len() as u64);
+                pulse.receive(data.len());
             }
             if incoming.is_end_stream() {
-                meter.complete.set(true);
+                pulse.complete.set(true);
             }
         }
-        Poll::Ready(Some(Err(_))) => meter.broken.set(true),
-        Poll::Ready(None) => meter.complete.set(true),
-        Poll::Pending => {}
+        Poll::Ready(None) => pulse.complete.set(true),
+        Poll::Ready(Some(Err(_))) | Poll::Pending => {}
     }
     polled.map_err(BodyError::Codec)
 }
@@ -134,7 +123,7 @@ fn poll_metered(
 /// A body that is kept as it comes, up to a limit, so that it can be read more than once.
 pub(crate) struct Replay {
     source: RefCell<Incoming>,
-    meter: Rc<Meter>,
+    pulse: Rc<Pulse>,
     kept: RefCell<Vec<Bytes>>,
     trailers: RefCell<Option<HeaderMap>>,
     kept_bytes: Cell<usize>,
@@ -162,11 +151,11 @@ impl fmt::Debug for Replay {
 
 impl Replay {
     /// Keeps at most `limit` bytes.
-    pub(crate) fn new(source: Incoming, meter: Rc<Meter>, limit: usize) -> Rc<Self> {
+    pub(crate) fn new(source: Incoming, pulse: Rc<Pulse>, limit: usize) -> Rc<Self> {
         Rc::new(Self {
             size: source.size_hint(),
             source: RefCell::new(source),
-            meter,
+            pulse,
             kept: RefCell::default(),
             trailers: RefCell::default(),
             kept_bytes: Cell::new(0),
@@ -184,7 +173,7 @@ impl Replay {
 
     /// Reads the next piece from the client.
     fn advance(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = poll_metered(&mut self.source.borrow_mut(), &self.meter, cx);
+        let polled = poll_pulseed(&mut self.source.borrow_mut(), &self.pulse, cx);
         match polled {
             Poll::Pending => {
                 self.others.borrow_mut().push(cx.waker().clone());
@@ -317,11 +306,13 @@ impl Body for ResponseBody {
             ResponseKind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             ResponseKind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             ResponseKind::Upstream(incoming) => {
-                if let Some(exchange) = &mut this.exchange
-                    && exchange.poll_deadline(cx).is_ready()
-                {
-                    exchange.timed_out();
-                    this.finish();
+                if this.exchange.as_ref().is_some_and(|exchange| exchange.pulse.expired().is_some()) {
+                    // Dropping the exchange says why.
+                    this.kind = ResponseKind::Full(Bytes::new());
+                    if let Some(mut exchange) = this.exchange.take() {
+                        exchange.abandon();
+                        exchange.finish();
+                    }
                     return Poll::Ready(Some(Err(BodyError::Timeout)));
                 }
                 Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec)
@@ -330,6 +321,7 @@ impl Body for ResponseBody {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(exchange) = &mut this.exchange {
+                    exchange.pulse.beat();
                     match frame.data_ref() {
                         Some(data) => exchange.sent += data.len() as u64,
                         None => exchange.take_trailers(frame.trailers_ref()),
@@ -371,7 +363,7 @@ impl Drop for ResponseBody {
         if let Some(mut exchange) = self.exchange.take() {
             // A codec that knows the end of a body from its length does not ask for more.
             if !self.is_end_stream() && !exchange.expects_no_body() {
-                exchange.abandoned_by_client();
+                exchange.abandon();
             }
             exchange.finish();
         }

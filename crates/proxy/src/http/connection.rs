@@ -1,7 +1,9 @@
 //! HTTP on a client's connection: which codec, its settings, its end.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -9,14 +11,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_route::http_manager::{Codec, HeaderCase};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use super::manager::Manager;
+use super::pulse::Pulse;
 use super::serve;
 use crate::downstream::Downstream;
 use crate::inspect::{self, Guess};
 use crate::listener::Chain;
+use crate::log::{self, Record};
 use crate::stream::Stream;
-use crate::upstream::pool::LocalExecutor;
 use crate::worker::Worker;
 
 /// After a drain began, how long connections may go on.
@@ -32,22 +36,14 @@ pub(crate) async fn serve(
 ) {
     let _counted = Counted::new(manager.clone(), &down);
     let Some((stream, http2)) = Box::pin(choose(manager, stream, &down)).await else { return };
-    let context = Rc::new(serve::Context {
-        worker: worker.clone(),
-        manager: manager.clone(),
-        chain: chain.clone(),
-        down,
-        last_active: std::cell::Cell::new(tokio::time::Instant::now()),
-        active: std::cell::Cell::new(0),
-        requests: std::cell::Cell::new(0),
-        closing: std::cell::Cell::new(false),
-    });
+    let clock = manager.compiled.timeouts.request_headers.filter(|_| !http2).map(|_| Arc::default());
+    let context = serve::Context::new(worker.clone(), manager.clone(), chain.clone(), down, clock);
     let result = if http2 {
         manager.stats.downstream_cx_http2_total.inc();
         Box::pin(serve_http2(stream, &context)).await
     } else {
         manager.stats.downstream_cx_http1_total.inc();
-        serve_http1(stream, &context).await
+        Box::pin(serve_http1(stream, &context)).await
     };
     if let Err(error) = result {
         if error.is_parse() {
@@ -118,33 +114,23 @@ async fn serve_http1(stream: Stream, context: &Rc<serve::Context>) -> Result<(),
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .auto_date_header(false)
-        .header_read_timeout(settings.timeouts.request_headers)
+        .header_read_timeout(None)
         .max_headers(settings.max_headers as usize)
         .max_header_size((settings.max_request_headers_kb as usize) << 10)
-        .title_case_headers(settings.http1.header_case == HeaderCase::Proper)
-        .preserve_header_case(settings.http1.header_case == HeaderCase::Preserve);
-    if settings.timeouts.request_headers.is_some() {
-        builder.timer(TokioTimer::new());
-    }
+        .title_case_headers(settings.http1.header_case == HeaderCase::Proper);
     let service = {
         let context = context.clone();
         service_fn(move |request: hyper::Request<Incoming>| serve::request(context.clone(), request))
     };
+    let stream = stream.timed_by(context.head.clone());
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let mut end = std::pin::pin!(context.end());
-    tokio::select! {
-        biased;
-        result = &mut connection => return result,
-        () = &mut end => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+    let connection = std::pin::pin!(connection);
+    drive(connection, |connection| connection.graceful_shutdown(), context, true).await
 }
 
 async fn serve_http2(stream: Stream, context: &Rc<serve::Context>) -> Result<(), hyper::Error> {
     let settings = &context.manager.compiled.http2;
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    let mut builder = hyper::server::conn::http2::Builder::new(Streams(context.clone()));
     builder
         .auto_date_header(false)
         .timer(TokioTimer::new())
@@ -161,14 +147,124 @@ async fn serve_http2(stream: Stream, context: &Rc<serve::Context>) -> Result<(),
         let context = context.clone();
         service_fn(move |request: hyper::Request<Incoming>| serve::request(context.clone(), request))
     };
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+    let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    drive(connection, |connection| connection.graceful_shutdown(), context, false).await
+}
+
+/// Drives a connection until it has ended; or it should, and had its time to. The streams' limits are watched beside.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    shut_down: impl Fn(Pin<&mut C>),
+    context: &Rc<serve::Context>,
+    http1: bool,
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
     let mut end = std::pin::pin!(context.end());
-    tokio::select! {
-        biased;
-        result = &mut connection => return result,
-        () = &mut end => {}
+    let mut late = std::pin::pin!(late_head(context));
+    let (mut gone_by, mut is_late) = (None, false);
+    loop {
+        let over = async {
+            match gone_by {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return result,
+            () = &mut end, if gone_by.is_none() => {
+                shut_down(connection.as_mut());
+                gone_by = Some(Instant::now() + DRAIN);
+            }
+            () = over => return Ok(()),
+            // A response that has begun can only be broken off; on HTTP/1 the connection goes with it.
+            responding = context.pulses.watch() => if responding && http1 { return Ok(()) },
+            () = &mut late, if !is_late => is_late = true,
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+}
+
+/// Waits until a request's head has been coming for too long, and has the stream say so and end (Envoy's
+/// `request_headers_timeout`). It looks whenever the connection's task runs, which is whenever something was read.
+async fn late_head(context: &serve::Context) {
+    let (Some(clock), Some(limit)) = (&context.head, context.manager.compiled.timeouts.request_headers)
+    else {
+        return std::future::pending().await;
+    };
+    let mut timer = std::pin::pin!(tokio::time::sleep(limit));
+    std::future::poll_fn(|cx| {
+        let Some(since) = clock.since().filter(|_| context.active.get() == 0) else { return Poll::Pending };
+        if timer.deadline() != since + limit {
+            timer.as_mut().reset(since + limit);
+        }
+        timer.as_mut().poll(cx)
+    })
+    .await;
+    let manager = &context.manager;
+    manager.stats.downstream_rq_header_timeout.inc();
+    let body = "request header timeout";
+    let mut text = format!("HTTP/1.1 408 Request Timeout\r\ncontent-length: {}\r\n", body.len()).into_bytes();
+    let date = context.worker.http_date();
+    let lines: [(&str, &[u8]); 3] =
+        [("content-type", b"text/plain"), ("date", date.as_bytes()), ("server", manager.server.as_bytes())];
+    for (name, value) in lines {
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value);
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"connection: close\r\n\r\n");
+    text.extend_from_slice(body.as_bytes());
+    clock.end(text.into());
+    let mut record = Record::of_connection(&context.worker, &context.down);
+    record.status = 408;
+    record.details = "request_header_timeout";
+    log::write_all(&manager.logs, &record);
+}
+
+/// Runs the streams of an HTTP/2 connection, each in a task of its own.
+#[derive(Clone)]
+struct Streams(Rc<serve::Context>);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, stream: F) {
+        let task = StreamTask { stream: Some(stream), pulse: None, context: self.0.clone() };
+        tokio::task::spawn_local(task);
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream that is broken off when its time is over: while its client reads nothing, its body is not asked.
+    struct StreamTask<F> {
+        #[pin]
+        stream: Option<F>,
+        pulse: Option<Rc<Pulse>>,
+        context: Rc<serve::Context>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if this.pulse.as_ref().is_some_and(|pulse| pulse.expired().is_some() && pulse.responding.get()) {
+            // Dropping the codec's side of it resets the stream.
+            this.stream.set(None);
+        }
+        let Some(stream) = this.stream.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+        let polled = stream.poll(cx);
+        if this.pulse.is_none() {
+            *this.pulse = this.context.newborn.take();
+        }
+        if let Some(pulse) = this.pulse {
+            pulse.belongs_to(cx.waker());
+        }
+        polled
+    }
 }

@@ -2,24 +2,23 @@
 //! when it is over.
 
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lateen_route::Entropy;
 use lateen_route::routes::Route;
 use smallvec::SmallVec;
-use tokio::time::Sleep;
 
-use super::body::{BodyError, Meter};
+use super::body::BodyError;
 use super::head::Head;
 use super::manager::Manager;
+use super::pulse::{Expired, Limits, Pulse};
 use super::serve::Busy;
 use crate::downstream::Downstream;
+use crate::failure::Failure;
 use crate::flags::Flags;
 use crate::log::{self, Record};
 use crate::upstream::cluster::Cluster;
@@ -47,8 +46,8 @@ pub(crate) struct Exchange {
     pub started_at: SystemTime,
     /// Its chance.
     pub entropy: Entropy,
-    /// What came of the request's body.
-    pub meter: Option<Rc<Meter>>,
+    /// What moves on it, and its limits.
+    pub pulse: Rc<Pulse>,
     /// Bytes of the response's body.
     pub sent: u64,
     /// The response's status; 0 until there is one.
@@ -71,15 +70,16 @@ pub(crate) struct Exchange {
     pub upstream_failure: Option<Rc<str>>,
     /// Attempts made.
     pub attempts: u32,
+    /// Whether the attempt before this one took too long.
+    pub timed_out: bool,
     /// The client's address by `x-forwarded-for`.
     pub remote: Option<std::net::IpAddr>,
     /// Whether the client is internal.
     pub internal: bool,
-    deadline: Option<Pin<Box<Sleep>>>,
     kept: SmallVec<[(HeaderName, HeaderValue); 2]>,
     grpc_status: Option<u32>,
     finished: bool,
-    _busy: Busy,
+    busy: Busy,
 }
 
 /// What is held while an upstream works for an exchange.
@@ -145,7 +145,7 @@ impl Exchange {
             forwarded: None,
             started_at: SystemTime::now(),
             entropy,
-            meter: None,
+            pulse: busy.pulse().clone(),
             sent: 0,
             status: 0,
             flags: Flags::NONE,
@@ -157,38 +157,31 @@ impl Exchange {
             link: None,
             upstream_failure: None,
             attempts: 0,
+            timed_out: false,
             remote: None,
             internal: false,
-            deadline: None,
             kept: SmallVec::new(),
             grpc_status: None,
             finished: false,
-            _busy: busy,
+            busy,
         })
     }
 
-    /// Limits what is left of it.
-    pub(crate) fn set_deadline(&mut self, at: tokio::time::Instant) {
-        self.deadline = Some(Box::pin(tokio::time::sleep_until(at)));
+    /// Sets the limits of its life, which count from its beginning.
+    pub(crate) fn limit(&self, limits: Limits) {
+        self.busy.pulses().limit(&self.pulse, limits, self.started.into());
     }
 
-    /// Whether its time is over.
-    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.deadline {
-            Some(deadline) => deadline.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    }
-
-    /// Its time was over while the response was under way.
-    pub(crate) fn timed_out(&mut self) {
-        self.flags.add(Flags::UPSTREAM_TIMEOUT);
-        self.details = Cow::Borrowed("response_timeout");
+    /// Sets the moment at which the whole response has to have come.
+    pub(crate) fn respond_by(&self, at: tokio::time::Instant, why: Expired) {
+        self.busy.pulses().respond_by(&self.pulse, at, why);
     }
 
     /// Keeps what logs will say of a response's head.
     pub(crate) fn take_response(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
+        self.pulse.responding.set(true);
+        self.pulse.beat();
         self.manager.stats.count_status(status);
         for name in &self.manager.logged_headers {
             if let Some(value) = headers.get(name) {
@@ -217,13 +210,44 @@ impl Exchange {
         }
     }
 
-    /// The client broke off.
-    pub(crate) fn abandoned_by_client(&mut self) {
-        self.flags.add(Flags::DOWNSTREAM_TERMINATION);
-        self.details = Cow::Borrowed("downstream_remote_disconnect");
-        self.manager.stats.downstream_rq_rx_reset.inc();
+    /// It ends before its end: its time was over, or the client broke off.
+    pub(crate) fn abandon(&mut self) {
+        match self.pulse.expired() {
+            Some(why) => self.expire(why),
+            None => {
+                self.flags.add(Flags::DOWNSTREAM_TERMINATION);
+                self.details = Cow::Borrowed("downstream_remote_disconnect");
+                self.manager.stats.downstream_rq_rx_reset.inc();
+            }
+        }
         // What is left of the response makes its connection useless.
         self.upstream = None;
+    }
+
+    /// Takes note that its time was over while the response was under way.
+    pub(crate) fn expire(&mut self, why: Expired) {
+        let failure = Failure::Expired(why, self.pulse.complete.get());
+        self.flags.add(failure.flag());
+        self.details = failure.detail();
+        self.count_expired(why);
+    }
+
+    /// Counts a stream whose time was over.
+    pub(crate) fn count_expired(&self, why: Expired) {
+        let stats = &self.manager.stats;
+        match why {
+            Expired::Idle => stats.downstream_rq_idle_timeout.inc(),
+            Expired::Request => stats.downstream_rq_timeout.inc(),
+            Expired::Duration => stats.downstream_rq_max_duration_reached.inc(),
+            Expired::Response | Expired::Upstream => {
+                if let Some(cluster) = &self.cluster {
+                    match why {
+                        Expired::Upstream => cluster.stats.upstream_rq_max_duration_reached.inc(),
+                        _ => cluster.stats.upstream_rq_timeout.inc(),
+                    }
+                }
+            }
+        }
     }
 
     /// Whether the response has no body whatever its headers say.
@@ -247,7 +271,7 @@ impl Exchange {
 
     /// A connection is used again only when the request was sent whole and the response was read whole.
     fn give_back(&mut self) {
-        let whole = self.meter.as_ref().is_none_or(|meter| meter.complete.get());
+        let whole = self.pulse.complete.get();
         let clean = self.status != 0 && self.status != 101 && !self.flags.has(Flags::UPSTREAM_TERMINATION);
         if let Some(Upstream { lease, pool, active }) = self.upstream.take() {
             drop(active);
@@ -280,7 +304,7 @@ impl Exchange {
             details: &self.details,
             termination: None,
             upstream_failure: self.upstream_failure.as_deref(),
-            received: self.meter.as_ref().map_or(0, |meter| meter.bytes.get()),
+            received: self.pulse.bytes.get(),
             sent: self.sent,
             response: &self.kept,
             host: self.host.as_deref(),
@@ -292,6 +316,7 @@ impl Exchange {
                 .map(|cluster| (&*cluster.compiled.name, &*cluster.compiled.stat_name)),
             route: self.route.as_ref().map(|route| &*route.name),
             attempts: self.attempts,
+            local_reply: "",
             grpc_status: self.grpc_status,
             entropy: self.entropy,
         }
@@ -302,7 +327,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.finished {
             // The codec dropped it: the client went away before there was a response.
-            self.abandoned_by_client();
+            self.abandon();
             self.end();
         }
     }

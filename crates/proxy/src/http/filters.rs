@@ -9,12 +9,13 @@ use lateen_route::RouteTable;
 use lateen_route::http_manager::{
     Abort, AbortStatus, CorsPolicy, FaultPolicy, FilterOverride, HttpFilterKind,
 };
+use lateen_route::network::FilterStateValue;
 use lateen_route::rbac::{RbacFilter, Subject, Verdict};
 use lateen_route::routes::{Route, VirtualHost, WeightedCluster};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use super::reply;
+use super::{edits, reply};
 use crate::failure::Failure;
 use crate::flags::Flags;
 
@@ -85,15 +86,12 @@ pub(crate) async fn run(
                 };
                 exchange = rbac(exchange, rules)?;
             }
-            HttpFilterKind::SetFilterState(values) => {
-                for value in values.iter() {
-                    if &*value.factory == "envoy.network.application_protocols" {
-                        let mut text = Vec::new();
-                        let record = exchange.record();
-                        value.format.write(&mut text, true, |variable, out| record.write(variable, out));
-                        outcome.upstream_protocols = String::from_utf8(text).ok().map(Into::into);
-                    }
-                }
+            HttpFilterKind::SetFilterState(own) => {
+                let values = match given {
+                    Some(FilterOverride::SetFilterState(values)) => values,
+                    _ => own,
+                };
+                set_filter_state(&exchange, values, &mut outcome);
             }
             // What they do is either done elsewhere or has no effect on the request's way.
             HttpFilterKind::Router(_)
@@ -106,6 +104,15 @@ pub(crate) async fn run(
         }
     }
     Ok((exchange, outcome))
+}
+
+/// Values that upstream connections are to see.
+fn set_filter_state(exchange: &Exchange, values: &[FilterStateValue], outcome: &mut Outcome) {
+    for value in values {
+        if let Some(text) = value.protocols(|format| edits::render(exchange, format)) {
+            outcome.upstream_protocols = Some(text);
+        }
+    }
 }
 
 /// A fault under way.
@@ -143,15 +150,19 @@ async fn fault(
         && delay.duration > Duration::ZERO
     {
         exchange.flags.add(Flags::DELAY_INJECTED);
-        tokio::time::sleep(delay.duration).await;
+        let pulse = exchange.pulse.clone();
+        if let Err(why) = pulse.guard(tokio::time::sleep(delay.duration)).await {
+            let failure = Failure::Expired(why, pulse.complete.get());
+            return Err(Box::new(reply::failure(exchange, &failure)));
+        }
     }
-    match policy.abort {
-        Some(Abort { status, share }) if share.hits(exchange.entropy.draw(0x6162_6f72)) => {
-            Err(Box::new(match status {
+    match &policy.abort {
+        Some(Abort { status, share, body }) if share.hits(exchange.entropy.draw(0x6162_6f72)) => {
+            Err(Box::new(match *status {
                 AbortStatus::Http(code) => {
                     let status =
                         http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
-                    reply::failure(exchange, &Failure::FaultAbort(status))
+                    reply::failure(exchange, &Failure::FaultAbort(status, body.clone()))
                 }
                 AbortStatus::Grpc(code) => reply::grpc_abort(exchange, code),
             }))

@@ -1,9 +1,12 @@
 //! A request's head as the proxy works with it: pseudo-headers apart, whichever codec it came by.
 
+use std::time::Duration;
+
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
+use lateen_route::http_manager::Http1;
 use lateen_route::{ConnectionView, RequestView};
 
 use crate::failure::Failure;
@@ -28,7 +31,7 @@ impl Head {
     ///
     /// # Errors
     /// When it names no host; the head is for the log.
-    pub(crate) fn new(parts: Parts, tls: bool) -> Result<Self, Box<(Failure, Self)>> {
+    pub(crate) fn new(parts: Parts, tls: bool, settings: &Http1) -> Result<Self, Box<(Failure, Self)>> {
         let Parts { method, uri, version, mut headers, .. } = parts;
         let scheme = match uri.scheme_str() {
             Some("https") => "https",
@@ -40,6 +43,10 @@ impl Head {
         let authority = match uri.authority() {
             // An absolute URL beats the header (RFC 9112, 3.2.2); HTTP/2 has `:authority`.
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+            None if version == Version::HTTP_10 => {
+                let default = settings.default_host.as_deref();
+                host.or_else(|| default.and_then(|host| HeaderValue::from_str(host).ok()))
+            }
             None => host,
         };
         let authority = match authority {
@@ -121,12 +128,46 @@ impl Head {
         })
     }
 
+    /// How long a gRPC caller waits, by its `grpc-timeout`.
+    pub(crate) fn grpc_timeout(&self) -> Option<Duration> {
+        grpc_timeout(self.headers.get("grpc-timeout")?.to_str().ok()?)
+    }
+
     /// The protocol as logs write it.
     pub(crate) fn protocol(&self) -> &'static str {
         match self.version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2",
             _ => "HTTP/1.1",
+        }
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_grpc_timeouts() {
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("5S"), Some(Duration::from_secs(5)));
+        for text in ["", "5", "S", "123456789S", "1x", "é"] {
+            assert_eq!(grpc_timeout(text), None, "{text}");
         }
     }
 }

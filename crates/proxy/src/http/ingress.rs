@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version};
-use lateen_route::http_manager::{ClientCertMode, EscapedSlashes, HttpManager};
+use lateen_route::http_manager::{ClientCertMode, EscapedSlashes, HttpManager, Underscores};
 use lateen_telemetry::trace_context::{SpanContext, TraceReason, request_id};
 
 use super::exchange::Exchange;
@@ -35,9 +35,12 @@ pub(crate) mod names {
         EXTERNAL_ADDRESS = "x-envoy-external-address",
         FORWARDED_FOR = "x-forwarded-for",
         FORWARDED_HOST = "x-forwarded-host",
+        CLIENT_TRACE = "x-client-trace-id",
+        FORWARDED_PORT = "x-forwarded-port",
         FORWARDED_PROTO = "x-forwarded-proto",
         HTTP2_SETTINGS = "http2-settings",
         INTERNAL = "x-envoy-internal",
+        IS_TIMEOUT_RETRY = "x-envoy-is-timeout-retry",
         KEEP_ALIVE = "keep-alive",
         MAX_RETRIES = "x-envoy-max-retries",
         ORIGINAL_PATH = "x-envoy-original-path",
@@ -71,17 +74,31 @@ static INTERNAL_ONLY: [HeaderName; 14] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
 ];
 
+/// What comes of a head that was cleaned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// The request goes on.
+    Go,
+    /// The client is to ask for the cleaned path.
+    Redirect,
+}
+
 /// Cleans and completes the head.
 ///
 /// # Errors
 /// When the request cannot be served as it is.
-pub(crate) fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
+pub(crate) fn prepare(exchange: &mut Exchange) -> Result<Prepared, Failure> {
     let manager = exchange.manager.clone();
     let settings = &*manager.compiled;
     let head = &mut exchange.head;
+    // The HTTP/1 codec counts itself, and answers.
+    if head.headers.len() > settings.max_headers as usize {
+        return Err(Failure::TooManyHeaders);
+    }
+    check_underscores(&mut head.headers, settings.underscores)?;
     remove_hop_by_hop(&mut head.headers, head.version);
     clean_host(head, settings, exchange.down.local.port());
-    clean_path(head, settings)?;
+    let prepared = clean_path(head, settings)?;
     (exchange.remote, exchange.internal) = client_address(head, settings, &exchange.down);
     if exchange.internal {
         head.headers.insert(names::INTERNAL, HeaderValue::from_static("true"));
@@ -89,14 +106,22 @@ pub(crate) fn prepare(exchange: &mut Exchange) -> Result<(), Failure> {
         head.headers.remove(names::INTERNAL);
         INTERNAL_ONLY.iter().for_each(|name| drop(head.headers.remove(name)));
     }
-    forwarded_proto(head, &exchange.down);
+    if let Some(scheme) = settings.scheme_overwrite {
+        head.scheme = scheme;
+    }
+    forwarded_proto(head, settings, &exchange.down);
+    if settings.append_x_forwarded_port
+        && !(settings.client_address.trusted_hops > 0 && head.headers.contains_key(names::FORWARDED_PORT))
+    {
+        head.headers.insert(names::FORWARDED_PORT, HeaderValue::from(exchange.down.local.port()));
+    }
     client_cert(head, settings, &exchange.down);
     if let Some(via) = &manager.via {
         head.headers.append(header::VIA, via.clone());
     }
     let sampled = trace(exchange);
     identify(exchange, sampled);
-    Ok(())
+    Ok(prepared)
 }
 
 /// Headers that hold for one hop only (RFC 9110, 7.6.1); upgrades are taken out before.
@@ -147,7 +172,22 @@ fn clean_host(head: &mut Head, settings: &HttpManager, port: u16) {
     }
 }
 
-fn clean_path(head: &mut Head, settings: &HttpManager) -> Result<(), Failure> {
+/// Names with underscores, which some applications take for others with dashes.
+fn check_underscores(headers: &mut HeaderMap, rule: Underscores) -> Result<(), Failure> {
+    if rule == Underscores::Allow {
+        return Ok(());
+    }
+    let found: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    if rule == Underscores::Reject && !found.is_empty() {
+        return Err(Failure::Underscore);
+    }
+    for name in found {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
+fn clean_path(head: &mut Head, settings: &HttpManager) -> Result<Prepared, Failure> {
     let rules = settings.path;
     let path = head.path();
     let suspicious = path.len() > 1
@@ -155,15 +195,19 @@ fn clean_path(head: &mut Head, settings: &HttpManager) -> Result<(), Failure> {
             || (rules.merge_slashes && path.contains("//"))
             || (rules.escaped_slashes != EscapedSlashes::Keep && path.contains('%')));
     if !suspicious {
-        return Ok(());
+        return Ok(Prepared::Go);
     }
     let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
     let mut clean = path.to_owned();
+    let mut prepared = Prepared::Go;
     if rules.escaped_slashes != EscapedSlashes::Keep {
         let lower = clean.to_ascii_lowercase();
         if lower.contains("%2f") || lower.contains("%5c") {
             if rules.escaped_slashes == EscapedSlashes::Reject {
                 return Err(Failure::BadPath);
+            }
+            if rules.escaped_slashes == EscapedSlashes::UnescapeAndRedirect {
+                prepared = Prepared::Redirect;
             }
             clean = clean.replace("%2f", "/").replace("%2F", "/").replace("%5c", "\\").replace("%5C", "\\");
         }
@@ -177,7 +221,8 @@ fn clean_path(head: &mut Head, settings: &HttpManager) -> Result<(), Failure> {
         }
     }
     let whole = format!("{clean}{query}");
-    head.set_path(&whole)
+    head.set_path(&whole)?;
+    Ok(prepared)
 }
 
 /// RFC 3986, 6.2.2: unreserved characters unescaped, dot segments resolved; backslashes are slashes. `None` for a path
@@ -263,11 +308,11 @@ fn client_address(head: &mut Head, settings: &HttpManager, down: &Downstream) ->
     (Some(client), internal)
 }
 
-fn forwarded_proto(head: &mut Head, down: &Downstream) {
-    let ours = if down.is_tls() { "https" } else { "http" };
+fn forwarded_proto(head: &mut Head, settings: &HttpManager, down: &Downstream) {
+    let ours = settings.scheme_overwrite.unwrap_or(if down.is_tls() { "https" } else { "http" });
     match head.headers.get(names::FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-        Some(b"https") => head.scheme = "https",
-        Some(b"http") => head.scheme = "http",
+        Some(b"https") if settings.scheme_overwrite.is_none() => head.scheme = "https",
+        Some(b"http") if settings.scheme_overwrite.is_none() => head.scheme = "http",
         Some(_) => {}
         None => {
             head.headers.insert(names::FORWARDED_PROTO, HeaderValue::from_static(ours));
@@ -334,7 +379,9 @@ fn trace(exchange: &mut Exchange) -> bool {
         (Some(context), _) => (context.child(worker.random()), false),
         (None, Some(context)) => (context.child(worker.random()), true),
         (None, None) => {
-            let sampled = tracing.random_sampling.hits(exchange.entropy.draw(0x7472_6163))
+            let asked = headers.contains_key(names::CLIENT_TRACE)
+                && tracing.client_sampling.hits(exchange.entropy.draw(0x636c_6965));
+            let sampled = (asked || tracing.random_sampling.hits(exchange.entropy.draw(0x7472_6163)))
                 && tracing.overall_sampling.hits(exchange.entropy.draw(0x616c));
             // 64 bits, as Envoy's Zipkin tracer makes unless told otherwise.
             (SpanContext::new(worker.random().into(), worker.random(), sampled), false)

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::ingress::names;
+use super::local_reply::{self, LocalReply};
 use crate::failure::{Failure, Reset, grpc_status};
 
 /// The answer to a failure.
@@ -16,12 +17,10 @@ pub(crate) fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Respons
     match failure {
         Failure::NoRoute => exchange.manager.stats.no_route.inc(),
         Failure::NoCluster(_) => exchange.manager.stats.no_cluster.inc(),
+        Failure::Expired(why, _) => exchange.count_expired(*why),
         _ => {}
     }
     let body = failure.body();
-    if exchange.head.is_grpc() {
-        return grpc_failure(exchange, failure, &body);
-    }
     let mut headers = HeaderMap::new();
     if failure.closes() && exchange.head.version != Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -33,28 +32,12 @@ pub(crate) fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Respons
         std::borrow::Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
         std::borrow::Cow::Owned(text) => Bytes::from(text),
     };
-    local(exchange, failure.status(), headers, bytes)
-}
-
-/// A failure as gRPC tells it: 200, and the status in the head (a "trailers-only" response).
-fn grpc_failure(mut exchange: Box<Exchange>, failure: &Failure, message: &str) -> Response<ResponseBody> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(failure.grpc_status())));
-    let encoded = percent_encoding::utf8_percent_encode(message, percent_encoding::CONTROLS).to_string();
-    if let Ok(value) = HeaderValue::from_str(&encoded)
-        && !encoded.is_empty()
-    {
-        headers.insert("grpc-message", value);
-    }
-    finish_head(&exchange, &mut headers);
-    exchange.take_response(200, &headers);
-    respond(exchange, StatusCode::OK, headers, Bytes::new())
+    answer(exchange, failure.status(), Some(failure.grpc_status()), headers, bytes)
 }
 
 /// A gRPC status of fault injection.
 pub(crate) fn grpc_abort(mut exchange: Box<Exchange>, status: u32) -> Response<ResponseBody> {
-    let failure = Failure::FaultAbort(StatusCode::OK);
+    let failure = Failure::FaultAbort(StatusCode::OK, None);
     exchange.flags.add(failure.flag());
     exchange.details = failure.detail();
     let mut headers = HeaderMap::new();
@@ -94,29 +77,75 @@ pub(crate) fn direct(
     local(exchange, StatusCode::from_u16(status).unwrap_or(StatusCode::OK), headers, body)
 }
 
+/// Sends a client whose path was cleaned to the clean one, as Envoy's `UNESCAPE_AND_REDIRECT` does.
+pub(crate) fn clean_path(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.details = "path_normalization_failed".into();
+    let mut headers = HeaderMap::new();
+    if let Ok(path) = HeaderValue::from_str(exchange.head.path()) {
+        headers.insert(LOCATION, path);
+    }
+    local(exchange, StatusCode::TEMPORARY_REDIRECT, headers, Bytes::new())
+}
+
 /// An answer with a text body.
 pub(crate) fn local(
+    exchange: Box<Exchange>,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<ResponseBody> {
+    answer(exchange, status, None, headers, body)
+}
+
+/// Every answer of our own but those that are gRPC's from the start: changed as the manager says, then told as HTTP or,
+/// to a gRPC caller, as a status in the head (a "trailers-only" response). `grpc` is the status where it does not follow
+/// from the HTTP one.
+fn answer(
     mut exchange: Box<Exchange>,
     status: StatusCode,
+    grpc: Option<u8>,
     mut headers: HeaderMap,
     body: Bytes,
 ) -> Response<ResponseBody> {
-    if exchange.head.is_grpc() && status != StatusCode::OK {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(grpc_status(status))));
-        finish_head(&exchange, &mut headers);
-        exchange.take_response(200, &headers);
-        return respond(exchange, StatusCode::OK, headers, Bytes::new());
+    let mut reply = LocalReply { status, body, content_type: None };
+    exchange.status = status.as_u16();
+    local_reply::change(&exchange, &mut reply, &mut headers);
+    let LocalReply { status: changed, body, content_type } = reply;
+    if exchange.head.is_grpc() && changed != StatusCode::OK {
+        let grpc = grpc.filter(|_| changed == status).unwrap_or_else(|| grpc_status(changed));
+        return grpc_answer(exchange, grpc, headers, &body);
     }
     if !body.is_empty() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
-    } else if !crate::log::has_no_body(status) && exchange.head.version != Version::HTTP_2 {
+        match content_type {
+            Some(value) => drop(headers.insert(CONTENT_TYPE, value)),
+            None => drop(headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"))),
+        }
+    } else if !crate::log::has_no_body(changed) && exchange.head.version != Version::HTTP_2 {
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     finish_head(&exchange, &mut headers);
-    exchange.take_response(status.as_u16(), &headers);
-    respond(exchange, status, headers, body)
+    exchange.take_response(changed.as_u16(), &headers);
+    respond(exchange, changed, headers, body)
+}
+
+fn grpc_answer(
+    mut exchange: Box<Exchange>,
+    status: u8,
+    mut headers: HeaderMap,
+    message: &[u8],
+) -> Response<ResponseBody> {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(status)));
+    let encoded = percent_encoding::percent_encode(message, percent_encoding::CONTROLS).to_string();
+    if let Ok(value) = HeaderValue::from_str(&encoded)
+        && !encoded.is_empty()
+    {
+        headers.insert("grpc-message", value);
+    }
+    finish_head(&exchange, &mut headers);
+    exchange.take_response(200, &headers);
+    respond(exchange, StatusCode::OK, headers, Bytes::new())
 }
 
 fn finish_head(exchange: &Exchange, headers: &mut HeaderMap) {

@@ -161,13 +161,11 @@ fn no_policy() -> RetryPolicy {
         on: RetryOn::default(),
         attempts: 1,
         per_try_timeout: None,
-        per_try_idle_timeout: None,
         status_codes: Box::default(),
         response_headers: Vec::new(),
         request_headers: Vec::new(),
         back_off: BackOff { base, max: base * 10 },
         avoid_previous_hosts: false,
         host_attempts: 1,
-        avoid_previous_priorities: None,
     }
 }

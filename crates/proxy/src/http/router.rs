@@ -15,10 +15,11 @@ use lateen_route::routes::{Forward, HostRewrite, Route, VirtualHost, WeightedClu
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::body::{Meter, Replay, RequestBody, ResponseBody};
+use super::body::{Replay, RequestBody, ResponseBody};
 use super::exchange::{Active, Exchange, Upstream};
 use super::filters::Outcome;
 use super::ingress::names;
+use super::pulse::{Expired, Pulse};
 use super::retry::{Retries, Verdict};
 use super::send::{self, SendError};
 use super::{destination, edits, mirror, reply};
@@ -66,7 +67,7 @@ pub(crate) async fn forward(
     let policy = plan.forward.retry.as_ref().or(plan.virtual_host.retry.as_ref());
     let retries = Retries::of(&exchange, policy, plan.priority());
     let mirrors = mirror::wanted(&exchange, &plan);
-    let source = Source::new(&mut exchange, body, retries.is_some() || !mirrors.is_empty());
+    let source = Source::new(&exchange, plan.route, body, retries.is_some() || !mirrors.is_empty());
     for target in mirrors {
         mirror::start(&exchange, target, source.body());
     }
@@ -74,9 +75,13 @@ pub(crate) async fn forward(
     let timeout = timeout(&mut exchange, &plan);
     let deadline = timeout.map(|limit| Instant::now() + limit);
     let mut attempts = Attempts { plan: &plan, source, retries, deadline, tried: SmallVec::new() };
-    match attempts.run(&mut exchange).await {
+    let pulse = exchange.pulse.clone();
+    let result = pulse.guard(attempts.run(&mut exchange)).await;
+    let result = result.unwrap_or_else(|why| Err(Failure::Expired(why, pulse.complete.get())));
+    match result {
         Ok(response) => respond(exchange, &plan, deadline, response),
         Err(failure) => {
+            exchange.upstream = None;
             plan.cluster.stats.count_status(failure.status().as_u16());
             let mut response = reply::failure(exchange, &failure);
             edits_of_failure(&plan, &mut response);
@@ -96,21 +101,21 @@ fn edits_of_failure(plan: &Plan<'_>, response: &mut Response<ResponseBody>) {
 #[derive(Debug)]
 enum Source {
     Empty,
-    Once(Option<Incoming>, Rc<Meter>),
+    Once(Option<Incoming>, Rc<Pulse>),
     Kept(Rc<Replay>),
 }
 
 impl Source {
-    fn new(exchange: &mut Exchange, body: Incoming, again: bool) -> Self {
+    fn new(exchange: &Exchange, route: &Route, body: Incoming, again: bool) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
-        let meter = Rc::new(Meter::default());
-        exchange.meter = Some(meter.clone());
+        let pulse = exchange.pulse.clone();
         if again {
-            Self::Kept(Replay::new(body, meter, exchange.manager.buffer_limit as usize))
+            let limit = route.buffer_limit.unwrap_or(exchange.manager.buffer_limit.into());
+            Self::Kept(Replay::new(body, pulse, usize::try_from(limit).unwrap_or(usize::MAX)))
         } else {
-            Self::Once(Some(body), meter)
+            Self::Once(Some(body), pulse)
         }
     }
 
@@ -124,8 +129,8 @@ impl Source {
 
     fn take(&mut self) -> RequestBody {
         match self {
-            Self::Once(body, meter) => match body.take() {
-                Some(body) => RequestBody::once(body, meter.clone()),
+            Self::Once(body, pulse) => match body.take() {
+                Some(body) => RequestBody::once(body, pulse.clone()),
                 None => RequestBody::empty(),
             },
             other => other.body(),
@@ -154,6 +159,7 @@ struct Attempts<'p, 't> {
 enum Failed {
     Reset { reset: Reset, sent: bool },
     TryTimeout,
+    MaxStream,
     Final(Failure),
 }
 
@@ -186,6 +192,7 @@ impl Attempts<'_, '_> {
                 Err(failed) => failed,
             };
             exchange.upstream = None;
+            exchange.timed_out = matches!(failed, Failed::TryTimeout);
             let (verdict, failure) = self.judge_failure(exchange, failed);
             match verdict {
                 Verdict::Again(pause, permit) if self.source.can_restart() => {
@@ -229,6 +236,11 @@ impl Attempts<'_, '_> {
                     self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
                 (verdict, Failure::PerTryTimeout)
             }
+            Failed::MaxStream => {
+                let verdict =
+                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
+                (verdict, Failure::Expired(Expired::Upstream, exchange.pulse.complete.get()))
+            }
             Failed::Reset { reset, sent } => {
                 let verdict = self
                     .retries
@@ -255,14 +267,24 @@ impl Attempts<'_, '_> {
         exchange.host = Some(picked.host.clone());
         let cluster = &self.plan.cluster;
         let active = Active::new(picked.host.clone(), cluster.clone(), permit);
-        let limit = self.retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
+        let per_try = self.retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
+        let max_stream = cluster.compiled.http.max_stream;
+        let started = Instant::now();
+        let limit = match (per_try, max_stream) {
+            (Some(per_try), Some(max)) if max < per_try => Some((max, Failed::MaxStream)),
+            (Some(per_try), _) => Some((per_try, Failed::TryTimeout)),
+            (None, Some(max)) => Some((max, Failed::MaxStream)),
+            (None, None) => None,
+        };
         let work = self.exchange_with(exchange, picked, active);
-        match limit {
+        let result = match limit {
             None => work.await,
-            Some(limit) => {
-                tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(Failed::TryTimeout))
-            }
+            Some((limit, late)) => tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(late)),
+        };
+        if let (Ok(_), Some(max)) = (&result, max_stream) {
+            exchange.respond_by(started + max, Expired::Upstream);
         }
+        result
     }
 
     /// Connects, sends, and waits for the response's head.
@@ -386,37 +408,29 @@ fn replace_host(exchange: &mut Exchange, plan: &Plan<'_>, host: &str) {
 
 /// The time for the whole response, by the route or an internal client; told to the upstream.
 fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
+    let forward = plan.forward;
+    let grpc = exchange.head.is_grpc();
+    let limit = match (&forward.max_stream, forward.grpc_timeout) {
+        // A route that limits the stream's life has no other limit.
+        (Some(_), _) => None,
+        (None, Some(rules)) if grpc => {
+            Some(exchange.head.grpc_timeout().map_or(rules.max, |asked| rules.limit(asked)))
+        }
+        (None, _) => forward.timeout,
+    };
+    let settings = exchange.manager.router;
     let headers = &mut exchange.head.headers;
-    let asked =
-        headers.remove(names::TIMEOUT).and_then(|v| v.to_str().ok()?.parse().ok().map(Duration::from_millis));
-    let mut limit = asked.map_or(plan.forward.timeout, |asked| Some(asked).filter(|limit| !limit.is_zero()));
-    if let Some(max) = plan.forward.max_stream.grpc_header_max
-        && let Some(wanted) = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?))
-    {
-        let wanted = wanted.saturating_sub(plan.forward.max_stream.grpc_header_offset.unwrap_or_default());
-        limit = Some(if max.is_zero() { wanted } else { wanted.min(max) });
-    }
-    if let (Some(limit), false) = (limit, exchange.manager.router.suppress_envoy_headers)
+    let millis = |value: HeaderValue| value.to_str().ok()?.parse().ok().map(Duration::from_millis);
+    let asked = headers.remove(names::TIMEOUT).and_then(millis);
+    let expected = headers.get(names::EXPECTED_TIMEOUT).filter(|_| settings.respect_expected_timeout);
+    let asked = expected.cloned().and_then(millis).or(asked);
+    let limit = asked.or(limit).filter(|limit| !limit.is_zero());
+    if let (Some(limit), false) = (limit, settings.suppress_envoy_headers)
         && let Ok(millis) = u64::try_from(limit.as_millis())
     {
         headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
     limit
-}
-
-/// `grpc-timeout`: at most eight digits and a unit.
-fn grpc_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
 }
 
 /// The head of one attempt.
@@ -436,6 +450,10 @@ pub(crate) fn upstream_head(
     };
     if plan.virtual_host.attempt_count_in_request {
         headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+    }
+    if plan.virtual_host.is_timeout_retry_header && exchange.attempts > 1 {
+        let text = if exchange.timed_out { "true" } else { "false" };
+        headers.insert(names::IS_TIMEOUT_RETRY, HeaderValue::from_static(text));
     }
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
@@ -504,7 +522,7 @@ pub(crate) fn respond(
     if let Some(deadline) = deadline
         && !body.is_end_stream()
     {
-        exchange.set_deadline(deadline);
+        exchange.respond_by(deadline, Expired::Response);
     }
     parts.version = Version::HTTP_11;
     // The upstream's reason phrase, among others.
@@ -562,19 +580,5 @@ fn millis(number: u64) -> HeaderValue {
     match usize::try_from(number).ok().and_then(|index| SMALL.get(index)) {
         Some(text) => HeaderValue::from_static(text),
         None => HeaderValue::from(number),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_grpc_timeouts() {
-        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(grpc_timeout("5S"), Some(Duration::from_secs(5)));
-        for text in ["", "5", "S", "123456789S", "1x", "é"] {
-            assert_eq!(grpc_timeout(text), None, "{text}");
-        }
     }
 }

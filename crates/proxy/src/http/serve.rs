@@ -1,27 +1,31 @@
 //! A request's way through its phases: head, route, filters, action.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{HeaderMap, Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use lateen_route::RouteTable;
 use lateen_route::routes::{Action, Destination, Forward, Route, VirtualHost, WeightedCluster};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::filters::{self, RouteContext};
 use super::head::Head;
+use super::ingress::Prepared;
 use super::manager::Manager;
+use super::pulse::{Limits, Pulse, Pulses};
 use super::upgrade::{self, Upgrade};
 use super::{edits, ingress, reply, router};
 use crate::downstream::Downstream;
 use crate::failure::Failure;
 use crate::listener::Chain;
+use crate::stream::HeadClock;
 use crate::worker::Worker;
 
 /// What all requests of a connection share.
@@ -43,9 +47,40 @@ pub(crate) struct Context {
     pub requests: Cell<u32>,
     /// Whether responses ask the client to go away.
     pub closing: Cell<bool>,
+    /// The requests under way.
+    pub pulses: Pulses,
+    /// The pulse of the request that has just begun, for the task of its stream.
+    pub newborn: RefCell<Option<Rc<Pulse>>>,
+    /// Since when a request's head is coming, on HTTP/1.
+    pub head: Option<Arc<HeadClock>>,
+    retired: Notify,
 }
 
 impl Context {
+    /// A connection without requests yet.
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        manager: Arc<Manager>,
+        chain: Arc<Chain>,
+        down: Rc<Downstream>,
+        head: Option<Arc<HeadClock>>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            manager,
+            chain,
+            down,
+            last_active: Cell::new(Instant::now()),
+            active: Cell::new(0),
+            requests: Cell::new(0),
+            closing: Cell::new(false),
+            pulses: Pulses::default(),
+            newborn: RefCell::new(None),
+            head,
+            retired: Notify::new(),
+        })
+    }
+
     /// Waits until the connection should end: replaced, drained, idle or old.
     pub(crate) async fn end(&self) {
         let timeouts = &self.manager.compiled.timeouts;
@@ -58,8 +93,12 @@ impl Context {
         tokio::select! {
             () = self.chain.drain.cancelled() => {}
             () = self.worker.shared.draining.cancelled() => {}
-            () = old => {}
-            () = self.idle() => return,
+            () = old => self.manager.stats.downstream_cx_max_duration_reached.inc(),
+            () = self.idle() => {
+                self.manager.stats.downstream_cx_idle_timeout.inc();
+                return;
+            }
+            () = self.retired.notified() => return,
         }
         // Whoever sends a request now is told to come back elsewhere; who is silent is closed after a while.
         self.closing.set(true);
@@ -80,20 +119,44 @@ impl Context {
 
 /// A request under way, as its connection knows it.
 #[derive(Debug)]
-pub(crate) struct Busy(Rc<Context>);
+pub(crate) struct Busy {
+    context: Rc<Context>,
+    pulse: Rc<Pulse>,
+}
 
 impl Busy {
-    fn new(context: Rc<Context>) -> Self {
+    fn new(context: Rc<Context>, complete: bool) -> Self {
         context.active.set(context.active.get() + 1);
         context.requests.set(context.requests.get().saturating_add(1));
-        Self(context)
+        if let Some(head) = &context.head {
+            head.reset();
+        }
+        let pulse = Pulse::new(complete);
+        context.pulses.add(pulse.clone());
+        context.newborn.replace(Some(pulse.clone()));
+        Self { context, pulse }
+    }
+
+    /// The request's pulse.
+    pub(crate) fn pulse(&self) -> &Rc<Pulse> {
+        &self.pulse
+    }
+
+    /// All pulses of its connection.
+    pub(crate) fn pulses(&self) -> &Pulses {
+        &self.context.pulses
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
-        self.0.last_active.set(Instant::now());
+        let context = &self.context;
+        context.active.set(context.active.get() - 1);
+        context.last_active.set(Instant::now());
+        context.pulses.remove(&self.pulse);
+        if let Some(head) = &context.head {
+            head.reset();
+        }
     }
 }
 
@@ -110,6 +173,8 @@ pub(crate) async fn request(
     let full = context.manager.compiled.max_requests.is_some_and(|max| context.requests.get() >= max);
     if http1 && (full || context.closing.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if full {
+        context.retired.notify_one();
     }
     Ok(response)
 }
@@ -117,22 +182,25 @@ pub(crate) async fn request(
 async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let upgrade = upgrade::wanted(&mut request);
     let (parts, body) = request.into_parts();
+    let complete = body.is_end_stream();
 
     // Phase: head.
-    let head = match Head::new(parts, context.down.is_tls()) {
+    let head = match Head::new(parts, context.down.is_tls(), &context.manager.compiled.http1) {
         Ok(head) => head,
         Err(unusable) => {
             let (failure, head) = *unusable;
-            let exchange = begin(context, head);
+            let exchange = begin(context, head, complete);
             return reply::failure(exchange, &failure);
         }
     };
-    let mut exchange = begin(context, head);
+    let mut exchange = begin(context, head, complete);
     if exchange.head.version == Version::HTTP_10 && !context.manager.compiled.http1.accept_http_10 {
         return reply::failure(exchange, &Failure::LowVersion);
     }
-    if let Err(failure) = ingress::prepare(&mut exchange) {
-        return reply::failure(exchange, &failure);
+    match ingress::prepare(&mut exchange) {
+        Ok(Prepared::Go) => {}
+        Ok(Prepared::Redirect) => return reply::clean_path(exchange),
+        Err(failure) => return reply::failure(exchange, &failure),
     }
 
     // Phase: route.
@@ -156,8 +224,8 @@ async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Respon
     act(context, exchange, &table, selected.virtual_host, route, body, upgrade).await
 }
 
-fn begin(context: &Rc<Context>, head: Head) -> Box<Exchange> {
-    let busy = Busy::new(context.clone());
+fn begin(context: &Rc<Context>, head: Head, complete: bool) -> Box<Exchange> {
+    let busy = Busy::new(context.clone(), complete);
     Exchange::begin(context.worker.clone(), context.manager.clone(), context.down.clone(), head, busy)
 }
 
@@ -177,6 +245,7 @@ async fn act(
         },
         _ => (None, "".into(), None),
     };
+    exchange.limit(limits(&exchange, forward.map(|forward| &**forward)));
 
     // Phase: filters.
     let route_context =
@@ -222,6 +291,21 @@ async fn act(
     match upgrade {
         Some(upgrade) => Box::pin(upgrade::run(exchange, plan, body, upgrade)).await,
         None => router::forward(exchange, plan, body).await,
+    }
+}
+
+/// The manager's limits, or those of the route.
+fn limits(exchange: &Exchange, forward: Option<&Forward>) -> Limits {
+    let timeouts = &exchange.manager.compiled.timeouts;
+    let idle = forward.and_then(|forward| forward.idle_timeout);
+    let max_stream = forward.and_then(|forward| forward.max_stream);
+    Limits {
+        idle: idle.map_or(timeouts.stream_idle, |idle| Some(idle).filter(|idle| !idle.is_zero())),
+        request: timeouts.request,
+        duration: match max_stream {
+            Some(rules) => rules.limit(exchange.head.grpc_timeout(), timeouts.max_stream),
+            None => timeouts.max_stream,
+        },
     }
 }
 

@@ -5,13 +5,16 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::{RequestBody, ResponseBody};
 use super::exchange::{Active, Exchange, Upstream};
+use super::pulse::Expired;
 use super::router::{self, Plan};
 use super::send::{self, SendError};
 use super::{destination, reply};
 use crate::failure::{Failure, Reset};
+use crate::tcp::{self, Counts};
 use crate::upstream::connect::connect;
 use crate::upstream::pool::{Lease, Protocol};
 
@@ -84,7 +87,7 @@ async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -
     let Some(tls) = plan.cluster.tls_for(&picked.way, exchange.head.authority()) else {
         return reply::failure(exchange, &Failure::NoHealthyUpstream);
     };
-    let mut upstream = match connect(&picked.host.address, &plan.cluster.transport(tls)).await {
+    let upstream = match connect(&picked.host.address, &plan.cluster.transport(tls)).await {
         Ok(stream) => stream,
         Err(reset) => {
             exchange.upstream_failure = reset.transport_failure().cloned();
@@ -96,8 +99,7 @@ async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -
     tokio::task::spawn_local(async move {
         let _active = active;
         if let Ok(client) = upgrade.client.await {
-            let mut client = TokioIo::new(client);
-            tail.copy(&mut client, &mut upstream).await;
+            tail.copy(TokioIo::new(client), upstream).await;
         }
         tail.end();
     });
@@ -108,19 +110,30 @@ async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -
 struct Tail(Option<Box<Exchange>>);
 
 impl Tail {
-    async fn copy<A, B>(&mut self, client: &mut A, upstream: &mut B)
+    /// Copies until both sides have ended, or the stream's time is over. The connection's timer does not reach here:
+    /// its bytes are handed over.
+    async fn copy<C, U>(&mut self, client: C, upstream: U)
     where
-        A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-        B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        C: AsyncRead + AsyncWrite,
+        U: AsyncRead + AsyncWrite,
     {
-        // What a broken tunnel delivered is not told; its end is all there is to say.
-        if let (Ok((received, sent)), Some(exchange)) =
-            (tokio::io::copy_bidirectional(client, upstream).await, &mut self.0)
-        {
-            exchange.sent += sent;
-            let meter = std::rc::Rc::new(super::body::Meter::default());
-            meter.bytes.set(received);
-            exchange.meter = Some(meter);
+        let Some(exchange) = &mut self.0 else { return };
+        let counts = Counts::default();
+        let (idle, over_at) = (exchange.pulse.idle(), exchange.pulse.over_at());
+        let over = async {
+            match over_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let expired = tokio::select! {
+            ended = tcp::bridge(client, upstream, idle, &counts) => (!ended).then_some(Expired::Idle),
+            () = over => Some(Expired::Duration),
+        };
+        exchange.pulse.bytes.set(counts.0.get());
+        exchange.sent = counts.1.get();
+        if let Some(why) = expired {
+            exchange.expire(why);
         }
     }
 
@@ -203,7 +216,7 @@ async fn pass_on(
     tokio::task::spawn_local(async move {
         let _held: (Lease, Active) = (lease, active);
         if let (Ok(client), Ok(upstream)) = tokio::join!(upgrade.client, upstream) {
-            tail.copy(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
+            tail.copy(TokioIo::new(client), TokioIo::new(upstream)).await;
         }
         tail.end();
     });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_proto::envoy::config::cluster::v3::Cluster as Message;
-use lateen_route::cluster::{Discovery, Dns, HttpProtocol, Transport};
+use lateen_route::cluster::{Discovery, Dns, Transport};
 use lateen_route::endpoints::{Assignment, Health, Host, HostAddress, LocalityGroup};
 use tokio::task::AbortHandle;
 
@@ -53,13 +53,6 @@ impl Store {
         let mut compiled = lateen_route::compile_cluster(&message)?.value;
         compiled.bind = compiled.bind.or(self.bind);
         let compiled = Arc::new(compiled);
-        for transport in transports(&compiled) {
-            if let Transport::Tls(tls) = transport
-                && let Some(reason) = tls::unsupported(&tls.common)
-            {
-                return Err(Rejected::new(&message.name, reason));
-            }
-        }
         let previous = self.clusters.get(&compiled.name).map(|entry| entry.newest.clone());
         let active = self.clusters.get(&compiled.name).and_then(|entry| entry.active.clone());
         let resolver = self.resolver(&compiled.discovery);
@@ -154,12 +147,11 @@ impl Store {
 
     fn make_ways(&self, cluster: &Cluster) -> Result<(), String> {
         let http = &cluster.compiled.http;
-        let http2 = http.protocol == HttpProtocol::Http2;
         let mut ways = Vec::new();
         for transport in transports(&cluster.compiled) {
             let security = match transport {
                 Transport::Plain => Security::Plain,
-                Transport::Tls(tls) => match tls::client(tls, http2, http.auto_sni, &self.secrets) {
+                Transport::Tls(tls) => match tls::client(tls, http, &self.secrets) {
                     Ok(security) => security,
                     Err(TlsError::Waiting(_)) => Security::Waiting,
                     Err(TlsError::Wrong(reason)) => return Err(reason),
@@ -228,7 +220,8 @@ fn watch_names(cluster: &Arc<Cluster>, dns: &Dns, one: bool) -> Option<AbortHand
             }
             drop(cluster);
             let pause = if dns.respect_ttl { ttl.unwrap_or(dns.refresh) } else { dns.refresh };
-            tokio::time::sleep(pause.max(Duration::from_secs(1))).await;
+            let jitter = dns.jitter.mul_f64(rand::random::<f64>());
+            tokio::time::sleep(pause.max(Duration::from_secs(1)).saturating_add(jitter)).await;
         }
     });
     Some(task.abort_handle())

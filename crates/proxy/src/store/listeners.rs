@@ -181,9 +181,6 @@ impl Store {
             (None, _) => None,
             (Some(_), Some(old)) => Some(old),
             (Some(context), None) => {
-                if let Some(reason) = tls::unsupported(&context.common) {
-                    return Err(format!("transport_socket: {reason}"));
-                }
                 let slot = ServerTls::default();
                 match tls::server(context, &self.secrets) {
                     Ok(identity) => slot.config.store(Some(Arc::new(identity))),
@@ -204,16 +201,11 @@ impl Store {
     fn filter(&mut self, listener: &Listener, filter: &NetworkFilter) -> Result<Option<Filter>, String> {
         Ok(Some(match filter {
             NetworkFilter::Http(compiled) => Filter::Http(Arc::new(self.manager(listener, compiled)?)),
-            NetworkFilter::Tcp(compiled) => {
-                if compiled.tunnel.is_some() {
-                    return Err("tunneling_config is not supported".to_owned());
-                }
-                Filter::Tcp(Arc::new(Tcp {
-                    stats: self.shared.stats.tcp(&compiled.stat_prefix),
-                    logs: self.open_logs(&compiled.access_logs)?,
-                    compiled: compiled.clone(),
-                }))
-            }
+            NetworkFilter::Tcp(compiled) => Filter::Tcp(Arc::new(Tcp {
+                stats: self.shared.stats.tcp(&compiled.stat_prefix),
+                logs: self.open_logs(&compiled.access_logs)?,
+                compiled: compiled.clone(),
+            })),
             NetworkFilter::DirectResponse(bytes) => Filter::DirectResponse(bytes.clone()),
             NetworkFilter::Rbac(rules) => Filter::Rbac(rules.clone()),
             NetworkFilter::SniCluster => Filter::SniCluster,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use lateen_ca::tls::{
     self as ca, ClientAuth, ClientSettings, PeerCertificate, SanRule, ServerSettings, Trust,
 };
+use lateen_route::cluster::{HttpProtocol, UpstreamHttp};
 use lateen_route::tls::{
     Certificate, CertificateSource, CommonTls, DataSource, DownstreamTls, SanKind, SanMatcher, Secret,
     SecretValue, TlsVersion, UpstreamTls, ValidationContext,
@@ -64,8 +65,7 @@ pub(super) fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIde
 /// The client's side.
 pub(super) fn client(
     tls: &UpstreamTls,
-    http2: bool,
-    auto_sni: bool,
+    http: &UpstreamHttp,
     secrets: &Secrets,
 ) -> Result<Security, TlsError> {
     let identity = match tls.common.certificates.first() {
@@ -77,10 +77,11 @@ pub(super) fn client(
     };
     let (trust, names) = validation(&tls.common, secrets)?.unwrap_or_default();
     let mut alpn = alpn(&tls.common);
-    if alpn.is_empty() && http2 {
+    if alpn.is_empty() && http.protocol == HttpProtocol::Http2 {
         alpn.push(b"h2".to_vec());
     }
-    let auto_server_name = auto_sni || tls.auto_host_sni;
+    // The request's host, where the cluster says so, goes before a fixed name; the context's own wish does not.
+    let auto_server_name = http.auto_sni || (tls.auto_host_sni && tls.sni.is_none());
     let settings = ClientSettings {
         identity,
         trust,
@@ -88,31 +89,13 @@ pub(super) fn client(
         alpn,
         versions: versions(&tls.common),
         sni: tls.sni.is_some() || auto_server_name,
-        match_server_name: tls.auto_sni_san_validation,
+        match_server_name: tls.auto_sni_san_validation || http.auto_san_validation,
     };
     Ok(Security::Tls {
         config: ca::client_config(settings).map_err(wrong)?,
         server_name: tls.sni.clone(),
         auto_server_name,
     })
-}
-
-/// Whether a context asks for checks that are not made: they are refused, never skipped.
-pub(super) fn unsupported(common: &CommonTls) -> Option<&'static str> {
-    common.validation.as_ref().and_then(|validation| unsupported_checks(&validation.context))
-}
-
-fn unsupported_checks(context: &ValidationContext) -> Option<&'static str> {
-    if !context.spki_hashes.is_empty() {
-        return Some("verify_certificate_spki is not supported");
-    }
-    if !context.certificate_hashes.is_empty() {
-        return Some("verify_certificate_hash is not supported");
-    }
-    if context.crl.is_some() {
-        return Some("crl is not supported");
-    }
-    context.allow_expired.then_some("allow_expired_certificate is not supported")
 }
 
 /// Whether a secret can be used at all.
@@ -123,12 +106,7 @@ pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
             let key = read(&certificate.key).map_err(|error| error.to_string())?;
             ca::identity(&chain, &key).map(drop).map_err(|error| error.to_string())
         }
-        SecretValue::Validation(context) => {
-            if let Some(reason) = unsupported_checks(context) {
-                return Err(reason.to_owned());
-            }
-            trust_of(context).map(drop).map_err(|error| error.to_string())
-        }
+        SecretValue::Validation(context) => trust_of(context).map(drop).map_err(|error| error.to_string()),
         SecretValue::Generic(_) => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use lateen_route::balance::{Draw, HostView, Plan};
 use lateen_route::cluster::{Discovery, HttpProtocol};
 use lateen_route::endpoints::{Assignment, HostAddress};
+use lateen_route::http_manager::HeaderCase;
 use lateen_route::{Cluster as Compiled, Entropy};
 
 use super::connect::{Tls, Transport};
@@ -38,6 +39,8 @@ pub(crate) struct Cluster {
     pub ways: ArcSwap<Vec<Way>>,
     /// Where its names are asked for.
     pub resolver: Option<Arc<crate::dns::Resolver>>,
+    /// When outliers are looked at next, on the clock of outlier detection.
+    pub(super) next_sweep: AtomicU64,
     found: Mutex<HashMap<SocketAddr, Arc<Host>>>,
 }
 
@@ -146,6 +149,7 @@ impl Cluster {
             hosts: ArcSwap::default(),
             ways: ArcSwap::default(),
             resolver,
+            next_sweep: AtomicU64::new(0),
             found: Mutex::default(),
             compiled,
         }
@@ -289,9 +293,10 @@ impl Cluster {
             Security::Waiting => None,
             Security::Plain => Some(None),
             Security::Tls { config, server_name, auto_server_name } => {
-                let name = match server_name {
-                    None if *auto_server_name => Some(host_of(authority).into()),
-                    name => name.clone(),
+                let name = if *auto_server_name && !authority.is_empty() {
+                    Some(host_of(authority).into())
+                } else {
+                    server_name.clone()
                 };
                 Some(Some(Tls { config: config.clone(), server_name: name }))
             }
@@ -305,10 +310,14 @@ impl Cluster {
             transport: self.transport(tls),
             idle_timeout: http.idle_timeout,
             max_requests: http.max_requests,
+            max_age: http.max_connection,
+            title_case: http.http1.header_case == HeaderCase::Proper,
             http2: Http2Settings {
                 max_streams: http.http2.max_streams as usize,
                 stream_window: http.http2.stream_window,
                 connection_window: http.http2.connection_window,
+                ping_interval: http.http2.ping_interval,
+                ping_timeout: http.http2.ping_timeout,
             },
         }
     }
@@ -318,6 +327,7 @@ impl Cluster {
         Transport {
             tls,
             bind: self.compiled.bind.map(|ip| SocketAddr::new(ip, 0)),
+            keepalive: self.compiled.keepalive,
             timeout: self.compiled.connect_timeout,
         }
     }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_route::listener::Keepalive;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -20,6 +22,8 @@ pub(crate) struct Transport {
     pub tls: Option<Tls>,
     /// The address to connect from.
     pub bind: Option<SocketAddr>,
+    /// TCP keep-alive, if it is on.
+    pub keepalive: Option<Keepalive>,
     /// The time that socket and handshake may take together.
     pub timeout: Duration,
 }
@@ -65,6 +69,9 @@ async fn dial(address: &Address, transport: &Transport) -> Result<Stream, Reset>
         Address::Pipe(path) => UnixStream::connect(&**path).await.map(Stream::from).map_err(refused),
         Address::Socket(address) => {
             let tcp = dial_tcp(*address, transport.bind).await.map_err(refused)?;
+            if let Some(keepalive) = &transport.keepalive {
+                keep_alive(&tcp, keepalive).map_err(refused)?;
+            }
             match &transport.tls {
                 None => Ok(tcp.into()),
                 Some(tls) => handshake(tcp, *address, tls).await,
@@ -80,6 +87,25 @@ async fn dial_tcp(address: SocketAddr, bind: Option<SocketAddr>) -> io::Result<T
     }
     socket.set_nodelay(true)?;
     socket.connect(address).await
+}
+
+/// Has the system probe a silent connection.
+///
+/// # Errors
+/// When the system refuses the times.
+pub(crate) fn keep_alive(tcp: &TcpStream, rules: &Keepalive) -> io::Result<()> {
+    let seconds = |number: u32| Duration::from_secs(number.into());
+    let mut out = TcpKeepalive::new();
+    if let Some(time) = rules.time {
+        out = out.with_time(seconds(time));
+    }
+    if let Some(interval) = rules.interval {
+        out = out.with_interval(seconds(interval));
+    }
+    if let Some(probes) = rules.probes {
+        out = out.with_retries(probes);
+    }
+    SockRef::from(tcp).set_tcp_keepalive(&out)
 }
 
 async fn handshake(tcp: TcpStream, address: SocketAddr, tls: &Tls) -> Result<Stream, Reset> {

@@ -1,7 +1,6 @@
 //! Outlier detection: hosts that fail too often in a row are left out for a while.
 //!
-//! Failures are counted where they happen, by workers; ejections end at sweeps of the control thread. Success-rate
-//! ejection is configuration that is refused before it comes here.
+//! Failures are counted where they happen, by workers; ejections end at sweeps of the control thread, one per interval.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -79,13 +78,16 @@ impl Cluster {
 
     /// Ends the ejections whose time is over.
     pub(crate) fn sweep_outliers(&self) {
-        if self.compiled.outlier_detection.is_none() {
+        let Some(rules) = &self.compiled.outlier_detection else { return };
+        let now = now();
+        if now < self.next_sweep.load(Ordering::Relaxed) {
             return;
         }
+        self.next_sweep.store(now + millis(rules.interval), Ordering::Relaxed);
         let mut changed = false;
         for member in &self.hosts.load().hosts {
             let conduct = &member.host.conduct;
-            if conduct.ejected.load(Ordering::Relaxed) && now() >= conduct.until.load(Ordering::Relaxed) {
+            if conduct.ejected.load(Ordering::Relaxed) && now >= conduct.until.load(Ordering::Relaxed) {
                 for counter in
                     [&conduct.consecutive_5xx, &conduct.consecutive_gateway, &conduct.consecutive_local]
                 {

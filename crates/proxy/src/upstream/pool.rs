@@ -45,6 +45,10 @@ pub(crate) struct PoolSettings {
     pub idle_timeout: Option<Duration>,
     /// Requests after which a connection is not used again.
     pub max_requests: Option<u32>,
+    /// How long a connection is used; it ends with its last request.
+    pub max_age: Option<Duration>,
+    /// Whether HTTP/1 header names are written `Content-Type`.
+    pub title_case: bool,
     /// HTTP/2 windows and limits.
     pub http2: Http2Settings,
 }
@@ -58,12 +62,10 @@ pub(crate) struct Http2Settings {
     pub stream_window: u32,
     /// A connection's receive window.
     pub connection_window: u32,
-}
-
-impl Default for Http2Settings {
-    fn default() -> Self {
-        Self { max_streams: 1024, stream_window: 16 << 20, connection_window: 24 << 20 }
-    }
+    /// Between keep-alive pings; `None` is none.
+    pub ping_interval: Option<Duration>,
+    /// How long a ping may take.
+    pub ping_timeout: Duration,
 }
 
 /// What is known of one connection.
@@ -74,6 +76,15 @@ pub(crate) struct Link {
     /// The server's certificate, when TLS is spoken.
     pub peer_uri: Option<Box<str>>,
     requests: Cell<u32>,
+    opened: Instant,
+}
+
+impl Link {
+    /// Whether it may take another request.
+    fn is_fresh(&self, settings: &PoolSettings) -> bool {
+        settings.max_requests.is_none_or(|max| self.requests.get() < max)
+            && settings.max_age.is_none_or(|age| self.opened.elapsed() < age)
+    }
 }
 
 /// A connection for one request.
@@ -136,10 +147,8 @@ impl Http2 {
         Http2Stream { sender: self.sender.clone(), connection: self.clone() }
     }
 
-    fn has_room(&self, max_requests: Option<u32>) -> bool {
-        !self.sender.is_closed()
-            && self.active.get() < self.max.get()
-            && max_requests.is_none_or(|max| self.link.requests.get() < max)
+    fn has_room(&self, settings: &PoolSettings) -> bool {
+        !self.sender.is_closed() && self.active.get() < self.max.get() && self.link.is_fresh(settings)
     }
 }
 
@@ -194,10 +203,10 @@ impl Pool {
         let mut index = idle.len();
         while index > 0 {
             index -= 1;
-            if idle[index].sender.is_ready() {
+            if idle[index].sender.is_ready() && idle[index].link.is_fresh(&self.settings) {
                 return Some(Lease::Http1(idle.remove(index)));
             }
-            if idle[index].sender.is_closed() {
+            if idle[index].sender.is_closed() || !idle[index].link.is_fresh(&self.settings) {
                 idle.remove(index);
             }
         }
@@ -207,7 +216,7 @@ impl Pool {
     fn shared_stream(&self) -> Option<Http2Stream> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
-        shared.iter().find(|connection| connection.has_room(self.settings.max_requests)).map(Http2::lease)
+        shared.iter().find(|connection| connection.has_room(&self.settings)).map(Http2::lease)
     }
 
     /// A connection, made or waited for if none is ready.
@@ -289,6 +298,7 @@ impl Pool {
             local: stream.local().map(|local| local.to_string()).unwrap_or_default().into(),
             peer_uri: peer_uri(&stream),
             requests: Cell::new(0),
+            opened: Instant::now(),
         });
         if http2 {
             self.stats.upstream_cx_http2_total.inc();
@@ -298,7 +308,7 @@ impl Pool {
         if http2 {
             self.open_http2(stream, link, opened).await
         } else {
-            open_http1(stream, link, opened).await
+            open_http1(stream, link, opened, self.settings.title_case).await
         }
     }
 
@@ -308,6 +318,8 @@ impl Pool {
             .initial_stream_window_size(settings.stream_window)
             .initial_connection_window_size(settings.connection_window)
             .initial_max_send_streams(FIRST_STREAMS)
+            .keep_alive_interval(settings.ping_interval)
+            .keep_alive_timeout(settings.ping_timeout)
             .timer(hyper_util::rt::TokioTimer::new())
             .handshake(TokioIo::new(stream))
             .await
@@ -336,7 +348,7 @@ impl Pool {
     pub(crate) fn give_back(&self, mut connection: Http1) {
         let used = connection.link.requests.get().saturating_add(1);
         connection.link.requests.set(used);
-        if connection.sender.is_closed() || self.settings.max_requests.is_some_and(|max| used >= max) {
+        if connection.sender.is_closed() || !connection.link.is_fresh(&self.settings) {
             return;
         }
         while let Some(next) = self.waiting.borrow_mut().pop_front() {
@@ -373,8 +385,15 @@ impl Pool {
     }
 }
 
-async fn open_http1(stream: Stream, link: Rc<Link>, opened: Opened) -> Result<Lease, Reset> {
-    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Reset::Termination)?;
+async fn open_http1(
+    stream: Stream,
+    link: Rc<Link>,
+    opened: Opened,
+    title_case: bool,
+) -> Result<Lease, Reset> {
+    let mut builder = http1::Builder::new();
+    builder.title_case_headers(title_case);
+    let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Reset::Termination)?;
     tokio::task::spawn_local(async move {
         let _opened = opened;
         if let Err(error) = driver.with_upgrades().await {

@@ -1,8 +1,12 @@
 //! The proxy as a whole, in this process: real sockets on port 0 of the loopback interface.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
+mod heads;
 mod http;
 mod lifecycle;
+mod limits;
+mod sides;
 mod support;
 mod tcp;
 mod tls;

@@ -89,19 +89,6 @@ pub struct OutlierDetection {
     pub max_ejection: Duration,
     /// The most endpoints ejected, in percent; at least one may be.
     pub max_ejection_percent: u32,
-    /// Success-rate ejection, if enforced.
-    pub success_rate: Option<SuccessRate>,
-}
-
-/// Ejection of endpoints whose success rate is far below the others'.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SuccessRate {
-    /// The fewest endpoints.
-    pub min_hosts: u32,
-    /// The fewest requests of an endpoint per interval.
-    pub min_requests: u32,
-    /// Standard deviations times 1000.
-    pub stdev_factor: u32,
 }
 
 impl OutlierDetection {
@@ -134,11 +121,6 @@ impl OutlierDetection {
             base_ejection: base,
             max_ejection: max.unwrap_or(Duration::from_secs(300)).max(base),
             max_ejection_percent: message.max_ejection_percent.unwrap_or(10).min(100),
-            success_rate: enforced(1, message.enforcing_success_rate, 100).map(|_| SuccessRate {
-                min_hosts: message.success_rate_minimum_hosts.unwrap_or(5),
-                min_requests: message.success_rate_request_volume.unwrap_or(100),
-                stdev_factor: message.success_rate_stdev_factor.unwrap_or(1900),
-            }),
         })
     }
 }

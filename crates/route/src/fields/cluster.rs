@@ -4,8 +4,11 @@ use lateen_proto::envoy;
 
 super::fields! {
     envoy::config::cluster::v3::Cluster as "envoy.config.cluster.v3.Cluster" {
-        supported: [transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout, per_connection_buffer_limit_bytes, lb_policy, load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, dns_jitter, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config, outlier_detection, cleanup_interval, upstream_bind_config, common_lb_config, transport_socket, metadata, protocol_selection, upstream_connection_options, close_connections_on_host_health_failure, filters, cluster_discovery_type, lb_config],
+        supported: [transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout, lb_policy, load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, dns_jitter, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config, outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata, protocol_selection, upstream_connection_options, filters, cluster_discovery_type, lb_config],
         ignored: [
+            per_connection_buffer_limit_bytes = "the codec's buffers are small",
+            cleanup_interval = "endpoints that were found are forgotten when they are many and unused",
+            close_connections_on_host_health_failure = "there are no active checks",
             stats_matcher = "metrics are chosen by the bootstrap",
             per_connection_buffer_high_watermark_timeout = "a slow reader holds its own connection only",
             dns_failure_refresh_rate = "dns_refresh_rate holds",
@@ -76,8 +79,12 @@ super::fields! {
         refused: [],
     }
     envoy::config::cluster::v3::OutlierDetection as "envoy.config.cluster.v3.OutlierDetection" {
-        supported: [consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx, enforcing_success_rate, success_rate_minimum_hosts, success_rate_request_volume, success_rate_stdev_factor, consecutive_gateway_failure, enforcing_consecutive_gateway_failure, split_external_local_origin_errors, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure, max_ejection_time],
+        supported: [consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx, consecutive_gateway_failure, enforcing_consecutive_gateway_failure, split_external_local_origin_errors, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure, max_ejection_time],
         ignored: [
+            enforcing_success_rate = "failures in a row decide",
+            success_rate_minimum_hosts = "failures in a row decide",
+            success_rate_request_volume = "failures in a row decide",
+            success_rate_stdev_factor = "failures in a row decide",
             enforcing_local_origin_success_rate = "success rates count both sides",
             failure_percentage_threshold = "success_rate holds",
             enforcing_failure_percentage = "success_rate holds",

@@ -4,8 +4,11 @@ use lateen_proto::envoy;
 
 super::fields! {
     envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" {
-        supported: [codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options, http2_protocol_options, server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout, request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id, preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port, strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode],
+        supported: [codec_type, stat_prefix, http_filters, tracing, common_http_protocol_options, http_protocol_options, http2_protocol_options, server_name, server_header_transformation, scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout, request_headers_timeout, access_log, use_remote_address, xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id, preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details, set_current_client_cert_details, upgrade_configs, normalize_path, merge_slashes, path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port, strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode],
         ignored: [
+            drain_timeout = "a drain ends with the last request",
+            delayed_close_timeout = "a connection is closed once its last byte is written",
+            proxy_100_continue = "100 Continue is answered here, once the endpoint takes the body",
             http1_safe_max_connection_duration = "a connection ends between requests always",
             http3_protocol_options = "HTTP/3 is not served",
             stream_flush_timeout = "stream_idle_timeout holds",
@@ -37,8 +40,11 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::Tracing as "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing" {
-        supported: [client_sampling, random_sampling, overall_sampling, max_path_tag_length, custom_tags, provider],
+        supported: [client_sampling, random_sampling, overall_sampling],
         ignored: [
+            max_path_tag_length = "spans are not exported: their context is made and passed on",
+            custom_tags = "spans are not exported: their context is made and passed on",
+            provider = "spans are not exported: their context is made and passed on",
             verbose = "spans have no events",
             spawn_upstream_span = "the router decides",
             operation = "decorators name spans",
@@ -57,8 +63,10 @@ super::fields! {
         refused: [],
     }
     envoy::config::core::v3::Http1ProtocolOptions as "envoy.config.core.v3.Http1ProtocolOptions" {
-        supported: [allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers],
+        supported: [accept_http_10, default_host_for_http_10, header_key_format],
         ignored: [
+            allow_absolute_url = "absolute URLs are read always",
+            enable_trailers = "the codec passes trailers on where the peer takes them",
             allow_chunked_length = "the codec decides",
             override_stream_error_on_invalid_http_message = "the codec decides",
             use_balsa_parser = "there is one parser",
@@ -70,8 +78,12 @@ super::fields! {
         ],
     }
     envoy::config::core::v3::Http2ProtocolOptions as "envoy.config.core.v3.Http2ProtocolOptions" {
-        supported: [max_concurrent_streams, initial_stream_window_size, initial_connection_window_size, allow_connect, connection_keepalive, max_header_field_size_kb, disallow_obs_text, stream_reset_burst, stream_reset_rate],
+        supported: [max_concurrent_streams, initial_stream_window_size, initial_connection_window_size, allow_connect, connection_keepalive],
         ignored: [
+            max_header_field_size_kb = "max_request_headers_kb limits the whole head",
+            disallow_obs_text = "the codec validates",
+            stream_reset_burst = "the codec limits floods",
+            stream_reset_rate = "the codec limits floods",
             hpack_table_size = "4096 holds",
             max_outbound_frames = "the codec limits floods",
             max_outbound_control_frames = "the codec limits floods",
@@ -99,8 +111,9 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::http::router::v3::Router as "envoy.extensions.filters.http.router.v3.Router" {
-        supported: [start_child_span, suppress_envoy_headers, respect_expected_rq_timeout],
+        supported: [suppress_envoy_headers, respect_expected_rq_timeout],
         ignored: [
+            start_child_span = "spans are not exported: their context is made and passed on",
             dynamic_stats = "metrics are always made",
             suppress_grpc_request_failure_code_stats = "metrics are by code",
         ],

@@ -4,8 +4,9 @@ use lateen_proto::envoy;
 
 super::fields! {
     envoy::config::listener::v3::Listener as "envoy.config.listener.v3.Listener" {
-        supported: [name, address, additional_addresses, filter_chains, use_original_dst, default_filter_chain, per_connection_buffer_limit_bytes, metadata, deprecated_v1, listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind, traffic_direction, enable_reuse_port, access_log, tcp_backlog_size, bind_to_port, tcp_keepalive, listener_specifier],
+        supported: [name, address, additional_addresses, filter_chains, use_original_dst, default_filter_chain, per_connection_buffer_limit_bytes, metadata, deprecated_v1, listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind, traffic_direction, access_log, tcp_backlog_size, bind_to_port, tcp_keepalive, listener_specifier],
         ignored: [
+            enable_reuse_port = "each worker has its own socket",
             stat_prefix = "metrics are named after the address",
             stats_matcher = "metrics are chosen by the bootstrap",
             drain_type = "draining is gradual always",
@@ -72,7 +73,7 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" {
-        supported: [stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy, tunneling_config, max_downstream_connection_duration, cluster_specifier],
+        supported: [stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy, max_downstream_connection_duration, cluster_specifier],
         ignored: [
             backoff_options = "a failed connect is tried again at once",
             access_log_flush_interval = "a line is written at the end",
@@ -84,27 +85,13 @@ super::fields! {
             upstream_idle_timeout = "idle_timeout holds",
         ],
         refused: [
+            tunneling_config = "TCP is not tunnelled in HTTP",
             on_demand = "clusters come from discovery",
             metadata_match = "there are no subsets",
             proxy_protocol_tlvs = "PROXY protocol is not sent",
             proxy_protocol_tlv_merge_policy = "PROXY protocol is not sent",
             upstream_connect_mode = "upstream is connected at once",
             max_early_data_bytes = "upstream is connected at once",
-        ],
-    }
-    envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::TunnelingConfig as "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig" {
-        supported: [hostname, headers_to_add],
-        ignored: [
-            propagate_response_headers = "nothing reads them",
-            propagate_response_trailers = "nothing reads them",
-            request_id_header = "no request identifier is made",
-            request_id_metadata_key = "no request identifier is made",
-        ],
-        refused: [
-            use_post = "CONNECT is used",
-            post_path = "CONNECT is used",
-            request_id_extension = "no request identifier is made",
-            formatters = "only built-in commands are known",
         ],
     }
     envoy::extensions::filters::network::set_filter_state::v3::Config as "envoy.extensions.filters.network.set_filter_state.v3.Config" {

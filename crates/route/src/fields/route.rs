@@ -35,8 +35,9 @@ super::fields! {
         ],
     }
     envoy::config::route::v3::Route as "envoy.config.route.v3.Route" {
-        supported: [name, r#match, metadata, decorator, typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove, tracing, per_request_buffer_limit_bytes, request_body_buffer_limit, action],
+        supported: [name, r#match, metadata, decorator, typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove, per_request_buffer_limit_bytes, request_body_buffer_limit, action],
         ignored: [
+            tracing = "the connection manager's sampling holds",
             stat_prefix = "metrics are by cluster",
         ],
         refused: [
@@ -87,8 +88,10 @@ super::fields! {
         ],
     }
     envoy::config::route::v3::route_action::RequestMirrorPolicy as "envoy.config.route.v3.RouteAction.RequestMirrorPolicy" {
-        supported: [cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append],
-        ignored: [],
+        supported: [cluster, cluster_header, runtime_fraction, disable_shadow_host_suffix_append],
+        ignored: [
+            trace_sampled = "a copy has the trace of the request",
+        ],
         refused: [
             request_headers_mutations = "copies have the headers of the request",
             host_rewrite_literal = "copies have the host of the request",
@@ -100,11 +103,13 @@ super::fields! {
         refused: [],
     }
     envoy::config::route::v3::RetryPolicy as "envoy.config.route.v3.RetryPolicy" {
-        supported: [retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_priority, retry_host_predicate, host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers],
+        supported: [retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers],
         ignored: [
+            retry_priority = "endpoints are avoided, not priorities",
             refresh_cluster_on_retry = "the cluster is kept",
         ],
         refused: [
+            per_try_idle_timeout = "use per_try_timeout",
             retry_options_predicates = "options stay the same",
             rate_limited_retry_back_off = "pauses are exponential",
         ],

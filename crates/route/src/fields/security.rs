@@ -38,8 +38,10 @@ super::fields! {
         ],
     }
     envoy::extensions::transport_sockets::tls::v3::TlsParameters as "envoy.extensions.transport_sockets.tls.v3.TlsParameters" {
-        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites, ecdh_curves],
+        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version],
         ignored: [
+            cipher_suites = "the library decides: ECDHE with AES-GCM or ChaCha20-Poly1305 only",
+            ecdh_curves = "the library decides: X25519, P-256 and P-384, with and without ML-KEM",
             signature_algorithms = "the library decides",
         ],
         refused: [
@@ -55,12 +57,18 @@ super::fields! {
         ],
     }
     envoy::extensions::transport_sockets::tls::v3::CertificateValidationContext as "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext" {
-        supported: [trusted_ca, system_root_certs, verify_certificate_spki, verify_certificate_hash, match_typed_subject_alt_names, match_subject_alt_names, crl, allow_expired_certificate, trust_chain_verification, only_verify_leaf_cert_crl, max_verify_depth],
+        supported: [trusted_ca, system_root_certs, match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification],
         ignored: [
             watched_directory = "secret discovery watches",
             suppress_client_ca_list = "the list is not sent",
         ],
         refused: [
+            verify_certificate_spki = "use names and trust anchors",
+            verify_certificate_hash = "use names and trust anchors",
+            crl = "revocation is not checked",
+            only_verify_leaf_cert_crl = "revocation is not checked",
+            allow_expired_certificate = "an expired certificate is never good",
+            max_verify_depth = "the library limits chains",
             ca_certificate_provider_instance = "use secret discovery",
             require_signed_certificate_timestamp = "Envoy does not implement it",
             custom_validator_config = "the built-in validator is what there is",
@@ -105,8 +113,11 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::http::rbac::v3::Rbac as "envoy.extensions.filters.http.rbac.v3.RBAC" {
-        supported: [rules, rules_stat_prefix, shadow_rules, shadow_rules_stat_prefix],
+        supported: [rules],
         ignored: [
+            rules_stat_prefix = "no such metrics",
+            shadow_rules = "dry runs are not counted",
+            shadow_rules_stat_prefix = "dry runs are not counted",
             track_per_rule_stats = "metrics are by policy",
         ],
         refused: [
@@ -115,8 +126,12 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::network::rbac::v3::Rbac as "envoy.extensions.filters.network.rbac.v3.RBAC" {
-        supported: [rules, shadow_rules, shadow_rules_stat_prefix, stat_prefix],
-        ignored: [],
+        supported: [rules],
+        ignored: [
+            shadow_rules = "dry runs are not counted",
+            shadow_rules_stat_prefix = "dry runs are not counted",
+            stat_prefix = "no such metrics",
+        ],
         refused: [
             matcher = "use rules",
             shadow_matcher = "use shadow_rules",

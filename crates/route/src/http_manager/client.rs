@@ -47,10 +47,6 @@ pub struct ClientCertHeader {
     pub mode: ClientCertMode,
     /// Whether the subject is written.
     pub subject: bool,
-    /// Whether the certificate is written, URL-encoded PEM.
-    pub cert: bool,
-    /// Whether the chain is written.
-    pub chain: bool,
     /// Whether the DNS names are written.
     pub dns: bool,
     /// Whether the URI name is written.
@@ -110,10 +106,16 @@ impl RequestId {
 }
 
 impl ClientCertHeader {
-    pub(super) fn of(message: &hcm::HttpConnectionManager) -> Self {
+    pub(super) fn compile(cx: &Cx<'_>, message: &hcm::HttpConnectionManager) -> Result<Self> {
         use hcm::http_connection_manager::ForwardClientCertDetails as D;
         let details = message.set_current_client_cert_details.unwrap_or_default();
-        Self {
+        for (set, field) in [(details.cert, "cert"), (details.chain, "chain")] {
+            if set {
+                let path = format!("set_current_client_cert_details.{field}");
+                return Err(cx.refuse_at(&path, "is not supported: use subject, dns or uri"));
+            }
+        }
+        Ok(Self {
             mode: match message.forward_client_cert_details() {
                 D::Sanitize => ClientCertMode::Sanitize,
                 D::ForwardOnly => ClientCertMode::ForwardOnly,
@@ -122,10 +124,9 @@ impl ClientCertHeader {
                 D::AlwaysForwardOnly => ClientCertMode::AlwaysForwardOnly,
             },
             subject: details.subject.unwrap_or(false),
-            cert: details.cert,
-            chain: details.chain,
+
             dns: details.dns,
             uri: details.uri,
-        }
+        })
     }
 }

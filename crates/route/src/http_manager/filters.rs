@@ -63,8 +63,6 @@ pub struct RouterSettings {
     pub suppress_envoy_headers: bool,
     /// Whether `x-envoy-expected-rq-timeout-ms` of a caller is kept.
     pub respect_expected_timeout: bool,
-    /// Whether a child span is made per upstream request.
-    pub start_child_span: bool,
 }
 
 /// A compiled fault policy.
@@ -92,12 +90,14 @@ pub struct Delay {
 }
 
 /// An abort of a share of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Abort {
     /// With which answer.
     pub status: AbortStatus,
     /// How many.
     pub share: Fraction,
+    /// Its body, in place of the usual one.
+    pub body: Option<Arc<str>>,
 }
 
 /// An abort's answer.
@@ -250,7 +250,6 @@ impl HttpFilterKind {
             return Ok(Self::Router(RouterSettings {
                 suppress_envoy_headers: message.suppress_envoy_headers,
                 respect_expected_timeout: message.respect_expected_rq_timeout,
-                start_child_span: message.start_child_span,
             }));
         }
         if any.is::<filters::fault::v3::HttpFault>() {
@@ -354,7 +353,11 @@ impl Abort {
             Some(ErrorType::HeaderAbort(_)) => return Err(cx.refuse_at("header_abort", "is not supported")),
             None => return Err(cx.refuse("needs http_status or grpc_status")),
         };
-        Ok(Self { status, share: message.percentage.as_ref().map_or(Fraction::NONE, Fraction::of) })
+        Ok(Self {
+            status,
+            share: message.percentage.as_ref().map_or(Fraction::NONE, Fraction::of),
+            body: (!message.response_body.is_empty()).then(|| message.response_body.as_str().into()),
+        })
     }
 }
 

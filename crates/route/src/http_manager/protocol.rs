@@ -10,14 +10,10 @@ use crate::error::{Cx, Result};
 /// HTTP/1 settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Http1 {
-    /// Whether absolute URLs are read.
-    pub allow_absolute_url: bool,
     /// Whether HTTP/1.0 is accepted.
     pub accept_http_10: bool,
     /// The host of HTTP/1.0 requests without one.
     pub default_host: Option<Arc<str>>,
-    /// Whether trailers are passed.
-    pub trailers: bool,
     /// How header names are written.
     pub header_case: HeaderCase,
 }
@@ -30,8 +26,6 @@ pub enum HeaderCase {
     Lower,
     /// `Content-Type`
     Proper,
-    /// As they came.
-    Preserve,
 }
 
 /// HTTP/2 settings; unset is Envoy's default.
@@ -55,25 +49,20 @@ impl Http1 {
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &Option<core::Http1ProtocolOptions>) -> Result<Self> {
         use core::http1_protocol_options::header_key_format::HeaderFormat;
         let Some(message) = message else {
-            return Ok(Self { allow_absolute_url: true, ..Self::default() });
+            return Ok(Self::default());
         };
         cx.check(message)?;
         let header_case = match message.header_key_format.as_ref().and_then(|f| f.header_format.as_ref()) {
             None => HeaderCase::Lower,
             Some(HeaderFormat::ProperCaseWords(_)) => HeaderCase::Proper,
-            Some(HeaderFormat::StatefulFormatter(formatter)) if formatter.name.contains("preserve_case") => {
-                HeaderCase::Preserve
-            }
             Some(HeaderFormat::StatefulFormatter(formatter)) => {
                 return Err(cx.refuse_at("header_key_format", format!("{} is not supported", formatter.name)));
             }
         };
         Ok(Self {
-            allow_absolute_url: message.allow_absolute_url.unwrap_or(true),
             accept_http_10: message.accept_http_10,
             default_host: (!message.default_host_for_http_10.is_empty())
                 .then(|| message.default_host_for_http_10.as_str().into()),
-            trailers: message.enable_trailers,
             header_case,
         })
     }

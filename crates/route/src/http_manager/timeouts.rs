@@ -22,10 +22,6 @@ pub struct HttpTimeouts {
     pub max_connection: Option<Duration>,
     /// A stream's life.
     pub max_stream: Option<Duration>,
-    /// Between the first GOAWAY and the last; five seconds unless set.
-    pub drain: Duration,
-    /// How long a closed connection's peer may take to read; one second unless set.
-    pub delayed_close: Duration,
 }
 
 impl HttpTimeouts {
@@ -48,10 +44,6 @@ impl HttpTimeouts {
             max_stream: some(
                 cx.duration("common_http_protocol_options.max_stream_duration", &common.max_stream_duration)?,
             ),
-            drain: cx.duration("drain_timeout", &message.drain_timeout)?.unwrap_or(Duration::from_secs(5)),
-            delayed_close: cx
-                .duration("delayed_close_timeout", &message.delayed_close_timeout)?
-                .unwrap_or(Duration::from_secs(1)),
         })
     }
 }

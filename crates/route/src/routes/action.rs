@@ -61,8 +61,10 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Silence on the stream; `None` is as the manager says, zero is for ever.
     pub idle_timeout: Option<Duration>,
-    /// Limits on the stream's life.
-    pub max_stream: MaxStream,
+    /// In place of `timeout` for gRPC requests: what they ask for themselves.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// Limits on the stream's life, in place of `timeout`; `None` is as the manager says.
+    pub max_stream: Option<MaxStream>,
     /// Retries; `None` is as the virtual host says.
     pub retry: Option<Arc<RetryPolicy>>,
     /// Copies to other clusters.
@@ -126,15 +128,44 @@ pub enum HostRewrite {
     PathRegex(Substitution),
 }
 
-/// Limits on a stream's life; unset and zero as Envoy's `max_stream_duration`.
+/// Limits on a stream's life (Envoy's `max_stream_duration`). A route that has them has no other timeout: Envoy then
+/// leaves `timeout` aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MaxStream {
     /// The most of it; `None` is as the manager says, zero is for ever.
     pub duration: Option<Duration>,
-    /// The most that a caller's `grpc-timeout` may ask for; zero takes any; `None` ignores the header.
-    pub grpc_header_max: Option<Duration>,
-    /// How much shorter than `grpc-timeout` the limit is.
-    pub grpc_header_offset: Option<Duration>,
+    /// How a caller's `grpc-timeout` is heard; `None` ignores the header.
+    pub grpc: Option<GrpcTimeout>,
+}
+
+impl MaxStream {
+    /// The limit for a request with this `grpc-timeout`; `manager` is the connection manager's. `None` is for ever.
+    pub fn limit(&self, grpc_timeout: Option<Duration>, manager: Option<Duration>) -> Option<Duration> {
+        match (grpc_timeout, self.grpc) {
+            (Some(asked), Some(rules)) => Some(rules.limit(asked)),
+            _ => match self.duration {
+                None => manager,
+                Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
+            },
+        }
+    }
+}
+
+/// How a caller's `grpc-timeout` is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// The most that it may ask for; zero takes any.
+    pub max: Duration,
+    /// How much shorter than asked for the limit is.
+    pub offset: Duration,
+}
+
+impl GrpcTimeout {
+    /// The limit for a caller that asks for `asked`.
+    pub fn limit(&self, asked: Duration) -> Duration {
+        let capped = if self.max.is_zero() { asked } else { asked.min(self.max) };
+        capped.saturating_sub(self.offset)
+    }
 }
 
 /// A copy of requests to another cluster.
@@ -146,8 +177,6 @@ pub struct Mirror {
     pub cluster_header: Option<HeaderName>,
     /// Share of requests.
     pub share: Fraction,
-    /// Whether the copy is traced, where that is said.
-    pub trace_sampled: Option<bool>,
     /// Whether `-shadow` is appended to the host.
     pub append_shadow_to_host: bool,
 }
@@ -171,7 +200,6 @@ impl Mirror {
             cluster: (!message.cluster.is_empty()).then(|| message.cluster.as_str().into()),
             cluster_header,
             share: Fraction::of_runtime(&message.runtime_fraction, Fraction::ALL),
-            trace_sampled: message.trace_sampled,
             append_shadow_to_host: !message.disable_shadow_host_suffix_append,
         })
     }
@@ -282,6 +310,7 @@ impl Forward {
             append_x_forwarded_host: message.append_x_forwarded_host,
             timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
             idle_timeout: cx.duration("idle_timeout", &message.idle_timeout)?,
+            grpc_timeout: grpc_timeout(cx, message)?,
             max_stream: max_stream(cx, message)?,
             retry,
             mirrors: cx.each("request_mirror_policies", mirrors, Mirror::compile)?.into(),
@@ -408,19 +437,21 @@ fn host_rewrite(cx: &mut Cx<'_>, message: &proto::RouteAction) -> Result<Option<
     })
 }
 
-fn max_stream(cx: &Cx<'_>, message: &proto::RouteAction) -> Result<MaxStream> {
-    let Some(limits) = &message.max_stream_duration else {
-        return Ok(MaxStream {
-            duration: None,
-            grpc_header_max: cx.duration("max_grpc_timeout", &message.max_grpc_timeout)?,
-            grpc_header_offset: cx.duration("grpc_timeout_offset", &message.grpc_timeout_offset)?,
-        });
-    };
+/// `max_stream_duration`, if the route has it.
+fn max_stream(cx: &Cx<'_>, message: &proto::RouteAction) -> Result<Option<MaxStream>> {
+    let Some(limits) = &message.max_stream_duration else { return Ok(None) };
     let at = |field: &str| format!("max_stream_duration.{field}");
-    Ok(MaxStream {
+    let max = cx.duration(&at("grpc_timeout_header_max"), &limits.grpc_timeout_header_max)?;
+    let offset = cx.duration(&at("grpc_timeout_header_offset"), &limits.grpc_timeout_header_offset)?;
+    Ok(Some(MaxStream {
         duration: cx.duration(&at("max_stream_duration"), &limits.max_stream_duration)?,
-        grpc_header_max: cx.duration(&at("grpc_timeout_header_max"), &limits.grpc_timeout_header_max)?,
-        grpc_header_offset: cx
-            .duration(&at("grpc_timeout_header_offset"), &limits.grpc_timeout_header_offset)?,
-    })
+        grpc: max.map(|max| GrpcTimeout { max, offset: offset.unwrap_or_default() }),
+    }))
+}
+
+/// The deprecated pair `max_grpc_timeout` and `grpc_timeout_offset`, which Istio writes.
+fn grpc_timeout(cx: &Cx<'_>, message: &proto::RouteAction) -> Result<Option<GrpcTimeout>> {
+    let max = cx.duration("max_grpc_timeout", &message.max_grpc_timeout)?;
+    let offset = cx.duration("grpc_timeout_offset", &message.grpc_timeout_offset)?;
+    Ok(max.map(|max| GrpcTimeout { max, offset: offset.unwrap_or_default() }))
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use lateen_proto::envoy::config::route::v3 as proto;
 use lateen_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 
+use super::changes::{Changes, changes};
 use crate::entropy::Entropy;
 use crate::error::{Cx, Result};
-use crate::header_edits::HeaderEdits;
-use crate::http_manager::Overrides;
 use crate::request::RequestView;
 
 /// Where a route forwards to.
@@ -36,12 +35,8 @@ pub struct WeightedCluster {
     pub name: Arc<str>,
     /// Its weight.
     pub weight: u32,
-    /// Changes to requests.
-    pub request_headers: HeaderEdits,
-    /// Changes to responses.
-    pub response_headers: HeaderEdits,
-    /// Overrides of filters.
-    pub overrides: Overrides,
+    /// What it changes.
+    pub changes: Changes,
     /// A host header in place of the request's.
     pub host_rewrite: Option<Arc<str>>,
 }
@@ -143,17 +138,7 @@ impl WeightedCluster {
         Ok(Self {
             name: message.name.as_str().into(),
             weight: message.weight.unwrap_or(0),
-            request_headers: HeaderEdits::compile(
-                cx,
-                ("request_headers_to_add", &message.request_headers_to_add),
-                ("request_headers_to_remove", &message.request_headers_to_remove),
-            )?,
-            response_headers: HeaderEdits::compile(
-                cx,
-                ("response_headers_to_add", &message.response_headers_to_add),
-                ("response_headers_to_remove", &message.response_headers_to_remove),
-            )?,
-            overrides: Overrides::compile(cx, &message.typed_per_filter_config)?,
+            changes: changes!(cx, message)?,
             host_rewrite: message
                 .host_rewrite_specifier
                 .as_ref()

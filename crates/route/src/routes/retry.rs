@@ -16,8 +16,6 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Until one attempt's whole response has come; `None` is as the route says.
     pub per_try_timeout: Option<Duration>,
-    /// Silence during one attempt.
-    pub per_try_idle_timeout: Option<Duration>,
     /// Statuses that count, with [`RetryOn::STATUS_CODES`].
     pub status_codes: Box<[u16]>,
     /// Response headers that count, with [`RetryOn::HEADERS`].
@@ -30,8 +28,6 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// How often a host is drawn again when it is to be avoided.
     pub host_attempts: u32,
-    /// Whether a priority that was tried is avoided, after how many attempts.
-    pub avoid_previous_priorities: Option<u32>,
 }
 
 /// Pauses between attempts: random, exponential, up to a limit.
@@ -172,7 +168,6 @@ impl RetryPolicy {
             on: RetryOn::parse_list(&message.retry_on),
             attempts: message.num_retries.unwrap_or(1),
             per_try_timeout: some(cx.duration("per_try_timeout", &message.per_try_timeout)?),
-            per_try_idle_timeout: some(cx.duration("per_try_idle_timeout", &message.per_try_idle_timeout)?),
             status_codes: message
                 .retriable_status_codes
                 .iter()
@@ -191,7 +186,6 @@ impl RetryPolicy {
             back_off: back_off(cx, message)?,
             avoid_previous_hosts,
             host_attempts: u32::try_from(message.host_selection_retry_max_attempts).unwrap_or(1).max(1),
-            avoid_previous_priorities: previous_priorities(cx, message)?,
         })
     }
 }
@@ -206,17 +200,4 @@ fn back_off(cx: &Cx<'_>, message: &proto::RetryPolicy) -> Result<BackOff> {
         return Err(cx.refuse_at("retry_back_off.max_interval", "is below base_interval"));
     }
     Ok(BackOff { base, max })
-}
-
-fn previous_priorities(cx: &mut Cx<'_>, message: &proto::RetryPolicy) -> Result<Option<u32>> {
-    use lateen_proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-    let Some(priority) = &message.retry_priority else { return Ok(None) };
-    let Some(proto::retry_policy::retry_priority::ConfigType::TypedConfig(any)) = &priority.config_type
-    else {
-        return Err(cx.refuse_at("retry_priority.typed_config", "is required"));
-    };
-    let config: PreviousPrioritiesConfig = cx.field("retry_priority.typed_config", |cx| cx.unpack(any))?;
-    u32::try_from(config.update_frequency)
-        .map(Some)
-        .map_err(|_| cx.refuse_at("retry_priority.typed_config.update_frequency", "has to be positive"))
 }

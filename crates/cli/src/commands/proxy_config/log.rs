@@ -25,7 +25,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, globals: &Globals) -> Result<(), CliError> {
     block_on(async {
         let proxy = ProxyAdmin::find(client(globals).await?, &args.pod, globals).await?;
-        let mut levels = proxy.text("GET", "/logging").await?;
+        let mut levels = proxy.text("POST", "/logging").await?;
         let known: Vec<String> =
             levels.lines().filter_map(|line| Some(line.trim().split_once(':')?.0.to_owned())).collect();
         let wanted = if args.reset { vec!["warning".to_owned()] } else { args.level.clone() };
