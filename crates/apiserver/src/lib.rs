@@ -31,6 +31,7 @@ mod rest;
 mod schema;
 mod selector;
 mod server;
+mod spdy;
 mod status;
 mod store;
 mod tls;
@@ -42,7 +43,10 @@ pub use access::User;
 pub use api::{DeleteOptions, Patch};
 pub use client::{Client, List, Selection};
 pub use pki::PkiError;
-pub use providers::{LogRequest, LogStream, PodLogs, ServiceResolver};
+pub use providers::{
+    BoxRead, BoxWrite, CommandRequest, Connection, LogRequest, LogStream, PodLogs, PodStreams,
+    RunningCommand, ServiceResolver, TerminalSize,
+};
 pub use resource::ResourceName;
 pub use selector::Selector;
 pub use server::{Config, Handle, StartError};

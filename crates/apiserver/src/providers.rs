@@ -1,5 +1,7 @@
-//! What the server asks of the local cluster: logs of pods, and addresses of services for webhooks.
+//! What the server asks of the local cluster: logs of pods, commands and connections in them, and addresses of services
+//! for webhooks.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 use parking_lot::RwLock;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 
 use crate::status::Status;
 
@@ -28,8 +32,8 @@ pub struct LogRequest {
     pub tail_lines: Option<u64>,
     /// Only so many bytes.
     pub limit_bytes: Option<u64>,
-    /// Only lines younger than so many seconds.
-    pub since_seconds: Option<u64>,
+    /// Only lines printed since then.
+    pub since: Option<std::time::SystemTime>,
     /// Each line starts with its time in RFC 3339.
     pub timestamps: bool,
 }
@@ -42,6 +46,67 @@ pub type LogStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 pub trait PodLogs: Send + Sync {
     /// Opens a container's log. With `follow` the stream ends with the container.
     async fn open(&self, request: LogRequest) -> Result<LogStream, Status>;
+}
+
+/// A command to run in a container (`pods/exec`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommandRequest {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod; it exists.
+    pub pod: String,
+    /// Container; the pod has it.
+    pub container: String,
+    /// The command and its arguments; there is a command.
+    pub command: Vec<String>,
+    /// Something will be written to its standard input.
+    pub stdin: bool,
+    /// It gets a terminal.
+    pub tty: bool,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Width.
+    pub columns: u16,
+    /// Height.
+    pub rows: u16,
+}
+
+/// Reads what a command prints.
+pub type BoxRead = Pin<Box<dyn AsyncRead + Send>>;
+
+/// Writes what a command reads. Dropping it is the end of its input.
+pub type BoxWrite = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// A command that runs. Dropping it ends the command.
+pub struct RunningCommand {
+    /// Its standard input, when it was asked for.
+    pub stdin: Option<BoxWrite>,
+    /// Its standard output; with a terminal all its output.
+    pub stdout: Option<BoxRead>,
+    /// Its standard error; none with a terminal.
+    pub stderr: Option<BoxRead>,
+    /// Takes the sizes of the client's terminal.
+    pub resize: Option<mpsc::Sender<TerminalSize>>,
+    /// Its exit status; 128 and the signal's number when a signal has ended it.
+    pub exit: Pin<Box<dyn Future<Output = Result<i32, Status>> + Send>>,
+}
+
+/// A connection to a port of a pod.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Runs commands in pods and connects to their ports.
+#[async_trait]
+pub trait PodStreams: Send + Sync {
+    /// Starts a command. The refusal is what kubectl prints.
+    async fn exec(&self, request: CommandRequest) -> Result<RunningCommand, Status>;
+
+    /// Connects to the port as a process in the pod would by `localhost`.
+    async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<Box<dyn Connection>, Status>;
 }
 
 /// Where a webhook's service listens.
@@ -60,6 +125,7 @@ pub trait ServiceResolver: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Providers {
     logs: RwLock<Option<Arc<dyn PodLogs>>>,
+    streams: RwLock<Option<Arc<dyn PodStreams>>>,
     services: RwLock<Option<Arc<dyn ServiceResolver>>>,
 }
 
@@ -68,12 +134,21 @@ impl Providers {
         *self.logs.write() = Some(logs);
     }
 
+    pub(crate) fn set_streams(&self, streams: Arc<dyn PodStreams>) {
+        *self.streams.write() = Some(streams);
+    }
+
     pub(crate) fn set_services(&self, services: Arc<dyn ServiceResolver>) {
         *self.services.write() = Some(services);
     }
 
     pub(crate) fn logs(&self) -> Result<Arc<dyn PodLogs>, Status> {
         self.logs.read().clone().ok_or_else(|| Status::not_supported("pods/log without a node agent"))
+    }
+
+    pub(crate) fn streams(&self) -> Result<Arc<dyn PodStreams>, Status> {
+        let streams = self.streams.read().clone();
+        streams.ok_or_else(|| Status::not_supported("running commands in pods without a node agent"))
     }
 
     pub(crate) fn services(&self) -> Option<Arc<dyn ServiceResolver>> {

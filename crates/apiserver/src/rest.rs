@@ -7,6 +7,7 @@ mod log;
 mod negotiate;
 mod options;
 mod proxy;
+mod remote;
 mod request;
 mod response;
 mod reviews;

@@ -14,7 +14,7 @@ use crate::api::Api;
 use crate::client::Client;
 use crate::defaults::Allocator;
 use crate::pki::{Pki, PkiError, write_private};
-use crate::providers::{PodLogs, ServiceResolver};
+use crate::providers::{PodLogs, PodStreams, ServiceResolver};
 use crate::store::{Store, StoreError};
 use crate::token::Tokens;
 use crate::{bootstrap, housekeeping, rest, tls};
@@ -163,6 +163,11 @@ impl Handle {
     /// Who answers `pods/log` from now on.
     pub fn serve_logs(&self, logs: Arc<dyn PodLogs>) {
         self.api.providers.set_logs(logs);
+    }
+
+    /// Who answers `pods/exec` and `pods/portforward` from now on.
+    pub fn serve_streams(&self, streams: Arc<dyn PodStreams>) {
+        self.api.providers.set_streams(streams);
     }
 
     /// Who tells where services of webhooks are from now on.

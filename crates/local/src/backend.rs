@@ -167,9 +167,7 @@ impl lateen_apiserver::PodLogs for Logs {
     async fn open(&self, request: LogRequest) -> Result<LogStream, Status> {
         let pod = self.api.get::<Pod>(Some(&request.namespace), &request.pod).await;
         let pod = pod.ok_or_else(|| Status::not_found("pods", &request.pod))?;
-        let since = request
-            .since_seconds
-            .and_then(|seconds| instant::now().checked_sub(Duration::from_secs(seconds)).ok());
+        let since = request.since.map(instant::of);
         let query = LogQuery {
             tail: request.tail_lines.and_then(|lines| usize::try_from(lines).ok()),
             since,

@@ -175,7 +175,8 @@ impl ClusterConfig {
         };
         let (name, pods) = (node_name(&self.state), self.state.pods());
         let (data_path, told) = (directory.clone(), events.clone());
-        let config = NodeConfig { name, api: api.clone(), events, book, around, directory, pods };
+        let programs = self.state.programs();
+        let config = NodeConfig { name, api: api.clone(), events, book, around, directory, pods, programs };
         config.forget_readiness().await;
         let mut tasks = controllers.start();
         tasks.spawn(dns.run(data_path.clone()));
@@ -183,6 +184,7 @@ impl ClusterConfig {
         tasks.spawn(forward::run(data_path, node, failures));
         tasks.spawn(tell_unbound(api.clone(), told, failed));
         let node = config.start().map_err(UpError::Node)?;
+        server.serve_streams(node.streams());
         let (state, data_plane) = (self.state, self.data_plane);
         Ok(Cluster { state, number, data_plane, api, server, node, tasks, _lease: lease })
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use lateen_apiserver::{CommandRequest, TerminalSize};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::addresses::ClusterNumber;
@@ -65,6 +67,7 @@ impl World {
             },
             directory,
             pods: dir.path().join("pods"),
+            programs: dir.path().join("bin"),
         };
         let (node, controllers) = (node.start().unwrap(), controllers.start());
         Self { fake, api, dir, cluster, node, _controllers: controllers, _lease: lease }
@@ -164,6 +167,61 @@ async fn a_deployment_runs_is_found_by_its_service_and_goes_without_a_trace() {
     world.gone().await;
     assert_eq!(alive(world.dir.path()), 0);
     assert_eq!(std::fs::read_dir(world.dir.path().join("pods")).unwrap().count(), 0);
+    world.node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_run_in_a_containers_environment() {
+    // `yes app sleep` prints its arguments for ever: a program that runs.
+    let world = World::start("/usr/bin/yes").await;
+    world.create(deployment("curlimages/curl")).await;
+    let pod = world.pod(|pod| state(pod, "running").is_object()).await;
+    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+    let streams = world.node.streams();
+    let request = |command: &[&str], tty: bool| CommandRequest {
+        namespace: "default".into(),
+        pod: name.clone(),
+        container: "app".into(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        stdin: true,
+        tty,
+    };
+    let ip = pod["status"]["podIP"].as_str().unwrap();
+    let script =
+        "read line; echo $line $HOSTNAME $http_proxy; command -v fortio; cat \"$CURL_HOME/.curlrc\"; exit 56";
+    let mut running = streams.exec(request(&["/no/such/sh", "-c", script], false)).await.unwrap();
+    let mut stdin = running.stdin.take().unwrap();
+    stdin.write_all(b"hello\n").await.unwrap();
+    let mut out = String::new();
+    running.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+    assert_eq!(running.exit.await, Ok(56));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], format!("hello {name} http://{ip}:15007"));
+    assert_eq!(lines[1], world.dir.path().join("bin/fortio").to_str().unwrap());
+    assert_eq!(lines[3], format!("connect-to = \"localhost::{ip}:\""));
+
+    let mut on_terminal =
+        streams.exec(request(&["sh", "-c", "tty >/dev/null && kill -9 $$"], true)).await.unwrap();
+    let resize = on_terminal.resize.take().unwrap();
+    // The command may be gone already; what counts is how it has ended.
+    let _ = resize.send(TerminalSize { columns: 80, rows: 24 }).await;
+    assert_eq!(on_terminal.exit.await, Ok(137));
+
+    let dropped = streams.exec(request(&["sleep", "600"], false)).await.unwrap();
+    assert_eq!(alive(world.dir.path()), 2);
+    drop(dropped);
+    assert_eq!(alive(world.dir.path()), 1);
+
+    let refused = streams.exec(request(&["no-such-program"], false)).await.err().unwrap();
+    assert!(
+        refused.message.ends_with("exec: \"no-such-program\": executable file not found in $PATH"),
+        "{refused}"
+    );
+    let other = CommandRequest { container: "other".into(), ..request(&["sh"], false) };
+    let refused = streams.exec(other).await.err().unwrap();
+    assert_eq!(refused.message, "unable to upgrade connection: container not found (\"other\")");
+    let nobody = streams.connect("default", &name, 9).await.err().unwrap();
+    assert!(nobody.message.contains("connection refused"), "{nobody}");
     world.node.end().await;
 }
 

@@ -7,7 +7,12 @@ use k8s_openapi::jiff::Timestamp;
 
 /// Now. A clock before 1970 or after the year 9999 shows 1970.
 pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    of(SystemTime::now())
+}
+
+/// A time of this system's clock.
+pub(crate) fn of(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     i128::try_from(since.as_nanos())
         .ok()
         .and_then(|nanos| Timestamp::from_nanosecond(nanos).ok())

@@ -7,6 +7,7 @@ mod container;
 mod downward;
 mod env;
 pub(crate) mod events;
+mod exec;
 mod health;
 mod hooks;
 mod image;
@@ -15,6 +16,7 @@ pub(crate) mod logs;
 mod object;
 mod pod;
 mod probe;
+mod programs;
 mod spawn;
 mod status;
 mod tokens;
@@ -49,6 +51,7 @@ pub(crate) struct Node {
     around: Surroundings,
     directory: DirectoryHandle,
     pods: PathBuf,
+    programs: PathBuf,
     first_free_port: u16,
     addresses: Mutex<Pool>,
     ending: watch::Receiver<bool>,
@@ -64,15 +67,23 @@ pub(crate) struct NodeConfig {
     pub(crate) directory: DirectoryHandle,
     /// Where pods have their folders.
     pub(crate) pods: PathBuf,
+    /// Where the links are that begin the `PATH` of commands in pods.
+    pub(crate) programs: PathBuf,
 }
 
 /// A running node.
 pub(crate) struct RunningNode {
+    node: Arc<Node>,
     ending: watch::Sender<bool>,
     agent: tokio::task::JoinHandle<()>,
 }
 
 impl RunningNode {
+    /// What runs commands in its pods and reaches their ports.
+    pub(crate) fn streams(&self) -> Arc<dyn lateen_apiserver::PodStreams> {
+        Arc::new(exec::Streams(self.node.clone()))
+    }
+
     /// Ends all processes; the pods stay in the API, for the next run.
     pub(crate) async fn end(self) {
         self.ending.send_replace(true);
@@ -111,6 +122,7 @@ impl NodeConfig {
     /// A thread or a folder that cannot be made.
     pub(crate) fn start(self) -> std::io::Result<RunningNode> {
         std::fs::create_dir_all(&self.pods)?;
+        programs::link(&self.programs, &self.around.executable)?;
         let (ending, watched) = watch::channel(false);
         let node = Arc::new(Node {
             name: self.name,
@@ -121,12 +133,13 @@ impl NodeConfig {
             around: self.around,
             directory: self.directory,
             pods: self.pods,
+            programs: self.programs,
             first_free_port: launch::first_free_port(),
             addresses: Mutex::new(Pool::new([])),
             ending: watched,
         });
-        let agent = tokio::spawn(node.run());
-        Ok(RunningNode { ending, agent })
+        let agent = tokio::spawn(node.clone().run());
+        Ok(RunningNode { node, ending, agent })
     }
 }
 

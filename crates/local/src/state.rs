@@ -210,6 +210,11 @@ impl StateFolder {
         self.path.join("pods")
     }
 
+    /// Links to this binary, first on the `PATH` of commands in pods.
+    pub fn programs(&self) -> PathBuf {
+        self.path.join("bin")
+    }
+
     /// One file per running child process.
     pub fn processes(&self) -> PathBuf {
         self.path.join("processes")

@@ -157,6 +157,14 @@ fn parts(resource: &Resource) -> Vec<Part> {
     match resource.name.as_str() {
         "pods" => {
             parts.push(Part { name: "log", kind: "Pod".into(), verbs: &["get"], of: None });
+            for (name, kind) in [
+                ("exec", "PodExecOptions"),
+                ("attach", "PodAttachOptions"),
+                ("portforward", "PodPortForwardOptions"),
+                ("proxy", "PodProxyOptions"),
+            ] {
+                parts.push(Part { name, kind: kind.into(), verbs: &["create", "get"], of: None });
+            }
             parts.push(Part { name: "binding", kind: "Binding".into(), verbs: &["create"], of: None });
             let of = Some(("policy", "v1"));
             parts.push(Part { name: "eviction", kind: "Eviction".into(), verbs: &["create"], of });

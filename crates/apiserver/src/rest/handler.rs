@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::negotiate::{self, Form};
 use super::request::{Address, Place, Query};
 use super::response::{self, Body};
-use super::{CertificateUser, discovery, log, options, proxy, reviews, subresources, table};
+use super::{CertificateUser, discovery, log, options, proxy, remote, reviews, subresources, table};
 use crate::access::{self, Action, User};
 use crate::api::{Api, Call, Done, WriteOptions};
 use crate::convert;
@@ -194,6 +194,9 @@ impl Job<'_> {
             ("PATCH", false, "") => self.patch().await,
             ("DELETE", false, "") => self.delete().await,
             ("GET", false, "log") if self.resource.is("pods") => log::answer(&self).await,
+            ("GET" | "POST", false, "exec" | "attach" | "portforward") if self.resource.is("pods") => {
+                remote::answer(self).await
+            }
             (_, false, "proxy") if self.resource.is("pods") => proxy::answer(&self).await,
             (_, false, part) if !part.is_empty() => subresources::answer(&self).await,
             _ => Err(Status::method_not_allowed()),

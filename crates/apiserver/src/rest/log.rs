@@ -1,5 +1,7 @@
 //! `pods/log`.
 
+use std::time::{Duration, SystemTime};
+
 use http::Response;
 use serde_json::Value;
 
@@ -21,7 +23,7 @@ pub(super) async fn answer(job: &Job<'_>) -> Result<Response<Body>, Status> {
         previous: is_true(query.text("previous")),
         tail_lines: query.number("tailLines")?,
         limit_bytes: query.number("limitBytes")?,
-        since_seconds: since(query)?,
+        since: since(query)?,
         timestamps: is_true(query.text("timestamps")),
     };
     let stream = job.api.providers.logs()?.open(request).await?;
@@ -32,19 +34,19 @@ fn is_true(text: &str) -> bool {
     matches!(text, "true" | "1")
 }
 
-fn since(query: &super::request::Query) -> Result<Option<u64>, Status> {
+fn since(query: &super::request::Query) -> Result<Option<SystemTime>, Status> {
     let text = query.text("sinceTime");
     if text.is_empty() {
-        return query.number("sinceSeconds");
+        let seconds = query.number("sinceSeconds")?;
+        return Ok(seconds.and_then(|seconds| SystemTime::now().checked_sub(Duration::from_secs(seconds))));
     }
     let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
         .map_err(|_| Status::bad_request(format!("sinceTime: \"{text}\" is not a time in RFC 3339")))?;
-    let age = time::OffsetDateTime::now_utc() - at;
-    Ok(Some(u64::try_from(age.whole_seconds()).unwrap_or(0)))
+    Ok(Some(at.into()))
 }
 
 /// The asked container, the one the pod names as default, or the only one.
-fn container(pod: &Value, asked: &str) -> Result<String, Status> {
+pub(super) fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     let name = crate::object::name(pod);
     let names: Vec<&str> = ["containers", "initContainers"]
         .into_iter()

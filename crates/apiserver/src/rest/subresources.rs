@@ -27,7 +27,7 @@ pub(super) async fn answer(job: &Job<'_>) -> Result<Response<Body>, Status> {
         ("POST", "token") if resource.is("serviceaccounts") => token(job),
         ("POST", "binding") if resource.is("pods") => bind(job).await,
         ("POST", "eviction") if resource.is("pods") => evict(job).await,
-        (_, part @ ("exec" | "attach" | "portforward" | "proxy" | "ephemeralcontainers" | "resize"))
+        (_, part @ ("proxy" | "ephemeralcontainers" | "resize"))
             if matches!(resource.name.as_str(), "pods" | "services" | "nodes") =>
         {
             Err(Status::not_supported(&format!("{}/{part}", resource.plural())))

@@ -7,6 +7,7 @@ mod crud;
 mod custom;
 mod kubectl;
 mod lists;
+mod remote;
 mod rest;
 mod survival;
 mod tokens;

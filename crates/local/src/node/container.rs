@@ -28,8 +28,6 @@ use crate::node::status::{Exit, Role, State};
 
 /// How long a configuration that is not there is waited for before it is looked up again.
 const CONFIG_RETRY: Duration = Duration::from_secs(2);
-/// Ports that the proxy, not the application, answers on a pod.
-const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15_000..=15_090;
 
 /// The supervisor of one container.
 pub(super) struct Supervisor {
@@ -166,9 +164,7 @@ impl Supervisor {
 
     fn checks(&self) -> Result<Checks, Unstarted> {
         let (cluster, pod, name) = (self.node.around.cluster, &self.pod, &self.container.name);
-        let app = launch::bind_address(cluster, pod, name, self.ip);
-        let ip = self.ip;
-        let address = |port: u16| IpAddr::V4(if PROXY_PORTS.contains(&port) && app != ip { ip } else { app });
+        let address = |port: u16| IpAddr::V4(launch::port_address(cluster, pod, name, self.ip, port));
         Checks::new(&self.container, address)
             .map_err(|error| Unstarted::Never("ProbeNotSupported", error.to_string()))
     }
@@ -179,12 +175,9 @@ impl Supervisor {
             let advice = launch::privilege_advice(&low, self.node.first_free_port);
             return Err(Unstarted::Never("PortNeedsPrivilege", advice));
         }
-        let objects = Objects::of(&self.node.api, namespace_of(&self.pod.metadata)).await;
-        let variables = env::variables(&self.pod, &self.container, &objects)
-            .map_err(|error| Unstarted::Later("CreateContainerConfigError", error.to_string()))?;
-        let root = container_root(&self.folder, &self.container.name);
-        let around = &self.node.around;
-        Ok(launch::launch(around, &self.pod, &self.container, program, variables, self.ip, &root))
+        launch_of(&self.node, &self.pod, &self.container, program, self.ip, &self.folder)
+            .await
+            .map_err(|error| Unstarted::Later("CreateContainerConfigError", error.to_string()))
     }
 
     /// Containers that redirect traffic have nothing to do where applications are told their proxy.
@@ -325,6 +318,21 @@ impl Supervisor {
             () = self.stop.cancelled() => false,
         }
     }
+}
+
+/// The process of a container, with its environment as the objects are now.
+pub(super) async fn launch_of(
+    node: &Node,
+    pod: &Pod,
+    container: &Container,
+    program: Program,
+    ip: Ipv4Addr,
+    folder: &Path,
+) -> Result<Launch, env::EnvError> {
+    let objects = Objects::of(&node.api, namespace_of(&pod.metadata)).await;
+    let variables = env::variables(pod, container, &objects)?;
+    let root = container_root(folder, &container.name);
+    Ok(launch::launch(&node.around, pod, container, program, variables, ip, &root))
 }
 
 /// The folder that is `/` to a container.

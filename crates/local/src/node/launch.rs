@@ -15,6 +15,8 @@ use crate::node::image::Program;
 pub(crate) const HTTP_PROXY_PORT: u16 = 15007;
 /// The port of the node's DNS server.
 pub(crate) const DNS_PORT: u16 = 15053;
+/// Ports that the proxy, not the application, answers on a pod.
+const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15_000..=15_090;
 /// The sidecar's container.
 pub(crate) const SIDECAR: &str = "istio-proxy";
 
@@ -85,6 +87,17 @@ pub(crate) fn has_sidecar(pod: &Pod) -> bool {
 /// Where a container of the pod binds its ports: the proxy the pod's address, an application behind one its own.
 pub(crate) fn bind_address(cluster: ClusterNumber, pod: &Pod, container: &str, ip: Ipv4Addr) -> Ipv4Addr {
     if has_sidecar(pod) && container != SIDECAR { cluster.app(ip) } else { ip }
+}
+
+/// Where a port of the pod is bound: the proxy's at the pod's address, any other where the container binds.
+pub(crate) fn port_address(
+    cluster: ClusterNumber,
+    pod: &Pod,
+    container: &str,
+    ip: Ipv4Addr,
+    port: u16,
+) -> Ipv4Addr {
+    if PROXY_PORTS.contains(&port) { ip } else { bind_address(cluster, pod, container, ip) }
 }
 
 /// The process of a container. `variables` are the container's own.

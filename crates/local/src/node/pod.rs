@@ -73,12 +73,7 @@ struct Worker {
 
 impl Worker {
     fn new(node: Arc<Node>, pod: Arc<Pod>, ip: Ipv4Addr, folder: PathBuf, updates: Updates) -> Self {
-        let mut own = (*pod).clone();
-        let host = node.around.cluster.node().to_string();
-        let status = own.status.get_or_insert_default();
-        status.pod_ip = Some(ip.to_string());
-        status.host_ip = Some(host);
-        api_access::add(&mut own);
+        let own = own(&node, &pod, ip);
         let board = Board::new(first_reports(&own));
         Self {
             node,
@@ -216,8 +211,18 @@ impl Worker {
     }
 }
 
+/// The pod as its containers see it: with its addresses, and the token that every pod gets.
+pub(super) fn own(node: &Node, pod: &Pod, ip: Ipv4Addr) -> Pod {
+    let mut own = pod.clone();
+    let status = own.status.get_or_insert_default();
+    status.pod_ip = Some(ip.to_string());
+    status.host_ip = Some(node.around.cluster.node().to_string());
+    api_access::add(&mut own);
+    own
+}
+
 /// All containers in the order of their start.
-fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
+pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, Role)> {
     let spec = pod.spec.iter();
     let init = spec.clone().flat_map(|spec| spec.init_containers.iter().flatten()).map(|container| {
         let always = container.restart_policy.as_deref() == Some("Always");

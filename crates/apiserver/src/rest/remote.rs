@@ -1,0 +1,99 @@
+//! `pods/exec`, `pods/attach` and `pods/portforward`: the request is answered by an upgrade, to SPDY/3.1 or to a WebSocket,
+//! and what follows on the connection is the streams of the command or of the forwarded ports.
+
+mod command;
+mod forward;
+mod upgrade;
+mod websocket;
+
+use http::Response;
+use serde_json::Value;
+
+use self::upgrade::Upgrade;
+use super::handler::Job;
+use super::log;
+use super::response::Body;
+use crate::providers::{CommandRequest, LogRequest, RunningCommand};
+use crate::status::Status;
+
+/// Answers one of the three.
+pub(super) async fn answer(job: Job<'_>) -> Result<Response<Body>, Status> {
+    let pod = job.api.get(&job.resource, &job.place.namespace, &job.place.name)?.value(&job.resource);
+    match job.place.subresource.as_str() {
+        "exec" => exec(job, &pod).await,
+        "attach" => attach(job, &pod).await,
+        _ => forward::answer(job),
+    }
+}
+
+/// The streams that the client wants of a command.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
+}
+
+impl Wanted {
+    fn of(job: &Job<'_>) -> Result<Self, Status> {
+        let flag = |name: &str| job.query.flag(name);
+        let wanted =
+            Self { stdin: flag("stdin"), stdout: flag("stdout"), stderr: flag("stderr"), tty: flag("tty") };
+        if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+            return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+        }
+        if wanted.tty && wanted.stderr {
+            return Err(Status::bad_request("tty and stderr cannot both be true: a terminal has one output"));
+        }
+        Ok(wanted)
+    }
+}
+
+async fn exec(mut job: Job<'_>, pod: &Value) -> Result<Response<Body>, Status> {
+    let wanted = Wanted::of(&job)?;
+    let command: Vec<String> = job.query.all("command").map(str::to_owned).collect();
+    if command.is_empty() {
+        return Err(Status::bad_request("you must specify at least one command for the container"));
+    }
+    let upgrade = Upgrade::of(&mut job)?;
+    let request = CommandRequest {
+        namespace: job.place.namespace.clone(),
+        pod: job.place.name.clone(),
+        container: log::container(pod, job.query.text("container"))?,
+        command,
+        stdin: wanted.stdin,
+        tty: wanted.tty,
+    };
+    let running = job.api.providers.streams()?.exec(request).await?;
+    command::serve(upgrade, wanted, running, job.stopped)
+}
+
+/// What the container prints from now on. Built-in programs read nothing, so there is no way to write to them.
+async fn attach(mut job: Job<'_>, pod: &Value) -> Result<Response<Body>, Status> {
+    let wanted = Wanted::of(&job)?;
+    let container = log::container(pod, job.query.text("container"))?;
+    if wanted.stdin {
+        let why = format!("container {container} has no standard input: attach without -i, or use exec -i");
+        return Err(Status::bad_request(why));
+    }
+    let upgrade = Upgrade::of(&mut job)?;
+    let request = LogRequest {
+        namespace: job.place.namespace.clone(),
+        pod: job.place.name.clone(),
+        container,
+        follow: true,
+        tail_lines: Some(0),
+        ..LogRequest::default()
+    };
+    let log = job.api.providers.logs()?.open(request).await?;
+    let running = RunningCommand {
+        stdin: None,
+        stdout: Some(Box::pin(tokio_util::io::StreamReader::new(log))),
+        stderr: None,
+        resize: None,
+        exit: Box::pin(std::future::ready(Ok(0))),
+    };
+    let wanted = Wanted { tty: false, ..wanted };
+    command::serve(upgrade, wanted, running, job.stopped)
+}
