@@ -2,109 +2,103 @@
 
 use std::sync::Arc;
 
-use lateen_proto::Message;
 use lateen_translate as translate;
+use lateen_translate::{Generated, List};
 use lateen_xds::{Catalog, Entry, Resource, types};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::secrets::Secrets;
 
+/// The types of which there are lists.
+const LISTED: [&str; 5] = [types::CLUSTER, types::ENDPOINT, types::LISTENER, types::ROUTE, types::NAME_TABLE];
+
 /// A proxy's resources at one moment.
 pub(crate) struct ProxyCatalog {
-    clusters: List,
-    endpoints: List,
-    listeners: List,
-    routes: List,
-    name_table: List,
+    /// By type, in the order of [`LISTED`]: what is shared with other proxies, and what is the proxy's own.
+    lists: [[Arc<List>; 2]; 5],
+    /// What is different from the catalog before, by type.
+    news: Option<[News; 5]>,
     secrets: Secrets,
     /// The namespace whose secrets the proxy may have; none for a proxy that gets no secrets.
     namespace: Option<String>,
 }
 
-/// The resources of one type, by name.
-#[derive(Default)]
-struct List {
-    resources: Vec<Arc<translate::Resource>>,
-    stamp: u64,
-}
-
-impl List {
-    fn new(mut resources: Vec<Arc<translate::Resource>>) -> Self {
-        resources.sort_by(|a, b| a.name.cmp(&b.name));
-        resources.dedup_by(|a, b| a.name == b.name);
-        let mut hash = Xxh3::new();
-        for resource in &resources {
-            hash.update(resource.name.as_bytes());
-            hash.update(&[0]);
-            hash.update(resource.version.as_bytes());
-            hash.update(&[0]);
-        }
-        Self { stamp: hash.digest(), resources }
-    }
-
-    fn find(&self, name: &str) -> Option<&Arc<translate::Resource>> {
-        let at = self.resources.binary_search_by(|resource| (*resource.name).cmp(name)).ok()?;
-        self.resources.get(at)
-    }
+struct News {
+    since: u64,
+    names: Vec<Arc<str>>,
 }
 
 impl ProxyCatalog {
     /// The catalog of what was generated. Secrets go to gateways, from their own namespace.
-    pub(crate) fn new(generated: translate::Resources, secrets: Secrets, proxy: &translate::Proxy) -> Self {
-        let table = generated.name_table.encode_to_vec();
-        let name_table = match table.is_empty() {
-            true => List::default(),
-            false => List::new(vec![Arc::new(translate::Resource::pack("", &*generated.name_table, vec![]))]),
-        };
+    pub(crate) fn new(generated: Generated, secrets: Secrets, proxy: &translate::Proxy) -> Self {
+        let empty = Arc::<List>::default;
         Self {
-            clusters: List::new(generated.clusters),
-            endpoints: List::new(generated.endpoints),
-            listeners: List::new(generated.listeners),
-            routes: List::new(generated.routes),
-            name_table,
+            lists: [
+                generated.clusters,
+                generated.endpoints,
+                [generated.listeners, empty()],
+                [generated.routes, empty()],
+                [generated.name_table, empty()],
+            ],
+            news: None,
             secrets,
             namespace: proxy.is_router().then(|| proxy.namespace.to_string()),
         }
     }
 
-    /// Whether a client that has seen the other sees anything new in this.
-    pub(crate) fn differs(&self, other: &Self) -> bool {
-        let stamps = |c: &Self| types::ORDER.iter().map(|kind| c.stamp(kind)).collect::<Vec<_>>();
-        stamps(self) != stamps(other)
+    /// Remembers what is different from the catalog that the client saw before; false when nothing is.
+    pub(crate) fn follow(&mut self, before: &Self) -> bool {
+        let news = std::array::from_fn(|at| {
+            let pairs = self.lists[at].iter().zip(&before.lists[at]);
+            let mut names: Vec<Arc<str>> = pairs.flat_map(|(new, old)| new.since(old).to_vec()).collect();
+            names.sort();
+            names.dedup();
+            News { since: stamp(&before.lists[at]), names }
+        });
+        let differs = self.secrets.generation() != before.secrets.generation()
+            || LISTED.iter().any(|kind| self.stamp(kind) != before.stamp(kind));
+        self.news = Some(news);
+        differs
     }
 
     /// The resource as it was generated.
     pub(crate) fn generated(&self, type_url: &str, name: &str) -> Option<&Arc<translate::Resource>> {
-        self.list(type_url)?.find(name)
+        self.lists_of(type_url)?.iter().find_map(|list| list.find(name))
     }
 
     /// The resources of a type as they were generated.
-    pub(crate) fn of_type(&self, type_url: &str) -> &[Arc<translate::Resource>] {
-        self.list(type_url).map_or(&[], |list| &list.resources)
+    pub(crate) fn of_type<'a>(
+        &'a self,
+        type_url: &str,
+    ) -> impl Iterator<Item = &'a Arc<translate::Resource>> + use<'a> {
+        self.lists_of(type_url).into_iter().flatten().flat_map(|list| list.resources())
     }
 
-    fn list(&self, type_url: &str) -> Option<&List> {
-        Some(match type_url {
-            types::CLUSTER => &self.clusters,
-            types::ENDPOINT => &self.endpoints,
-            types::LISTENER => &self.listeners,
-            types::ROUTE => &self.routes,
-            types::NAME_TABLE => &self.name_table,
-            _ => return None,
-        })
+    fn lists_of(&self, type_url: &str) -> Option<&[Arc<List>; 2]> {
+        self.lists.get(LISTED.iter().position(|kind| *kind == type_url)?)
     }
+}
+
+/// A stamp of both lists.
+fn stamp([shared, own]: &[Arc<List>; 2]) -> u64 {
+    shared.stamp() ^ own.stamp().rotate_left(1)
 }
 
 impl Catalog for ProxyCatalog {
     fn stamp(&self, type_url: &str) -> u64 {
         match type_url {
             types::SECRET => self.secrets.generation(),
-            other => self.list(other).map_or(0, |list| list.stamp),
+            other => self.lists_of(other).map_or(0, stamp),
         }
     }
 
+    fn since(&self, type_url: &str, seen: u64) -> Option<&[Arc<str>]> {
+        let at = LISTED.iter().position(|kind| *kind == type_url)?;
+        let news = self.news.as_ref()?.get(at)?;
+        (news.since == seen).then_some(&news.names)
+    }
+
     fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
-        let resources = self.of_type(type_url).iter();
+        let resources = self.of_type(type_url);
         Box::new(resources.map(|r| Entry { name: &r.name, version: &r.version, any: &r.any }))
     }
 

@@ -11,7 +11,6 @@ pub(crate) fn of(catalog: &ProxyCatalog) -> Result<Vec<Value>, String> {
     let section = |kind: &str| -> Result<Vec<(String, String, Value)>, String> {
         catalog
             .of_type(kind)
-            .iter()
             .map(|resource| {
                 let value = any_to_value(&resource.any, Names::Camel)
                     .map_err(|error| format!("{}: {error}", resource.name))?;

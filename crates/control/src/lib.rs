@@ -22,6 +22,8 @@ mod mesh;
 mod metrics;
 mod proxies;
 mod refusals;
+#[cfg(test)]
+mod scale;
 mod secrets;
 mod serve;
 mod settings;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use lateen_translate::{Proxy, generate};
+use lateen_translate::{Proxy, generate_lists};
 use lateen_xds::Catalog;
 use lateen_xds::server::{Dialect, TypeStatus};
 use tokio::sync::watch;
@@ -135,12 +135,13 @@ impl Connected {
             return;
         }
         match catalog_of(&self.proxy, published) {
-            Ok(catalog) if catalog.differs(&self.current.load()) => {
-                let catalog = Arc::new(catalog);
-                self.current.store(catalog.clone());
-                self.catalogs.send_replace(catalog);
+            Ok(mut catalog) => {
+                if catalog.follow(&self.current.load()) {
+                    let catalog = Arc::new(catalog);
+                    self.current.store(catalog.clone());
+                    self.catalogs.send_replace(catalog);
+                }
             }
-            Ok(_) => {}
             Err(reason) => tracing::error!(target: "ads", "{}: {reason}", self.node),
         }
     }
@@ -149,7 +150,7 @@ impl Connected {
 /// Translation must not end the control plane: a panic costs the proxy this push, and is said.
 fn catalog_of(proxy: &Proxy, published: &Published) -> Result<ProxyCatalog, String> {
     let proxy = as_registered(proxy, published);
-    let generated = catch_unwind(AssertUnwindSafe(|| generate(&published.snapshot, &proxy)));
+    let generated = catch_unwind(AssertUnwindSafe(|| generate_lists(&published.snapshot, &proxy)));
     match generated {
         Ok(resources) => Ok(ProxyCatalog::new(resources, published.secrets.clone(), &proxy)),
         Err(_) => Err("translation failed; the proxy keeps what it has".to_owned()),

@@ -1,8 +1,10 @@
 //! The immutable picture of all clusters that readers hold.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use lateen_base::{ClusterId, Host, Labels, Namespace};
 
@@ -55,6 +57,14 @@ impl View {
     /// The endpoints of a service.
     pub fn endpoints_of(&self, service: &Service) -> Option<&Arc<EndpointSet>> {
         self.endpoints.get(&(service.host.clone(), service.namespace.clone()))
+    }
+
+    /// Whose endpoints are others than in an older picture of the same registry.
+    pub fn endpoints_since(&self, older: &Self) -> BTreeSet<(Host, Namespace)> {
+        let id = |item| match item {
+            DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => id,
+        };
+        older.endpoints.diff(&self.endpoints).map(|item| id(item).clone()).collect()
     }
 
     /// The services of a host in a namespace, Kubernetes' first.

@@ -9,63 +9,39 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lateen_base::Host;
-use lateen_proto::istio::networking::nds::v1::NameTable;
 
-use crate::clusters::{Class, outbound};
-use crate::endpoints;
-use crate::generate::EdgeInput;
-use crate::{Note, Resource};
+use crate::generate::{Edge, EdgeInput, Names, NamesInput, Own, OwnInput, Routed, RoutesInput};
 
 /// How many snapshots an entry survives that nobody asks for.
 const PATIENCE: u64 = 32;
 
-/// What was made before.
+/// What was made before. Keys only have to tell apart what is wanted side by side: an entry with another input is made
+/// anew.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    /// The clusters of each port of each service, for each class of proxies.
-    pub(crate) clusters: Memo<ClusterKey, outbound::Input, Arc<Vec<MadeCluster>>>,
-    /// The load assignments of each cluster, for each view.
-    pub(crate) endpoints: Memo<(String, Arc<endpoints::View>), endpoints::Input, Arc<Resource>>,
-    /// Listeners, routes and names of each proxy.
-    pub(crate) edges: Memo<String, EdgeInput, Arc<Edge>>,
+    /// The fixed clusters and those of the own workload, of each proxy.
+    pub(crate) own: Memo<String, OwnInput, Arc<Own>>,
+    /// Listeners, by what of a proxy they depend on and the services it serves.
+    pub(crate) edges: Memo<EdgeKey, EdgeInput, Arc<Edge>>,
+    /// Route configurations, likewise, and by their names.
+    pub(crate) routes: Memo<RoutesKey, RoutesInput, Arc<Routed>>,
+    /// Name tables.
+    pub(crate) names: Memo<u64, NamesInput, Arc<Names>>,
 }
+
+/// What of a proxy listeners depend on, and the services that it serves.
+type EdgeKey = (u64, Vec<(Host, u16)>);
+/// What of a proxy routes depend on, the services that a gateway serves, and the names of the configurations.
+type RoutesKey = (u64, Vec<(Host, u16)>, BTreeSet<String>);
 
 impl Cache {
     /// Forgets what was not asked for since long before snapshot `now`.
     pub(crate) fn tidy(&self, now: u64) {
-        self.clusters.tidy(now);
-        self.endpoints.tidy(now);
+        self.own.tidy(now);
         self.edges.tidy(now);
+        self.routes.tidy(now);
+        self.names.tidy(now);
     }
-}
-
-/// Host, port, whether by SNI, and the class of proxies.
-pub(crate) type ClusterKey = (Host, u16, bool, Arc<Class>);
-
-/// A cluster, and what else has to be known of it.
-#[derive(Clone, Debug)]
-pub(crate) struct MadeCluster {
-    /// The cluster.
-    pub(crate) resource: Arc<Resource>,
-    /// The name by which it asks for endpoints.
-    pub(crate) endpoints: Option<String>,
-    /// The secrets that it asks for over the stream that everything comes over.
-    pub(crate) secrets: Vec<String>,
-}
-
-/// What a proxy gets besides clusters and endpoints.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Edge {
-    /// The listeners.
-    pub(crate) listeners: Vec<Arc<Resource>>,
-    /// The route configurations.
-    pub(crate) routes: Vec<Arc<Resource>>,
-    /// The secrets that listeners ask for.
-    pub(crate) secret_names: BTreeSet<String>,
-    /// The names.
-    pub(crate) name_table: Arc<NameTable>,
-    /// What is to be said.
-    pub(crate) notes: Vec<Note>,
 }
 
 /// Outputs by key, each with the input that it was made from.

@@ -22,7 +22,7 @@ pub use class::Class;
 pub use tls::TlsError;
 
 use crate::cache::Shared;
-use crate::snapshot::{MtlsMode, Scope};
+use crate::snapshot::{MtlsMode, Scope, ServiceTarget};
 use crate::{Built, Proxy, Snapshot};
 use outbound::Input;
 
@@ -31,12 +31,17 @@ pub fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Cluster>> {
     inputs(snapshot, proxy)
         .into_iter()
         .flat_map(|input| outbound::build(&input))
-        .chain(own(snapshot, proxy))
+        .chain(own(snapshot, proxy, &snapshot.scope(proxy), &snapshot.service_targets(proxy)))
         .collect()
 }
 
 /// The fixed clusters and those of the proxy's own workload.
-pub(crate) fn own(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Cluster>> {
+pub(crate) fn own(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    scope: &Scope,
+    targets: &[ServiceTarget],
+) -> Vec<Built<Cluster>> {
     let class = Arc::new(Class::of(snapshot, proxy));
     let mesh = &snapshot.mesh;
     let mut clusters = vec![fixed::black_hole(mesh)];
@@ -47,8 +52,7 @@ pub(crate) fn own(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Cluster>> {
     if class.loopback || fixed::resolves_unknown(mesh) {
         clusters.push(fixed::dynamic_dns(&class, mesh));
     }
-    let scope = snapshot.scope(proxy);
-    clusters.extend(inbound::build(proxy, &scope, &snapshot.service_targets(proxy), &class, mesh));
+    clusters.extend(inbound::build(proxy, scope, targets, &class, mesh));
     if class.captures {
         clusters.push(fixed::inbound_passthrough(&class, mesh));
     }
@@ -56,7 +60,7 @@ pub(crate) fn own(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Cluster>> {
 }
 
 /// The inputs of all clusters of services, in the order of their clusters.
-pub(crate) fn inputs(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Input> {
+fn inputs(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Input> {
     let class = Arc::new(Class::of(snapshot, proxy));
     let scope = snapshot.scope(proxy);
     let mut inputs = Vec::new();
@@ -76,7 +80,8 @@ pub(crate) fn by_sni(service: &Service) -> bool {
     !service.mesh_external && !service.host.is_wildcard() && service.resolution != Resolution::Alias
 }
 
-fn input(
+/// What the clusters of a port are made from.
+pub(crate) fn input(
     snapshot: &Snapshot,
     scope: &Scope,
     class: &Arc<Class>,
@@ -126,7 +131,7 @@ fn accounts(snapshot: &Snapshot, service: &Service, set: Option<&EndpointSet>) -
 }
 
 /// Whether any server of this gateway passes TLS on by SNI.
-fn passes_by_sni(snapshot: &Snapshot, proxy: &Proxy) -> bool {
+pub(crate) fn passes_by_sni(snapshot: &Snapshot, proxy: &Proxy) -> bool {
     let all = snapshot.objects(lateen_api::Kind::Gateway).iter();
     all.filter_map(|object| match &object.spec {
         lateen_api::Spec::Gateway(spec) if spec.selector.selects(&proxy.labels) => Some(spec),

@@ -22,7 +22,7 @@ pub(crate) struct EdgeObjects {
 
 impl EdgeObjects {
     /// Finds them.
-    pub(crate) fn of(snapshot: &Snapshot, proxy: &Proxy) -> Self {
+    pub(crate) fn of(snapshot: &Snapshot, proxy: &Proxy, targets: &[ServiceTarget]) -> Self {
         let objects = snapshot.objects(Kind::Gateway);
         let gateways: Vec<_> = objects.iter().map(|object| (object.reference(), object.clone())).collect();
         let configs = gateways
@@ -33,7 +33,7 @@ impl EdgeObjects {
                 (name, bound)
             })
             .collect();
-        Self { gateways, targets: snapshot.service_targets(proxy), configs }
+        Self { gateways, targets: targets.to_vec(), configs }
     }
 
     /// The servers that the proxy runs.

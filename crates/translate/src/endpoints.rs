@@ -16,7 +16,7 @@ use lateen_registry::{Endpoint, EndpointSet, Health, Service};
 use crate::cache::Shared;
 use crate::clusters::policy::Policy;
 use crate::names::{self, Direction};
-use crate::snapshot::{MergedRule, MtlsMode, Scope};
+use crate::snapshot::{MergedRule, MtlsMode, Scope, label_keys};
 use crate::{Built, Proxy, Snapshot};
 use locality::{Client, Rules};
 use network::Gateways;
@@ -41,8 +41,10 @@ impl View {
             _ => metadata.network.clone(),
         };
         let locality = snapshot.locality_of(proxy);
-        let mut labels = proxy.labels.clone();
+        let keys = &snapshot.label_keys;
+        let mut labels = keys.routing(&proxy.labels);
         let node = match (&workload, metadata.node.is_empty()) {
+            _ if !keys.nodes => String::new(),
             (Some(workload), true) => workload.node.clone(),
             _ => metadata.node.clone(),
         };
@@ -52,7 +54,7 @@ impl View {
             ("topology.istio.io/subzone", &locality.subzone),
             ("topology.istio.io/cluster", metadata.cluster.as_str()),
             ("topology.istio.io/network", network.as_str()),
-            ("kubernetes.io/hostname", &node),
+            (label_keys::NODE, &node),
         ];
         for (key, value) in place.into_iter().filter(|(_, value)| !value.is_empty()) {
             labels.0.entry(key.to_owned()).or_insert_with(|| value.to_owned());
@@ -93,7 +95,7 @@ pub fn build(
     let scope = snapshot.scope(proxy);
     let view = Arc::new(View::of(snapshot, proxy));
     let gateways = Arc::new(Gateways::of(&snapshot.view.gateways));
-    let one = |name: &String| match input(snapshot, proxy, &scope, &view, &gateways, name) {
+    let one = |name: &String| match input(snapshot, &proxy.labels, &scope, &view, &gateways, name) {
         Some(input) => assignment(&input),
         None => empty(name),
     };
@@ -107,7 +109,7 @@ pub(crate) fn empty(name: &str) -> Built<ClusterLoadAssignment> {
 /// Gathers what a load assignment is made from; `None` for names of no service that the proxy sees.
 pub(crate) fn input(
     snapshot: &Snapshot,
-    proxy: &Proxy,
+    labels: &Labels,
     scope: &Scope,
     view: &Arc<View>,
     gateways: &Arc<Gateways>,
@@ -136,7 +138,7 @@ pub(crate) fn input(
         port: number,
         subset: subset.to_owned(),
         set: set.clone(),
-        rule: scope.destination_rule(&host, &proxy.labels).cloned().map(Shared),
+        rule: scope.destination_rule(&host, labels).cloned().map(Shared),
         gateways: gateways.clone(),
         view: view.clone(),
         mesh: Shared(snapshot.mesh.clone()),

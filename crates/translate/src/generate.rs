@@ -1,8 +1,13 @@
 //! Everything that one proxy gets.
+//!
+//! Clusters of services and their endpoints are shared by all proxies of a class (see [`crate::upstream`]). The rest is
+//! made from inputs that hold only what of the proxy matters, so that replicas, too, share it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lateen_api::Kind;
+use lateen_api::kinds::Sidecar;
 use lateen_api::mesh::MeshConfig;
 use lateen_base::Host;
 use lateen_proto::envoy::config::cluster::v3::Cluster;
@@ -10,113 +15,326 @@ use lateen_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, Di
 use lateen_proto::envoy::config::core::v3::transport_socket::ConfigType;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
-use lateen_registry::{EndpointSet, Resolution};
+use lateen_proto::istio::networking::nds::v1::NameTable;
+use lateen_registry::EndpointSet;
 
-use crate::cache::{Edge, MadeCluster, Shared};
-use crate::clusters::outbound;
-use crate::endpoints::network::Gateways;
-use crate::endpoints::{self, View};
-use crate::snapshot::{Scope, ServiceTarget};
-use crate::{Built, Proxy, Resource, Resources, Snapshot, clusters, listeners, name_table, routes};
+use crate::cache::Shared;
+use crate::clusters::Class;
+use crate::list::List;
+use crate::snapshot::{MergedRule, Scope, ServiceTarget, VirtualServiceConfig};
+use crate::upstream::Upstream;
+use crate::{
+    Built, Note, Proxy, Resource, Resources, Snapshot, clusters, endpoints, listeners, name_table, routes,
+};
 
-/// Makes all resources of a proxy. What was made of equal inputs before, for this snapshot or one that it was built
-/// upon, is taken from there.
-pub fn generate(snapshot: &Snapshot, proxy: &Proxy) -> Resources {
-    let scope = snapshot.scope(proxy);
-    let edge = edge(snapshot, proxy, &scope);
-    let made: Vec<MadeCluster> = clusters::inputs(snapshot, proxy)
-        .into_iter()
-        .flat_map(|input| clusters_of(snapshot, input).to_vec())
-        .chain(clusters::own(snapshot, proxy).into_iter().map(made_cluster))
-        .collect();
-    let mut secret_names = edge.secret_names.clone();
-    secret_names.extend(made.iter().flat_map(|cluster| cluster.secrets.iter().cloned()));
-    let names: BTreeSet<String> = made.iter().filter_map(|cluster| cluster.endpoints.clone()).collect();
-    Resources {
-        listeners: edge.listeners.clone(),
-        clusters: made.into_iter().map(|cluster| cluster.resource).collect(),
-        routes: edge.routes.clone(),
-        endpoints: assignments(snapshot, proxy, &scope, &names),
-        secret_names,
-        name_table: edge.name_table.clone(),
-        notes: edge.notes.clone(),
+/// Everything that a proxy gets, in lists that it shares with others where it can.
+#[derive(Debug)]
+pub struct Generated {
+    /// The clusters: of services, and the proxy's own.
+    pub clusters: [Arc<List>; 2],
+    /// The load assignments, likewise.
+    pub endpoints: [Arc<List>; 2],
+    /// The listeners.
+    pub listeners: Arc<List>,
+    /// The route configurations that the listeners refer to.
+    pub routes: Arc<List>,
+    /// The names that the agent's DNS server answers: one resource, or none where there are no names.
+    pub name_table: Arc<List>,
+    /// What is to be said about no resource in particular.
+    pub notes: Vec<Note>,
+    names: Arc<Names>,
+    upstream: Arc<Upstream>,
+    own: Arc<Own>,
+    edge: Arc<Edge>,
+    routed: Arc<[Arc<Resource>]>,
+}
+
+impl Generated {
+    /// All of it in the order in which it is made, which is that of services and ports.
+    pub fn into_resources(self) -> Resources {
+        let own = &self.own.clusters;
+        let mut secret_names = self.edge.secrets.clone();
+        secret_names.extend(self.upstream.secrets.iter().cloned());
+        secret_names.extend(own.iter().flat_map(|cluster| cluster.secrets.iter().cloned()));
+        let mut clusters = self.upstream.clusters_in_order();
+        clusters.extend(own.iter().map(|cluster| cluster.resource.clone()));
+        let endpoints = self.endpoints.iter().flat_map(|list| list.resources()).cloned().collect();
+        Resources {
+            listeners: self.edge.listeners.to_vec(),
+            clusters,
+            routes: self.routed.to_vec(),
+            endpoints,
+            secret_names,
+            name_table: self.names.table.clone(),
+            notes: self.notes,
+        }
     }
 }
 
-/// What listeners, routes and names are made from. Generations stand for the parts of the registry that they read as a
-/// whole; of endpoints they read those of the proxy's own workload and of headless services.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct EdgeInput {
-    proxy: Proxy,
-    mesh: Shared<MeshConfig>,
-    services: u64,
-    configs: u64,
-    networks: u64,
-    targets: Vec<ServiceTarget>,
-    headless: Vec<(Host, Shared<EndpointSet>)>,
+/// Makes all resources of a proxy. What was made of equal inputs before, for this snapshot or one that it was built
+/// upon, for this proxy or another of its class, is taken from there.
+pub fn generate(snapshot: &Snapshot, proxy: &Proxy) -> Resources {
+    generate_lists(snapshot, proxy).into_resources()
 }
 
-fn edge(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope) -> Arc<Edge> {
-    let generations = snapshot.generations();
-    let headless = scope.services.iter().filter(|service| service.resolution == Resolution::None);
-    let sets = headless.filter_map(|service| {
-        Some((service.host.clone(), Shared(snapshot.view.endpoints_of(service)?.clone())))
-    });
-    let input = EdgeInput {
+/// As [`generate`], in lists.
+pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
+    let (scope_key, scope) = snapshot.scope_and_key(proxy);
+    let upstream = snapshot.upstream(proxy, &scope, scope_key);
+    let targets = snapshot.service_targets(proxy);
+    let own = own(snapshot, proxy, &scope, &targets);
+    let sets = headless(snapshot, &scope);
+    let edge = edge(snapshot, proxy, &scope, &targets, &sets);
+    let routed = routed(snapshot, proxy, &scope, &targets, &edge.route_names);
+    let names = names(snapshot, proxy, &scope, sets);
+    Generated {
+        clusters: [upstream.clusters.clone(), own.cluster_list.clone()],
+        endpoints: [upstream.endpoints.clone(), own.endpoint_list.clone()],
+        listeners: edge.list.clone(),
+        routes: routed.list.clone(),
+        name_table: names.list.clone(),
+        notes: if proxy.is_router() { snapshot.ingress.notes.clone() } else { Vec::new() },
+        routed: routed.resources.clone(),
+        names,
+        upstream,
+        own,
+        edge,
+    }
+}
+
+/// A cluster, and what else has to be known of it.
+#[derive(Clone, Debug)]
+pub(crate) struct MadeCluster {
+    /// The cluster.
+    pub(crate) resource: Arc<Resource>,
+    /// The name by which it asks for endpoints.
+    pub(crate) endpoints: Option<String>,
+    /// The secrets that it asks for over the stream that everything comes over.
+    pub(crate) secrets: Vec<String>,
+}
+
+impl From<Built<Cluster>> for MadeCluster {
+    fn from(cluster: Built<Cluster>) -> Self {
+        Self {
+            endpoints: endpoints_name(&cluster),
+            secrets: secrets(&cluster.message),
+            resource: cluster.pack(),
+        }
+    }
+}
+
+/// The fixed clusters of a proxy and those of its own workload.
+#[derive(Debug)]
+pub(crate) struct Own {
+    clusters: Vec<MadeCluster>,
+    cluster_list: Arc<List>,
+    endpoint_list: Arc<List>,
+}
+
+/// What the clusters of the proxy's own workload are made from.
+#[derive(Debug, PartialEq)]
+pub(crate) struct OwnInput {
+    proxy: Proxy,
+    class: Class,
+    targets: Vec<ServiceTarget>,
+    rules: Vec<Option<Shared<MergedRule>>>,
+    sidecar: Option<Shared<Sidecar>>,
+    mesh: Shared<MeshConfig>,
+}
+
+fn own(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, targets: &[ServiceTarget]) -> Arc<Own> {
+    let rule = |target: &ServiceTarget| scope.destination_rule(&target.service.host, &proxy.labels);
+    let input = OwnInput {
         proxy: proxy.clone(),
+        class: Class::of(snapshot, proxy),
+        targets: targets.to_vec(),
+        rules: targets.iter().map(|target| rule(target).cloned().map(Shared)).collect(),
+        sidecar: scope.sidecar.clone().map(Shared),
         mesh: Shared(snapshot.mesh.clone()),
-        services: generations.services,
-        configs: generations.configs,
-        networks: generations.networks,
-        targets: snapshot.service_targets(proxy),
-        headless: sets.collect(),
     };
-    snapshot.cache.edges.get(proxy.id.clone(), input, snapshot.number, |input| {
-        let proxy = &input.proxy;
-        let listeners = listeners::build(snapshot, proxy);
-        let routes = routes::build(snapshot, proxy, &listeners::route_names(&listeners));
-        Arc::new(Edge {
-            secret_names: listeners::secret_names(&listeners),
-            listeners: listeners.into_iter().map(Built::pack).collect(),
-            routes: routes.into_iter().map(Built::pack).collect(),
-            name_table: Arc::new(name_table::build(snapshot, proxy)),
-            notes: if proxy.is_router() { snapshot.ingress.notes.clone() } else { Vec::new() },
+    snapshot.cache.own.get(proxy.id.clone(), input, snapshot.number, |input| {
+        let built = clusters::own(snapshot, &input.proxy, scope, &input.targets);
+        let clusters: Vec<MadeCluster> = built.into_iter().map(MadeCluster::from).collect();
+        let names: BTreeSet<&String> =
+            clusters.iter().filter_map(|cluster| cluster.endpoints.as_ref()).collect();
+        let endpoints = names.into_iter().map(|name| endpoints::empty(name).pack()).collect();
+        Arc::new(Own {
+            cluster_list: Arc::new(List::new(clusters.iter().map(|made| made.resource.clone()).collect())),
+            endpoint_list: Arc::new(List::new(endpoints)),
+            clusters,
         })
     })
 }
 
-fn clusters_of(snapshot: &Snapshot, input: outbound::Input) -> Arc<Vec<MadeCluster>> {
-    let key = (input.service.host.clone(), input.port.number, input.by_sni, input.class.clone());
-    snapshot.cache.clusters.get(key, input, snapshot.number, |input| {
-        Arc::new(outbound::build(input).into_iter().map(made_cluster).collect())
-    })
+/// Headless services and their endpoints, which listeners and names depend on.
+type Headless = Vec<(Host, Shared<EndpointSet>)>;
+
+fn headless(snapshot: &Snapshot, scope: &Scope) -> Headless {
+    let set = |service: &Arc<lateen_registry::Service>| {
+        Some((service.host.clone(), Shared(snapshot.view.endpoints_of(service)?.clone())))
+    };
+    scope.headless.iter().filter_map(set).collect()
 }
 
-fn assignments(
+/// What listeners are made from. The generations stand for services and Istio objects that they read as a whole.
+#[derive(Debug, PartialEq)]
+pub(crate) struct EdgeInput {
+    proxy: Proxy,
+    mesh: Shared<MeshConfig>,
+    services: u64,
+    networks: u64,
+    /// All Istio objects; of virtual services a sidecar's listeners read those of bytes only.
+    configs: u64,
+    of_bytes: Vec<Shared<VirtualServiceConfig>>,
+    targets: Vec<ServiceTarget>,
+    headless: Headless,
+}
+
+/// Listeners, and what is known of them.
+#[derive(Debug, Default)]
+pub(crate) struct Edge {
+    listeners: Vec<Arc<Resource>>,
+    list: Arc<List>,
+    route_names: BTreeSet<String>,
+    secrets: BTreeSet<String>,
+}
+
+fn edge(
     snapshot: &Snapshot,
     proxy: &Proxy,
     scope: &Scope,
-    names: &BTreeSet<String>,
-) -> Vec<Arc<Resource>> {
-    let view = Arc::new(View::of(snapshot, proxy));
-    let gateways = Arc::new(Gateways::of(&snapshot.view.gateways));
-    let one = |name: &String| match endpoints::input(snapshot, proxy, scope, &view, &gateways, name) {
-        Some(input) => {
-            let key = (name.clone(), view.clone());
-            let made = |input: &endpoints::Input| endpoints::assignment(input).pack();
-            snapshot.cache.endpoints.get(key, input, snapshot.number, made)
-        }
-        None => endpoints::empty(name).pack(),
+    targets: &[ServiceTarget],
+    sets: &Headless,
+) -> Arc<Edge> {
+    let generations = snapshot.generations();
+    let all = scope.egress.iter().flat_map(|egress| &egress.virtual_services);
+    let (configs, of_bytes) = match proxy.is_router() {
+        true => (generations.configs, Vec::new()),
+        false => (
+            generations.configs - snapshot.view.configs.generation(Kind::VirtualService),
+            all.filter(|config| config.carries_bytes()).cloned().map(Shared).collect(),
+        ),
     };
-    names.iter().map(one).collect()
+    let labels = snapshot.label_keys.listening(&proxy.labels);
+    let input = EdgeInput {
+        proxy: proxy.shared(labels, needs_address(proxy, scope, sets)),
+        mesh: Shared(snapshot.mesh.clone()),
+        services: generations.services,
+        networks: generations.networks,
+        configs,
+        of_bytes,
+        targets: targets.to_vec(),
+        headless: sets.clone(),
+    };
+    let key = (input.proxy.fingerprint(), target_names(targets));
+    snapshot.cache.edges.get(key, input, snapshot.number, |input| {
+        let listeners = listeners::build_for(snapshot, &input.proxy, &input.targets);
+        let route_names = listeners::route_names(&listeners);
+        let secrets = listeners::secret_names(&listeners);
+        let listeners: Vec<_> = listeners.into_iter().map(Built::pack).collect();
+        Arc::new(Edge { list: Arc::new(List::new(listeners.clone())), listeners, route_names, secrets })
+    })
 }
 
-fn made_cluster(cluster: Built<Cluster>) -> MadeCluster {
-    MadeCluster {
-        endpoints: endpoints_name(&cluster),
-        secrets: secrets(&cluster.message),
-        resource: cluster.pack(),
-    }
+/// Whether listeners bear the proxy's own address: where it has to bind it, or must not take connections to itself away.
+fn needs_address(proxy: &Proxy, scope: &Scope, sets: &Headless) -> bool {
+    let sidecar = scope.sidecar.as_ref().is_some_and(|sidecar| !sidecar.ingress.is_empty());
+    let own = |set: &Shared<EndpointSet>| {
+        let mut all = set.endpoints.iter().filter_map(|endpoint| endpoint.address.ip());
+        all.any(|ip| proxy.addresses.contains(&ip))
+    };
+    let binds = proxy.is_loopback() || (!proxy.is_router() && !proxy.captures());
+    binds || sidecar || sets.iter().any(|(_, set)| own(set))
+}
+
+fn target_names(targets: &[ServiceTarget]) -> Vec<(Host, u16)> {
+    targets.iter().map(|target| (target.service.host.clone(), target.port.number)).collect()
+}
+
+/// What route configurations are made from.
+#[derive(Debug, PartialEq)]
+pub(crate) struct RoutesInput {
+    proxy: Proxy,
+    names: BTreeSet<String>,
+    mesh: Shared<MeshConfig>,
+    services: u64,
+    /// Of the kinds that routes read.
+    configs: [u64; 4],
+    targets: Vec<ServiceTarget>,
+}
+
+/// Route configurations.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    resources: Arc<[Arc<Resource>]>,
+    list: Arc<List>,
+}
+
+fn routed(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    scope: &Scope,
+    targets: &[ServiceTarget],
+    names: &BTreeSet<String>,
+) -> Arc<Routed> {
+    let kinds = [Kind::VirtualService, Kind::DestinationRule, Kind::Sidecar, Kind::Gateway];
+    let targets = if proxy.is_router() { targets.to_vec() } else { Vec::new() };
+    let sidecar = scope.sidecar.is_some();
+    let input = RoutesInput {
+        proxy: proxy.shared(snapshot.label_keys.routing(&proxy.labels), proxy.is_loopback() || sidecar),
+        names: names.clone(),
+        mesh: Shared(snapshot.mesh.clone()),
+        services: snapshot.generations().services,
+        configs: kinds.map(|kind| snapshot.generation(kind)),
+        targets,
+    };
+    let key = (input.proxy.fingerprint(), target_names(&input.targets), input.names.clone());
+    snapshot.cache.routes.get(key, input, snapshot.number, |input| {
+        let built = routes::build_for(snapshot, &input.proxy, &input.names, &input.targets);
+        let resources: Arc<[Arc<Resource>]> = built.into_iter().map(Built::pack).collect();
+        Arc::new(Routed { list: Arc::new(List::new(resources.to_vec())), resources })
+    })
+}
+
+/// What the names are made from.
+#[derive(Debug, PartialEq)]
+pub(crate) struct NamesInput {
+    proxy: Proxy,
+    services: u64,
+    mesh: Shared<MeshConfig>,
+    configs: [u64; 2],
+    headless: Headless,
+}
+
+/// A name table, as it is and as the resource that it is served as.
+#[derive(Debug)]
+pub(crate) struct Names {
+    table: Arc<NameTable>,
+    list: Arc<List>,
+}
+
+fn names(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, headless: Headless) -> Arc<Names> {
+    let labels = match scope.sidecar {
+        Some(_) => snapshot.label_keys.routing(&proxy.labels),
+        None => Default::default(),
+    };
+    let input = NamesInput {
+        proxy: proxy.shared(labels, false),
+        services: snapshot.generations().services,
+        mesh: Shared(snapshot.mesh.clone()),
+        configs: [Kind::Sidecar, Kind::VirtualService].map(|kind| match scope.sidecar {
+            Some(_) => snapshot.generation(kind),
+            None => snapshot.generation(Kind::Sidecar),
+        }),
+        headless,
+    };
+    let key = input.proxy.fingerprint();
+    snapshot.cache.names.get(key, input, snapshot.number, |input| {
+        let table = Arc::new(name_table::build(snapshot, &input.proxy));
+        let resource = |table: &Arc<NameTable>| Arc::new(Resource::pack("", &**table, vec![]));
+        let resources = Some(&table).filter(|table| !table.table.is_empty()).map(resource);
+        Arc::new(Names { list: Arc::new(List::new(resources.into_iter().collect())), table })
+    })
 }
 
 /// The name by which a cluster of type EDS asks for its endpoints.

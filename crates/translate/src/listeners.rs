@@ -18,13 +18,23 @@ use lateen_proto::envoy::extensions::filters::network::http_connection_manager::
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 
+use crate::snapshot::ServiceTarget;
 use crate::{Built, Proxy, Snapshot};
 
 /// The listeners of a proxy.
 pub fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Listener>> {
+    build_for(snapshot, proxy, &snapshot.service_targets(proxy))
+}
+
+/// The listeners of a proxy that serves these services.
+pub(crate) fn build_for(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    targets: &[ServiceTarget],
+) -> Vec<Built<Listener>> {
     match proxy.is_router() {
-        true => gateway::build(snapshot, proxy),
-        false => sidecar::build(snapshot, proxy),
+        true => gateway::build(snapshot, proxy, targets),
+        false => sidecar::build(snapshot, proxy, targets),
     }
 }
 

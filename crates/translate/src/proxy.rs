@@ -1,11 +1,13 @@
 //! The proxy that configuration is made for: who it is, where it is, and what it can do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::hash::{Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lateen_base::{ClusterId, Labels, Locality, Namespace, Network};
 use lateen_proto::envoy::config::core::v3::Node;
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::Xxh3;
 
 /// The kind of a proxy, which decides the generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -212,6 +214,48 @@ impl Proxy {
             extensions: node.extensions.iter().map(|extension| extension.name.clone()).collect(),
             metadata,
         })
+    }
+
+    /// What of the proxy others may share: these labels, no name, no place, and no addresses unless they matter.
+    pub(crate) fn shared(&self, labels: Labels, with_address: bool) -> Self {
+        let metadata = &self.metadata;
+        let anywhere = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let mut addresses: Vec<IpAddr> = match with_address {
+            true => self.addresses.clone(),
+            false => self.addresses.iter().map(anywhere).collect(),
+        };
+        addresses.dedup();
+        Self {
+            id: if with_address { self.id.clone() } else { String::new() },
+            addresses,
+            labels,
+            locality: Locality::default(),
+            metadata: Metadata {
+                node: String::new(),
+                service_account: String::new(),
+                istio_version: String::new(),
+                generator: String::new(),
+                annotations: BTreeMap::new(),
+                raw: Map::new(),
+                ..metadata.clone()
+            },
+            kind: self.kind,
+            namespace: self.namespace.clone(),
+            dns_domain: self.dns_domain.clone(),
+            extensions: self.extensions.clone(),
+        }
+    }
+
+    /// A number by which proxies that differ can mostly be told apart.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        let metadata = &self.metadata;
+        (self.kind, &self.id, &self.addresses, &self.namespace, &self.labels).hash(&mut hasher);
+        (&metadata.cluster, &metadata.network, &metadata.workload, &self.extensions).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether it is a gateway.

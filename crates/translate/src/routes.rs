@@ -22,13 +22,24 @@ use std::collections::BTreeSet;
 
 use lateen_proto::envoy::config::route::v3::{RouteConfiguration, RouteMatch};
 
+use crate::snapshot::ServiceTarget;
 use crate::{Built, Proxy, Snapshot};
 
 /// The route configurations of a proxy, of those names. A name that nothing is known of gets a configuration that says what
 /// becomes of unknown hosts.
 pub fn build(snapshot: &Snapshot, proxy: &Proxy, names: &BTreeSet<String>) -> Vec<Built<RouteConfiguration>> {
+    build_for(snapshot, proxy, names, &snapshot.service_targets(proxy))
+}
+
+/// The same for a proxy that serves these services.
+pub(crate) fn build_for(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    names: &BTreeSet<String>,
+    targets: &[ServiceTarget],
+) -> Vec<Built<RouteConfiguration>> {
     match proxy.is_router() {
-        true => gateway::build(snapshot, proxy, names),
+        true => gateway::build(snapshot, proxy, names, targets),
         false => outbound::build(snapshot, proxy, names),
     }
 }

@@ -2,6 +2,7 @@
 
 mod destination_rules;
 mod ingress;
+pub(crate) mod label_keys;
 mod peer_authentication;
 mod policies;
 mod scope;
@@ -9,7 +10,7 @@ mod services;
 mod targets;
 mod virtual_services;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
@@ -19,8 +20,10 @@ use lateen_registry::{Generations, Settings, View, created};
 
 use crate::Proxy;
 use crate::cache::Cache;
+use crate::upstream::Upstreams;
 
 pub(crate) use ingress::Derived;
+use label_keys::LabelKeys;
 
 pub use destination_rules::{DestinationRules, MergedRule};
 pub use peer_authentication::{MtlsMode, PeerPolicy};
@@ -50,6 +53,12 @@ pub struct Snapshot {
     /// What Ingress objects mean.
     pub(crate) ingress: Arc<Derived>,
     scopes: Mutex<BTreeMap<ScopeKey, Arc<Scope>>>,
+    /// The labels of proxies that matter.
+    pub(crate) label_keys: Arc<LabelKeys>,
+    /// What classes of proxies share.
+    pub(crate) upstreams: Upstreams,
+    /// The services whose endpoints are others than in the snapshot that this one was built upon.
+    pub(crate) changed_sets: BTreeSet<(Host, Namespace)>,
     pub(crate) cache: Arc<Cache>,
     /// How many snapshots this one was built upon.
     pub(crate) number: u64,
@@ -63,8 +72,8 @@ struct ByAge {
 }
 
 /// What a scope depends on: the namespace, the Sidecar that applies, and the kind of proxy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ScopeKey {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ScopeKey {
     namespace: Namespace,
     sidecar: Option<(Namespace, String)>,
 }
@@ -112,7 +121,12 @@ impl Snapshot {
         let number = previous.map_or(0, |old| old.number + 1);
         let cache = previous.map(|old| old.cache.clone()).unwrap_or_default();
         cache.tidy(number);
-        Arc::new(Self {
+        let changed_sets = previous.map(|old| view.endpoints_since(&old.view)).unwrap_or_default();
+        let upstreams = previous.map(|old| old.upstreams.next()).unwrap_or_default();
+        let same_labels =
+            previous.filter(|old| same_services && old.generations().configs == view.generations.configs);
+        let label_keys = same_labels.map(|old| old.label_keys.clone());
+        let mut snapshot = Self {
             mesh,
             networks,
             settings: settings.clone(),
@@ -123,9 +137,19 @@ impl Snapshot {
             by_age,
             ingress,
             scopes: Mutex::new(scopes),
+            label_keys: Arc::default(),
+            upstreams,
+            changed_sets,
             cache,
             number,
-        })
+        };
+        snapshot.label_keys = label_keys.unwrap_or_else(|| Arc::new(LabelKeys::of(&snapshot)));
+        Arc::new(snapshot)
+    }
+
+    /// A number that grows with every change to the objects of a kind, derived ones included.
+    pub(crate) fn generation(&self, kind: Kind) -> u64 {
+        generation(&self.view, &self.ingress, kind)
     }
 
     /// How often each part of the registry had changed.
@@ -159,14 +183,19 @@ impl Snapshot {
 
     /// What a proxy sees: decided by its namespace and the Sidecar that applies to it.
     pub fn scope(&self, proxy: &Proxy) -> Arc<Scope> {
+        self.scope_and_key(proxy).1
+    }
+
+    pub(crate) fn scope_and_key(&self, proxy: &Proxy) -> (ScopeKey, Arc<Scope>) {
         let sidecar = scope::sidecar_for(self, proxy);
         let key = ScopeKey {
             namespace: proxy.namespace.clone(),
             sidecar: sidecar.map(|object| (object.namespace.clone(), object.name.clone())),
         };
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        let scope = scopes.entry(key).or_insert_with(|| Arc::new(Scope::of(self, &proxy.namespace, sidecar)));
-        scope.clone()
+        let entry = scopes.entry(key.clone());
+        let scope = entry.or_insert_with(|| Arc::new(Scope::of(self, &proxy.namespace, sidecar))).clone();
+        (key, scope)
     }
 
     /// A name completed by a namespace and the mesh's domain.

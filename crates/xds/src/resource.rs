@@ -52,6 +52,11 @@ pub trait Catalog: Send + Sync {
     /// Changes whenever any resource of the type may have changed; equal stamps let a session skip the type.
     fn stamp(&self, type_url: &str) -> u64;
 
+    /// The names that are new, changed or gone since the catalog of that stamp, where that is known without looking at all.
+    fn since(&self, _type_url: &str, _stamp: u64) -> Option<&[Arc<str>]> {
+        None
+    }
+
     /// Every resource that a wildcard subscription covers.
     fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a>;
 

@@ -16,7 +16,7 @@ pub struct Class {
     pub kind: ProxyKind,
     /// Its namespace.
     pub namespace: Namespace,
-    /// Its workload's labels: destination rules may select clients, failover compares labels.
+    /// Those of its workload's labels that matter: destination rules may select clients, failover compares labels.
     pub labels: Labels,
     /// Where it runs.
     pub locality: Locality,
@@ -46,7 +46,7 @@ impl Class {
         Self {
             kind: proxy.kind,
             namespace: proxy.namespace.clone(),
-            labels: proxy.labels.clone(),
+            labels: snapshot.label_keys.routing(&proxy.labels),
             locality: snapshot.locality_of(proxy),
             ipv4: proxy.is_ipv4(),
             ipv6: proxy.is_ipv6(),

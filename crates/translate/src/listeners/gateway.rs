@@ -24,6 +24,7 @@ use crate::gateways::{Merged, PortKind, PortServers, Running};
 use crate::names;
 use crate::routes::gateway::intersection;
 use crate::routes::virtual_service::{Client, Rule, port_applies};
+use crate::snapshot::ServiceTarget;
 use crate::{Built, Proxy, Snapshot, sidecar};
 
 /// What gateway listeners are made from.
@@ -231,14 +232,14 @@ impl GatewayListeners<'_> {
 }
 
 /// The listeners of a gateway proxy.
-pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Listener>> {
+pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy, targets: &[ServiceTarget]) -> Vec<Built<Listener>> {
     let scope = snapshot.scope(proxy);
     let destinations = sidecar::destinations(snapshot, proxy, &scope);
     let mut notes = Vec::new();
     let security = security(snapshot, proxy, &mut notes);
     let mut settings = HttpSettings::of(snapshot, proxy, TrafficClass::Gateway, &mut notes);
     settings.security = security.http;
-    let objects = EdgeObjects::of(snapshot, proxy);
+    let objects = EdgeObjects::of(snapshot, proxy, targets);
     let merged = objects.merged(proxy);
     let rules = objects.rules(snapshot, &mut notes);
     let topology = proxy_config(snapshot, proxy).gateway_topology;

@@ -23,11 +23,11 @@ use crate::filters::tls::{HTTP_ALPN, TCP_ALPN};
 use crate::filters::wire::{tcp_address, zero};
 use crate::routes::fallback::Unknown;
 use crate::sidecar::{self, HTTP_PROXY_ROUTES};
-use crate::snapshot::{MtlsMode, PeerPolicy, Scope};
+use crate::snapshot::{MtlsMode, PeerPolicy, Scope, ServiceTarget};
 use crate::{Built, Note, Proxy, Snapshot};
 
 /// The listeners: outbound, the forward proxy, `virtualOutbound`, then inbound.
-pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Listener>> {
+pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy, targets: &[ServiceTarget]) -> Vec<Built<Listener>> {
     let scope = snapshot.scope(proxy);
     let destinations = sidecar::destinations(snapshot, proxy, &scope);
     let mut notes = Vec::new();
@@ -49,7 +49,7 @@ pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy) -> Vec<Built<Listener>> 
     } else {
         listeners.extend(outbound.build(&scope.egress));
     }
-    listeners.extend(inbound(snapshot, proxy, &scope, &mut notes));
+    listeners.extend(inbound(snapshot, proxy, &scope, targets, &mut notes));
     if let Some(first) = listeners.first_mut() {
         first.notes.extend(notes);
     }
@@ -81,7 +81,13 @@ fn forward_proxy(proxy: &Proxy, settings: &HttpSettings, unknown: &Unknown) -> O
     Some(Built::new(name, listener))
 }
 
-fn inbound(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, notes: &mut Vec<Note>) -> Vec<Built<Listener>> {
+fn inbound(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    scope: &Scope,
+    targets: &[ServiceTarget],
+    notes: &mut Vec<Note>,
+) -> Vec<Built<Listener>> {
     let security = security(snapshot, proxy, notes);
     let mut settings = HttpSettings::of(snapshot, proxy, TrafficClass::Inbound, notes);
     settings.security = security.http;
@@ -98,7 +104,7 @@ fn inbound(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, notes: &mut Vec<No
         parameters: &mesh_tls(snapshot),
         trust_domains: &trust_domains,
     };
-    builder.build(&served(snapshot, proxy, scope, &policy, notes))
+    builder.build(&served(snapshot, proxy, scope, targets, &policy, notes))
 }
 
 /// The ports that the workload serves: as its Sidecar lists them, else as services do; ascending.
@@ -106,15 +112,17 @@ fn served(
     snapshot: &Snapshot,
     proxy: &Proxy,
     scope: &Scope,
+    targets: &[ServiceTarget],
     policy: &PeerPolicy,
     notes: &mut Vec<Note>,
 ) -> Vec<Served> {
     let ingress = scope.sidecar.as_ref().map(|sidecar| sidecar.ingress.as_slice()).unwrap_or_default();
     let mut served: Vec<Served> = match ingress {
-        [] => by_services(snapshot, proxy, notes),
-        listed => {
-            listed.iter().filter_map(|listener| by_sidecar(snapshot, proxy, policy, listener)).collect()
-        }
+        [] => by_services(proxy, targets, notes),
+        listed => listed
+            .iter()
+            .filter_map(|listener| by_sidecar(snapshot, proxy, targets, policy, listener))
+            .collect(),
     };
     let mut seen = BTreeSet::new();
     served.retain(|port| seen.insert(port.port));
@@ -124,14 +132,14 @@ fn served(
 
 /// Of several services on one port the oldest decides. Without interception there is nothing to take connections to services
 /// from, except in loopback isolation, where each port is bound on the workload's address.
-fn by_services(snapshot: &Snapshot, proxy: &Proxy, notes: &mut Vec<Note>) -> Vec<Served> {
+fn by_services(proxy: &Proxy, targets: &[ServiceTarget], notes: &mut Vec<Note>) -> Vec<Served> {
     let loopback = proxy.is_loopback();
     if !proxy.captures() && !loopback {
         return Vec::new();
     }
     let own = proxy.addresses.first().map(ToString::to_string).unwrap_or_default();
     let mut served: Vec<Served> = Vec::new();
-    for target in snapshot.service_targets(proxy) {
+    for target in targets {
         if target.port.protocol == Protocol::Udp {
             continue;
         }
@@ -162,6 +170,7 @@ fn by_services(snapshot: &Snapshot, proxy: &Proxy, notes: &mut Vec<Note>) -> Vec
 fn by_sidecar(
     snapshot: &Snapshot,
     proxy: &Proxy,
+    targets: &[ServiceTarget],
     policy: &PeerPolicy,
     listener: &IstioIngressListener,
 ) -> Option<Served> {
@@ -182,7 +191,7 @@ fn by_sidecar(
         port,
         service_port: port,
         protocol,
-        host: service_host(snapshot, proxy, port),
+        host: service_host(proxy, targets, port),
         address,
         own_tls,
         binds,
@@ -190,8 +199,7 @@ fn by_sidecar(
 }
 
 /// The service that a port of the workload belongs to, or a made-up name.
-fn service_host(snapshot: &Snapshot, proxy: &Proxy, port: u16) -> Host {
-    let targets = snapshot.service_targets(proxy);
+fn service_host(proxy: &Proxy, targets: &[ServiceTarget], port: u16) -> Host {
     let found = targets.iter().find(|target| target.target_port == port).or(targets.first());
     match found {
         Some(target) => target.service.host.clone(),

@@ -13,6 +13,7 @@ use super::matches::is_catch_all;
 use super::virtual_service::{self, Client, Rule};
 use crate::edge::EdgeObjects;
 use crate::gateways::Running;
+use crate::snapshot::ServiceTarget;
 use crate::{Built, Note, Proxy, Snapshot, sidecar};
 
 /// What a route configuration of a gateway is made from.
@@ -146,10 +147,11 @@ pub(crate) fn build(
     snapshot: &Snapshot,
     proxy: &Proxy,
     names: &BTreeSet<String>,
+    targets: &[ServiceTarget],
 ) -> Vec<Built<route::RouteConfiguration>> {
     let scope = snapshot.scope(proxy);
     let destinations = sidecar::destinations(snapshot, proxy, &scope);
-    let objects = EdgeObjects::of(snapshot, proxy);
+    let objects = EdgeObjects::of(snapshot, proxy, targets);
     let merged = objects.merged(proxy);
     let rules = objects.rules(snapshot, &mut Vec::new());
     let servers: Vec<Running<'_>> =

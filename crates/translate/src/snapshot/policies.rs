@@ -22,7 +22,7 @@ impl Snapshot {
 }
 
 /// The labels that an object selects workloads by.
-fn selector(spec: &Spec) -> Option<&Labels> {
+pub(super) fn selector(spec: &Spec) -> Option<&Labels> {
     match spec {
         Spec::Gateway(spec) => Some(&spec.selector),
         Spec::Sidecar(spec) => spec.workload_selector.as_ref().map(|s| &s.labels),

@@ -7,7 +7,7 @@ use lateen_api::kinds::Sidecar;
 use lateen_api::kinds::sidecar::{IstioEgressListener, OutboundTrafficPolicy};
 use lateen_api::{Kind, Object, Spec};
 use lateen_base::{Host, Labels, Namespace, ObjectRef};
-use lateen_registry::{Service, Source};
+use lateen_registry::{Resolution, Service, Source};
 
 use super::destination_rules::for_client;
 use super::virtual_services::MESH_GATEWAY;
@@ -38,6 +38,8 @@ pub struct Scope {
     pub egress: Vec<Egress>,
     /// All services seen, one for each host.
     pub services: Vec<Arc<Service>>,
+    /// Those of which clients see the endpoints themselves.
+    pub(crate) headless: Vec<Arc<Service>>,
     by_host: BTreeMap<Host, usize>,
     rules: BTreeMap<Host, Vec<Arc<MergedRule>>>,
 }
@@ -74,6 +76,8 @@ impl Scope {
             }
             scope.add_destinations(snapshot, &seen);
         }
+        let headless = scope.services.iter().filter(|service| service.resolution == Resolution::None);
+        scope.headless = headless.cloned().collect();
         for service in &scope.services {
             let rules = snapshot.destination_rules.lookup(service, namespace);
             if !rules.is_empty() {
@@ -86,6 +90,11 @@ impl Scope {
     /// The service of a host, as this scope sees it.
     pub fn service(&self, host: &Host) -> Option<&Arc<Service>> {
         self.by_host.get(host).and_then(|index| self.services.get(*index))
+    }
+
+    /// Where among the services that of a host is.
+    pub(crate) fn place(&self, host: &Host) -> Option<usize> {
+        self.by_host.get(host).copied()
     }
 
     /// The destination rule that a client of these labels uses for a host.

@@ -1,6 +1,6 @@
 //! The services of the mesh, by host, namespace and visibility.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lateen_api::mesh::MeshConfig;
@@ -12,6 +12,10 @@ use lateen_registry::{ExportTo, Resolution, Service, Source, View};
 pub struct Services {
     by_age: Vec<Arc<Service>>,
     by_host: BTreeMap<Host, BTreeMap<Namespace, Arc<Service>>>,
+    /// Places in `by_age`.
+    by_id: HashMap<(Host, Namespace), Vec<usize>>,
+    /// Places in `by_age` of the services of Kubernetes that select workloads, by namespace.
+    selecting: HashMap<Namespace, Vec<usize>>,
     /// Aliases to the service that stands behind all of them.
     concrete: BTreeMap<Host, Host>,
     aliases: BTreeMap<Host, BTreeSet<Host>>,
@@ -30,7 +34,22 @@ impl Services {
                 *first = service.clone();
             }
         }
-        let mut services = Self { default_export: default_export(mesh), by_age, by_host, ..Self::default() };
+        let mut by_id: HashMap<(Host, Namespace), Vec<usize>> = HashMap::new();
+        let mut selecting: HashMap<Namespace, Vec<usize>> = HashMap::new();
+        for (at, service) in by_age.iter().enumerate() {
+            by_id.entry((service.host.clone(), service.namespace.clone())).or_default().push(at);
+            if service.source == Source::Kubernetes && !service.selector.is_empty() {
+                selecting.entry(service.namespace.clone()).or_default().push(at);
+            }
+        }
+        let mut services = Self {
+            by_id,
+            selecting,
+            default_export: default_export(mesh),
+            by_age,
+            by_host,
+            ..Self::default()
+        };
         services.resolve_aliases();
         services
     }
@@ -38,6 +57,19 @@ impl Services {
     /// All services, oldest first.
     pub fn by_age(&self) -> &[Arc<Service>] {
         &self.by_age
+    }
+
+    /// Services that may have a workload of a namespace among their endpoints: those of these hosts, and those that select
+    /// workloads there; oldest first.
+    pub(crate) fn candidates<'a>(
+        &'a self,
+        hosts: impl Iterator<Item = &'a (Host, Namespace)>,
+        namespace: &Namespace,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
+        let known = hosts.filter_map(|id| self.by_id.get(id)).flatten();
+        let places: BTreeSet<usize> =
+            known.chain(self.selecting.get(namespace).into_iter().flatten()).copied().collect();
+        places.into_iter().filter_map(|at| self.by_age.get(at))
     }
 
     /// The services of a host, by namespace.

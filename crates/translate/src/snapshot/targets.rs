@@ -27,7 +27,8 @@ impl Snapshot {
     pub fn service_targets(&self, proxy: &Proxy) -> Vec<ServiceTarget> {
         let workload = self.workload_of(proxy);
         let mut targets = Vec::new();
-        for service in self.services.by_age() {
+        let here = proxy.addresses.iter().filter_map(|address| self.view.hosts_at.get(address));
+        for service in self.services.candidates(here.flatten(), &proxy.namespace) {
             if service.resolution == Resolution::Alias || service.resolution.is_dns() {
                 continue;
             }

@@ -21,7 +21,7 @@ pub(super) const ROUTE_SEMANTICS: &str = "internal.istio.io/route-semantics";
 pub(super) const SEMANTICS_INGRESS: &str = "ingress";
 
 /// A virtual service with its names completed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VirtualServiceConfig {
     /// The object.
     pub object: ObjectRef,
@@ -44,6 +44,11 @@ pub struct VirtualServiceConfig {
 }
 
 impl VirtualServiceConfig {
+    /// Whether it has routes of bytes, TLS among them.
+    pub(crate) fn carries_bytes(&self) -> bool {
+        !(self.spec.tcp.is_empty() && self.spec.tls.is_empty())
+    }
+
     /// The hosts that its routes lead clients of a namespace to, each with the ports asked for; the empty set means
     /// any port.
     pub fn destinations(&self, client: &Namespace) -> BTreeMap<Host, BTreeSet<u16>> {

@@ -93,3 +93,211 @@ fn snapshots_upon_snapshots_make_the_same() {
         }
     }
 }
+
+/// Objects that come, change and go in any order.
+mod any_order {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    pub(super) struct Step {
+        kind: usize,
+        which: usize,
+        form: usize,
+        remove: bool,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = (0..11usize, 0..3usize, 0..4usize, prop::bool::weighted(0.25))
+            .prop_map(|(kind, which, form, remove)| Step { kind, which, form, remove });
+        prop::collection::vec(step, 1..25)
+    }
+
+    fn object(step: &Step) -> Value {
+        let Step { which, form, .. } = step;
+        let app = format!("a{}", form % 2);
+        let istio = |group: &str, kind: &str, spec: Value| {
+            json!({ "apiVersion": format!("{group}.istio.io/v1"), "kind": kind,
+                "metadata": { "name": format!("x{which}"), "namespace": if *which == 2 { "istio-system" } else { "shop" } },
+                "spec": spec })
+        };
+        let meta = |name: String| json!({ "name": name, "namespace": "shop" });
+        match step.kind {
+            0 => json!({ "apiVersion": "v1", "kind": "Service", "metadata": meta(format!("s{which}")),
+                "spec": { "clusterIP": if *form == 3 { "None".to_owned() } else { format!("10.0.0.{which}") },
+                    "selector": { "app": app }, "trafficDistribution": if *form == 2 { "PreferSameNode" } else { "" },
+                    "ports": [{ "name": if form % 2 == 0 { "http" } else { "tcp" }, "port": 80 + form % 2, "targetPort": 8080 }] } }),
+            1 => json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": { "name": format!("e{which}"), "namespace": "shop",
+                    "labels": { "kubernetes.io/service-name": format!("s{which}") } },
+                "endpoints": [{ "addresses": [format!("1.1.1.{form}")] }, { "addresses": ["1.1.1.9"] }],
+                "ports": [{ "name": if form % 2 == 0 { "http" } else { "tcp" }, "port": 8080 }] }),
+            2 => json!({ "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": format!("p{which}"), "namespace": "shop", "labels": { "app": app, "version": format!("v{form}") } },
+                "spec": { "nodeName": format!("n{form}") }, "status": { "podIP": format!("1.1.1.{which}") } }),
+            3 => istio(
+                "networking",
+                "DestinationRule",
+                json!({ "host": format!("s{form}.shop.svc.cluster.local"),
+                "workloadSelector": if *form == 1 { json!({ "matchLabels": { "app": app } }) } else { Value::Null },
+                "trafficPolicy": { "loadBalancer": { "localityLbSetting": { "failoverPriority": [if *form == 2 { "version" } else { "tier" }] } },
+                    "outlierDetection": { "consecutive5xxErrors": form } },
+                "subsets": [{ "name": "v1", "labels": { "version": format!("v{form}") } }] }),
+            ),
+            4 => istio(
+                "networking",
+                "VirtualService",
+                json!({ "hosts": [format!("s{which}.shop.svc.cluster.local")],
+                "http": [{ "match": [{ "sourceLabels": if *form == 1 { json!({ "app": app }) } else { json!({}) } , "uri": { "prefix": "/" } }],
+                    "timeout": format!("{}s", form + 1), "route": [{ "destination": { "host": format!("s{form}.shop.svc.cluster.local") } }] }] }),
+            ),
+            5 => istio(
+                "networking",
+                "VirtualService",
+                json!({ "hosts": [format!("s{which}.shop.svc.cluster.local")],
+                "tcp": [{ "match": [{ "port": 81, "sourceLabels": if *form == 1 { json!({ "tier": "front" }) } else { json!({}) } }],
+                    "route": [{ "destination": { "host": format!("s{form}.shop.svc.cluster.local"), "port": { "number": 81 } } }] }] }),
+            ),
+            6 => istio(
+                "networking",
+                "Sidecar",
+                json!({
+                "workloadSelector": if *form == 0 { json!({ "labels": { "app": "a0" } }) } else { Value::Null },
+                "ingress": if *form == 3 { json!([{ "port": { "number": 9090, "protocol": "HTTP", "name": "http" }, "defaultEndpoint": "127.0.0.1:8080" }]) } else { json!([]) },
+                "egress": [{ "hosts": [format!("./s{which}.shop.svc.cluster.local"), "istio-system/*"] }] }),
+            ),
+            7 => istio(
+                "security",
+                "PeerAuthentication",
+                json!({
+                "selector": if *form == 1 { json!({ "matchLabels": { "app": app } }) } else { Value::Null },
+                "mtls": { "mode": if *form == 2 { "DISABLE" } else { "STRICT" } } }),
+            ),
+            8 => istio(
+                "networking",
+                "Gateway",
+                json!({ "selector": { "istio": if *form == 3 { "other" } else { "gw" } },
+                "servers": [{ "port": { "number": 80 + which, "name": "http", "protocol": "HTTP" }, "hosts": ["*"] },
+                    { "port": { "number": 15443, "name": "tls", "protocol": "TLS" }, "hosts": ["*.local"],
+                      "tls": { "mode": if form % 2 == 0 { "AUTO_PASSTHROUGH" } else { "PASSTHROUGH" } } }] }),
+            ),
+            9 => {
+                json!({ "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": { "name": format!("i{which}"), "namespace": "shop",
+                    "annotations": { "kubernetes.io/ingress.class": "istio" } },
+                "spec": { "rules": [{ "host": format!("h{which}.com"), "http": { "paths": [{ "path": format!("/{form}"), "pathType": "Prefix",
+                    "backend": { "service": { "name": format!("s{which}"), "port": { "name": if form % 2 == 0 { "http" } else { "tcp" } } } } }] } }] } })
+            }
+            _ => istio(
+                "security",
+                "AuthorizationPolicy",
+                json!({ "selector": { "matchLabels": { "app": app } },
+                "rules": [{ "from": [{ "source": { "namespaces": [format!("n{form}")] } }] }] }),
+            ),
+        }
+    }
+
+    /// Replicas, a proxy of another version, a gateway, and proxies that nothing is redirected for.
+    fn proxies() -> Vec<Proxy> {
+        let proxy = |kind: &str, last: u8, labels: Value, metadata: Value| {
+            Proxy::from_json(&json!({ "type": kind, "id": format!("p{last}.shop"), "ipAddresses": [format!("1.1.1.{last}")],
+                "configNamespace": "shop", "labels": labels, "metadata": metadata })).unwrap()
+        };
+        vec![
+            proxy(
+                "sidecar",
+                0,
+                json!({ "app": "a0", "version": "v0", "pod-template-hash": "1" }),
+                json!({ "NODE_NAME": "n0" }),
+            ),
+            proxy(
+                "sidecar",
+                1,
+                json!({ "app": "a0", "version": "v0", "pod-template-hash": "1" }),
+                json!({ "NODE_NAME": "n1" }),
+            ),
+            proxy("sidecar", 2, json!({ "app": "a1", "version": "v1", "tier": "front" }), json!({})),
+            proxy("sidecar", 200, json!({ "app": "a1", "version": "v2" }), json!({})),
+            proxy("sidecar", 201, json!({ "app": "a1" }), json!({ "INTERCEPTION_MODE": "NONE" })),
+            proxy(
+                "sidecar",
+                202,
+                json!({ "app": "a0" }),
+                json!({ "INTERCEPTION_MODE": "NONE", "HTTP_PROXY_PORT": "15007", "LATEEN_APP_ADDRESS": "127.111.0.2" }),
+            ),
+            proxy("router", 203, json!({ "istio": "gw" }), json!({})),
+            proxy("router", 204, json!({ "istio": "gw", "version": "v1" }), json!({})),
+        ]
+    }
+
+    /// What builders make for the proxy itself, sharing nothing.
+    fn unshared(snapshot: &Snapshot, proxy: &Proxy) -> [Vec<(String, Vec<u8>)>; 4] {
+        use lateen_proto::Message;
+        fn packed<M: Message>(built: Vec<lateen_translate::Built<M>>) -> Vec<(String, Vec<u8>)> {
+            built.into_iter().map(|built| (built.name, built.message.encode_to_vec())).collect()
+        }
+        let listeners = lateen_translate::listeners::build(snapshot, proxy);
+        let names = lateen_translate::listeners::route_names(&listeners);
+        let clusters = lateen_translate::clusters::build(snapshot, proxy);
+        let eds: std::collections::BTreeSet<String> = clusters
+            .iter()
+            .filter_map(|cluster| cluster.message.eds_cluster_config.as_ref())
+            .map(|config| config.service_name.clone())
+            .collect();
+        [
+            packed(listeners),
+            packed(clusters),
+            packed(lateen_translate::routes::build(snapshot, proxy, &names)),
+            packed(lateen_translate::endpoints::build(snapshot, proxy, &eds)),
+        ]
+    }
+
+    fn bytes(resources: &Resources) -> [Vec<(String, Vec<u8>)>; 4] {
+        [&resources.listeners, &resources.clusters, &resources.routes, &resources.endpoints]
+            .map(|list| list.iter().map(|r| (r.name.to_string(), r.any.value.to_vec())).collect())
+    }
+
+    fn sorted(mut made: [Vec<(String, Vec<u8>)>; 4]) -> [Vec<(String, Vec<u8>)>; 4] {
+        made.iter_mut().for_each(|list| list.sort());
+        made
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+        /// Whatever happens: what is made upon earlier snapshots is what is made from nothing, and sharing changes nothing.
+        #[test]
+        fn a_push_upon_pushes_is_a_rebuild(steps in steps()) {
+            let cluster = ClusterId::new("Kubernetes");
+            let settings = Settings::default();
+            let mesh = Arc::new(MeshConfig::istio_default());
+            let networks = Arc::new(MeshNetworks::default());
+            let proxies = proxies();
+            let mut registry = Registry::new(settings.clone());
+            let build = |registry: &Registry, previous: Option<&Snapshot>| {
+                Snapshot::build(mesh.clone(), networks.clone(), &settings, registry.view(), previous)
+            };
+            let mut upon = build(&registry, None);
+            for step in &steps {
+                for resource in resources(&object(step).to_string()) {
+                    let event = match step.remove {
+                        true => Event::Removed(resource.key()),
+                        false => Event::Applied(resource),
+                    };
+                    registry.apply(&cluster, event);
+                }
+                upon = build(&registry, Some(&upon));
+                let fresh = build(&registry, None);
+                for proxy in &proxies {
+                    let (a, b) = (generate(&upon, proxy), generate(&fresh, proxy));
+                    prop_assert!(same(&a, &b), "{} after {step:?}", proxy.id);
+                    prop_assert!(
+                        sorted(bytes(&a)) == sorted(unshared(&fresh, proxy)),
+                        "{} after {step:?}: what is shared is not what is its own", proxy.id
+                    );
+                }
+            }
+        }
+    }
+}

@@ -33,6 +33,12 @@ pub(super) struct Difference {
     pub(super) removed: Vec<Arc<str>>,
 }
 
+impl Difference {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
 impl Subscription {
     pub(super) fn subscribe_all(&mut self) {
         self.wildcard = true;
@@ -80,7 +86,11 @@ impl Subscription {
         if !self.answer && self.owed.is_empty() && self.seen == Some(stamp) {
             return None;
         }
+        let known = self.seen.filter(|_| !self.answer && self.owed.is_empty());
         self.seen = Some(stamp);
+        if let Some(names) = known.and_then(|seen| catalog.since(type_url, seen)) {
+            return self.difference_among(names, type_url, catalog);
+        }
         let mut difference = Difference::default();
         if self.wildcard {
             for resource in catalog.all(type_url) {
@@ -92,16 +102,42 @@ impl Subscription {
         self.by_name(type_url, catalog, &mut difference);
         self.gone(type_url, catalog, &mut difference);
         self.owed.retain(|name| catalog.is_pending(type_url, name));
-        let news = !difference.changed.is_empty() || !difference.removed.is_empty();
+        let news = !difference.is_empty();
         let due = news || (self.answer && self.owed.is_empty());
         self.answer &= !due;
+        self.hold(&difference);
+        due.then_some(difference)
+    }
+
+    /// The same where only these names can be different.
+    fn difference_among(
+        &mut self,
+        names: &[Arc<str>],
+        type_url: &str,
+        catalog: &dyn Catalog,
+    ) -> Option<Difference> {
+        let mut difference = Difference::default();
+        for name in names.iter().filter(|name| self.wildcard || self.names.contains(*name)) {
+            match catalog.find(type_url, name) {
+                Some(resource) if self.is_due(&resource.name, &resource.version) => {
+                    difference.changed.push(resource);
+                }
+                Some(_) => {}
+                None if self.held.contains_key(name) => difference.removed.push(name.clone()),
+                None => {}
+            }
+        }
+        self.hold(&difference);
+        (!difference.is_empty()).then_some(difference)
+    }
+
+    fn hold(&mut self, difference: &Difference) {
         for resource in &difference.changed {
             self.held.insert(resource.name.clone(), resource.version.clone());
         }
         for name in &difference.removed {
             self.held.remove(name);
         }
-        due.then_some(difference)
     }
 
     /// Every resource that the client is subscribed to and that exists.
