@@ -13,7 +13,7 @@ mod schema;
 
 use serde_json::Value;
 
-pub use reader::{FieldError, FieldErrors, Reader};
+pub use reader::{FieldError, FieldErrors, Reader, nearest};
 pub use rule::Rule;
 pub use scalars::Base64;
 pub use schema::{Declared, Schema, Variants, message_schema, oneof_schema, string_enum};

@@ -3,6 +3,7 @@
 
 pub mod crd;
 pub mod field;
+pub mod install;
 pub mod kinds;
 mod manifest;
 pub mod mesh;

@@ -117,13 +117,9 @@ impl Reader {
 
     /// Records a field that the message does not have, with the likeliest meant one.
     pub fn unknown_field(&mut self, key: &str, known: &[&str]) {
-        let meant = known
-            .iter()
-            .map(|name| (distance(&json_name(name), key), name))
-            .filter(|(distance, _)| *distance <= 2.max(key.len() / 4))
-            .min();
-        let hint = match meant {
-            Some((_, name)) => format!("; did you mean \"{}\"?", json_name(name)),
+        let names: Vec<String> = known.iter().map(|name| json_name(name)).collect();
+        let hint = match nearest(key, &names) {
+            Some(name) => format!("; did you mean \"{name}\"?"),
             None => String::new(),
         };
         self.field(key, |reader| reader.error(format!("unknown field \"{key}\"{hint}")));
@@ -194,6 +190,16 @@ fn describe(value: &Value) -> String {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
+}
+
+/// The name that was probably meant by `key`: the one least unlike it, where one is not too unlike.
+pub fn nearest<'a, S: AsRef<str>>(key: &str, known: &'a [S]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (distance(name.as_ref(), key), name.as_ref()))
+        .filter(|(distance, _)| *distance <= 2.max(key.len() / 4))
+        .min()
+        .map(|(_, name)| name)
 }
 
 fn distance(a: &str, b: &str) -> usize {
