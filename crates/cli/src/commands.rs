@@ -12,13 +12,20 @@ mod env;
 mod experimental;
 mod explain;
 mod get;
+mod install;
 mod load;
 mod logs;
+mod manifest;
+mod precheck;
+mod profile;
 mod proxy;
 mod proxy_config;
 mod proxy_role;
 mod proxy_status;
+mod tag;
+mod uninstall;
 mod up;
+mod upgrade;
 mod validate;
 mod version;
 
@@ -62,6 +69,19 @@ pub(crate) enum Command {
     Explain(explain::Cmd),
     /// Show objects
     Get(get::Cmd),
+    /// Install the mesh into a cluster
+    Install(install::Cmd),
+    /// Print or compare the objects of an installation
+    #[command(visible_alias = "m")]
+    Manifest(manifest::Cmd),
+    /// Show the starting points of installations
+    Profile(profile::Cmd),
+    /// Take the mesh out of a cluster
+    Uninstall(uninstall::Cmd),
+    /// Install another version in the place of the one that is there
+    Upgrade(upgrade::Cmd),
+    /// Give revisions names, which namespaces follow
+    Tag(tag::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
     /// Show what a proxy was given
@@ -95,18 +115,21 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it prints an answer and ends, so that it may end when nobody reads on.
     pub(crate) fn only_prints(&self) -> bool {
+        if let Self::Manifest(cmd) = self {
+            return cmd.only_prints();
+        }
         matches!(
             self,
             Self::Env(_)
                 | Self::Logs(_)
                 | Self::Explain(_)
                 | Self::Get(_)
+                | Self::Profile(_)
                 | Self::ProxyConfig(_)
                 | Self::ProxyStatus(_)
                 | Self::Validate(_)
                 | Self::Version(_)
-                | Self::Experimental(_)
-        )
+        ) || matches!(self, Self::Experimental(cmd) if cmd.only_prints())
     }
 
     /// Runs it.
@@ -121,6 +144,12 @@ impl Command {
             Self::Delete(cmd) => cmd.run(globals),
             Self::Explain(cmd) => cmd.run(globals),
             Self::Get(cmd) => cmd.run(globals),
+            Self::Install(cmd) => cmd.run(globals),
+            Self::Manifest(cmd) => cmd.run(globals),
+            Self::Profile(cmd) => cmd.run(globals),
+            Self::Uninstall(cmd) => cmd.run(globals),
+            Self::Upgrade(cmd) => cmd.run(globals),
+            Self::Tag(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
             Self::ProxyConfig(cmd) => cmd.run(globals),
             Self::ProxyStatus(cmd) => cmd.run(globals),

@@ -7,6 +7,7 @@
 mod cluster;
 mod commands;
 mod globals;
+mod install;
 mod load;
 mod manifest;
 mod pods;

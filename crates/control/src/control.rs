@@ -81,6 +81,7 @@ impl Control {
         let Deps { inputs, cluster, clock } = deps;
         let mut tasks = JoinSet::new();
         let ports = Listeners::bind(&settings).await?;
+        let age = settings.connection_age;
         let bound = ports.bound()?;
 
         let (publish, published) = watch::channel(None);
@@ -97,8 +98,8 @@ impl Control {
             metrics: metrics.clone(),
         };
         let debug = debug::router(debug);
-        tasks.spawn(serve::serve(ports.debug, None, debug.clone()));
-        tasks.spawn(serve::serve(ports.monitoring, None, debug));
+        tasks.spawn(serve::serve(ports.debug, None, debug.clone(), None));
+        tasks.spawn(serve::serve(ports.monitoring, None, debug, None));
 
         let trust_domain = trust_domain(published.clone()).await?;
         let authority = authority::establish(&settings, &*cluster, &trust_domain, &*clock).await;
@@ -118,7 +119,7 @@ impl Control {
         ));
         let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;
-        tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone())));
+        tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone()), None));
 
         let authenticator: Arc<dyn Authenticator> = Arc::new(TokenAuthenticator {
             cluster: cluster.clone(),
@@ -139,8 +140,8 @@ impl Control {
         };
         let certificates = lateen_ca::service::service(authority, authenticator.clone(), clock.clone());
         let secure = ads(Some(authenticator)).add_service(certificates);
-        tasks.spawn(serve::serve(ports.plain, None, ads(None).into_axum_router()));
-        tasks.spawn(serve::serve(ports.secure, Some(tls), secure.into_axum_router()));
+        tasks.spawn(serve::serve(ports.plain, None, ads(None).into_axum_router(), Some(age)));
+        tasks.spawn(serve::serve(ports.secure, Some(tls), secure.into_axum_router(), Some(age)));
         tasks.spawn(push(proxies, published));
         tracing::info!("serving discovery on {} and {}", bound.plain, bound.secure);
         Ok(Self { bound, root_pem, tasks })

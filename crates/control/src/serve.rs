@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use tower::Service as _;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How often an idle connection is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// How long a connection that is too old may finish what it does.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The remote address, in a request's extensions.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +48,9 @@ pub(crate) async fn bind(address: SocketAddr, what: &'static str) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|source| ListenError { address, what, source })
 }
 
-/// Serves routes (of axum or gRPC) on a port until the task is dropped.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Router) {
+/// Serves routes (of axum or gRPC) on a port until the task is dropped. Connections older than `age` are told to come
+/// again, so that they spread over what control planes there are.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Router, age: Option<Duration>) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -61,10 +66,10 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Route
         }
         let (routes, tls) = (routes.clone(), tls.clone());
         tokio::spawn(async move {
-            let Some(tls) = tls else { return converse(stream, peer, routes).await };
+            let Some(tls) = tls else { return converse(stream, peer, routes, age).await };
             let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
             match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
-                Ok(Ok(stream)) => converse(stream, peer, routes).await,
+                Ok(Ok(stream)) => converse(stream, peer, routes, age).await,
                 Ok(Err(error)) => tracing::debug!("TLS handshake of {peer}: {error}"),
                 Err(_) => tracing::debug!("TLS handshake of {peer} takes too long"),
             }
@@ -72,7 +77,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Route
     }
 }
 
-async fn converse<S>(stream: S, peer: SocketAddr, routes: Router)
+async fn converse<S>(stream: S, peer: SocketAddr, routes: Router, age: Option<Duration>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -85,9 +90,24 @@ where
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).max_concurrent_streams(1000);
     builder.http1().timer(TokioTimer::new());
-    let connection =
-        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-    if let Err(error) = connection.await {
+    let mut connection =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)));
+    let too_old = async {
+        match age {
+            // Within a tenth more or less: connections that were made together do not all end together.
+            Some(age) => tokio::time::sleep(age * (90 + u32::from(peer.port() % 21)) / 100).await,
+            None => std::future::pending().await,
+        }
+    };
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = too_old => {
+            connection.as_mut().graceful_shutdown();
+            // A discovery stream never ends by itself.
+            tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = done {
         tracing::debug!("connection of {peer}: {error}");
     }
 }

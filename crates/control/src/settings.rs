@@ -27,6 +27,8 @@ pub struct Settings {
     pub root_lifetime: Duration,
     /// The lifetime of its own serving certificate.
     pub serving_lifetime: Duration,
+    /// The age at which connections of proxies are told to come again (`--keepaliveMaxServerConnectionAge`).
+    pub connection_age: Duration,
     /// How pushes are held back.
     pub debounce: Debounce,
     /// Further names of its serving certificate (`ISTIOD_CUSTOM_HOST`).
@@ -127,6 +129,7 @@ impl Default for Settings {
             token_audiences: vec!["istio-ca".into()],
             root_lifetime: Duration::from_secs(10 * YEAR),
             serving_lifetime: Duration::from_secs(YEAR),
+            connection_age: Duration::from_secs(30 * 60),
             debounce: Debounce::default(),
             custom_hosts: Vec::new(),
             retry: Retry::default(),

@@ -58,6 +58,11 @@ impl KubeError {
         matches!(self, Self::Status { code: 404, .. })
     }
 
+    /// Whether trying again later can help: the server is overloaded, restarting, or out of reach.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Status { code: 429 | 500 | 502..=504, .. } | Self::Transport(_))
+    }
+
     /// Whether somebody else wrote it meanwhile, or it exists already.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Status { code: 409, .. })
@@ -225,6 +230,23 @@ impl Client {
             }
             done => done,
         }
+    }
+
+    /// Creates the object, or changes it to what it says, keeping fields that others own: server-side apply. Fields
+    /// that `manager` set before and no longer sets are removed; a conflict is decided for `manager`.
+    ///
+    /// # Errors
+    /// With code 405, 415 or 501 from a server that does not know it, or when the request fails.
+    pub async fn apply_owned(
+        &self,
+        kind: &ResourceKind,
+        namespace: &str,
+        manager: &str,
+        object: &Value,
+    ) -> Result<Value, KubeError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let params = PatchParams::apply(manager).force();
+        to_value(self.api(kind, Some(namespace)).patch(name, &params, &KubePatch::Apply(object)).await?)
     }
 
     /// Patches an object.

@@ -89,6 +89,11 @@ impl Discovery {
         Ok(Self { known })
     }
 
+    /// Every kind, in every version that is served.
+    pub fn kinds(&self) -> impl Iterator<Item = &ResourceKind> {
+        self.known.iter().map(|known| &known.kind)
+    }
+
     /// The kind of this plural, singular, kind or short name, with or without `.group` behind it.
     pub fn by_name(&self, name: &str) -> Option<&ResourceKind> {
         let name = name.to_lowercase();

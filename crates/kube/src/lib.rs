@@ -1,10 +1,11 @@
 //! The only package on kube-rs: objects as JSON in and out, watches that survive relists, token review.
 //!
 //! What an object means is for others: this package moves `serde_json::Value`s between a Kubernetes API server and its
-//! caller, and tells errors in words.
+//! caller, and tells errors in words. [`install`] brings a rendered installation onto a server, and takes it off again.
 
 mod client;
 mod discovery;
+pub mod install;
 mod kind;
 mod watch;
 

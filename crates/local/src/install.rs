@@ -7,12 +7,13 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use lateen_apiserver::{Client, Patch};
-use lateen_manifests::{Installation, Profile};
+use lateen_kube::install::{InstallError as Refusal, Installer, Step};
+use lateen_kube::{Access, KubeError};
+use lateen_manifests::{Installation, render};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::api::{Api, name_of};
-use crate::apply::{self, ApplyError};
 use crate::controllers::replica_sets;
 use crate::controllers::selector::selects;
 use crate::node::PodLogs;
@@ -30,7 +31,10 @@ pub(crate) const INGRESS: &str = "istio-ingressgateway";
 pub enum InstallError {
     /// An object was refused.
     #[error("installing the mesh: {0}")]
-    Refused(#[from] ApplyError),
+    Refused(#[from] Refusal),
+    /// The cluster's own API server cannot be reached.
+    #[error("installing the mesh: {0}")]
+    Unreachable(#[from] KubeError),
     /// The state folder.
     #[error("installing the mesh: {0}")]
     State(std::io::Error),
@@ -44,21 +48,33 @@ pub enum InstallError {
     },
 }
 
-/// Applies the manifests, unless these very ones were applied before: what users changed since stays.
+/// What local clusters get.
+const PROFILE: &str = "demo";
+
+/// Installs the mesh as `lateen install` does, unless this very one was installed before: what users changed since
+/// stays.
 pub(crate) async fn mesh(
     client: &Client,
     state: &StateFolder,
     progress: &Progress,
 ) -> Result<(), InstallError> {
-    let objects = lateen_manifests::render(&Installation::of(Profile::Demo));
+    let installation = Installation::of(PROFILE).map_err(Refusal::from)?;
     let mark = state.path().join("installed");
-    let digest = digest(&objects);
+    let digest = digest(&installation)?;
     if std::fs::read_to_string(&mark).is_ok_and(|applied| applied == digest) {
         return Ok(());
     }
     let first = !mark.exists();
-    progress.say("Installing the mesh (profile demo)");
-    apply::all(client, &objects).await?;
+    progress.say(format!("Installing the mesh (profile {PROFILE})"));
+    let access = Access::Kubeconfig { path: Some(state.kubeconfig()), context: None };
+    // Readiness is waited for by what the node knows itself, logs included.
+    let installer = Installer::new(lateen_kube::Client::connect(&access).await?, None);
+    let tell = |step: Step| {
+        if let Step::Removed(object) = step {
+            progress.say(format!("Removed {object}, which this version does not have"));
+        }
+    };
+    installer.install(&installation, &tell).await?;
     if first {
         let labels = json!({"metadata": {"labels": {"istio-injection": "enabled"}}});
         let done = client.patch("namespaces", None, "default", Patch::Merge(labels)).await;
@@ -68,12 +84,12 @@ pub(crate) async fn mesh(
     crate::state::write_whole(&mark, digest.as_bytes()).map_err(InstallError::State)
 }
 
-fn digest(objects: &[serde_json::Value]) -> String {
+fn digest(installation: &Installation) -> Result<String, InstallError> {
     let mut hasher = std::hash::DefaultHasher::new();
-    for object in objects {
+    for object in render(installation).map_err(Refusal::from)?.iter().flat_map(|part| &part.objects) {
         object.to_string().hash(&mut hasher);
     }
-    format!("{} {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+    Ok(format!("{} {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish()))
 }
 
 /// Waits until every deployment of the control plane's namespace is ready.

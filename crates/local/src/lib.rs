@@ -6,7 +6,6 @@
 
 pub mod addresses;
 mod api;
-mod apply;
 mod backend;
 pub mod background;
 mod cluster;
@@ -24,7 +23,6 @@ pub mod process;
 mod progress;
 pub mod state;
 
-pub use apply::ApplyError;
 pub use cluster::{Cluster, ClusterConfig, UpError};
 pub use install::InstallError;
 pub use node::launch::DataPlane;

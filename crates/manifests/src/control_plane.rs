@@ -2,41 +2,51 @@
 
 use serde_json::{Value, json};
 
-use crate::{Installation, object};
+use crate::Installation;
+use crate::object::{Maker, Part};
+use crate::rbac::{bind, rule, service_account};
+use crate::scaling::{autoscaler, budget};
+use crate::settings::{Workload, field, value};
 
-const APP: &str = "istiod";
+pub(crate) const APP: &str = "istiod";
 
 /// Everything but the webhooks.
 pub(crate) fn objects(installation: &Installation) -> Vec<Value> {
-    let mut objects = vec![service_account(installation)];
-    objects.extend(permissions(installation));
-    objects.extend([mesh_config(installation), injector_config(installation)]);
-    objects.extend([deployment(installation), service(installation)]);
+    let make = Maker { installation, part: Part::Pilot, app: APP };
+    let (name, namespace) = (installation.revisioned(APP), installation.control_namespace());
+    let mut objects = vec![account(&make, &name, namespace)];
+    objects.extend(permissions(&make, &name, namespace));
+    objects.extend(configuration(&make, namespace));
+    let mut deployment = deployment(&make, &name, namespace);
+    let mut service = service(&make, &name, namespace);
+    let component = installation.spec().components.pilot.as_ref();
+    let k8s = component.and_then(|component| component.k8s.as_ref());
+    let settings = installation.value("pilot").cloned().unwrap_or_default();
+    let workload = Workload { settings: &settings, k8s };
+    workload.shape(&mut deployment, &mut service);
+    let selector = deployment["spec"]["selector"]["matchLabels"].clone();
+    objects.extend([deployment, service]);
+    objects.extend(workload.scaler(|spec| autoscaler(&make, &settings, &name, namespace, spec)));
+    objects.extend(workload.budget(|spec| budget(&make, &name, namespace, &selector, spec)));
     objects
 }
 
-fn named(kind: (&str, &str), name: &str, namespaced: bool, installation: &Installation) -> Value {
-    let namespace = namespaced.then_some(installation.namespace.as_str());
-    object(kind.0, kind.1, name, namespace, installation, APP)
-}
-
-fn service_account(installation: &Installation) -> Value {
-    named(("v1", "ServiceAccount"), &installation.revisioned(APP), true, installation)
+fn account(make: &Maker<'_>, name: &str, namespace: &str) -> Value {
+    let mut account = make.namespaced("v1", "ServiceAccount", name, namespace);
+    let annotations = make.installation.value("pilot.serviceAccountAnnotations").and_then(Value::as_object);
+    if let Some(annotations) = annotations.filter(|annotations| !annotations.is_empty()) {
+        account["metadata"]["annotations"] = json!(annotations);
+    }
+    account
 }
 
 /// Read what the mesh is made of; write only its own status, its root certificate and its webhooks.
-fn permissions(installation: &Installation) -> Vec<Value> {
-    const RBAC: &str = "rbac.authorization.k8s.io/v1";
-    let account = installation.revisioned(APP);
-    let cluster_role = format!("{}-clusterrole-{}", installation.revisioned(APP), installation.namespace);
-    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
+fn permissions(make: &Maker<'_>, name: &str, namespace: &str) -> Vec<Value> {
+    let cluster_role = format!("{}-clusterrole-{namespace}", make.installation.revisioned(APP));
     let read = &["get", "list", "watch"];
     let istio = &["networking.istio.io", "security.istio.io", "telemetry.istio.io", "extensions.istio.io"];
-    let subject = json!([{ "kind": "ServiceAccount", "name": account, "namespace": installation.namespace }]);
-    let bind = |kind: &str, name: &str| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name });
-
-    let mut wide = named((RBAC, "ClusterRole"), &cluster_role, false, installation);
-    wide["rules"] = json!([
+    let webhooks = &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
+    let wide = vec![
         rule(istio, &["*"], read),
         rule(istio, &["*/status"], &["get", "update", "patch"]),
         rule(&[""], &["services", "pods", "nodes", "namespaces", "endpoints", "serviceaccounts"], read),
@@ -45,109 +55,98 @@ fn permissions(installation: &Installation) -> Vec<Value> {
         rule(&[""], &["configmaps"], &["get", "list", "watch", "create", "update", "patch"]),
         rule(&[""], &["secrets"], read),
         rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], read),
-        rule(
-            &["admissionregistration.k8s.io"],
-            &["mutatingwebhookconfigurations"],
-            &["get", "list", "watch", "patch", "update"]
-        ),
+        rule(&["admissionregistration.k8s.io"], webhooks, &["get", "list", "watch", "patch", "update"]),
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
         rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
-    ]);
-    let mut wide_binding = named((RBAC, "ClusterRoleBinding"), &cluster_role, false, installation);
-    wide_binding["roleRef"] = bind("ClusterRole", &cluster_role);
-    wide_binding["subjects"] = subject.clone();
-
-    let mut own = named((RBAC, "Role"), &account, true, installation);
-    own["rules"] = json!([
+    ];
+    let own = vec![
         rule(&[""], &["secrets"], &["get", "list", "watch", "create", "update"]),
         rule(&["coordination.k8s.io"], &["leases"], &["get", "create", "update", "patch"]),
-    ]);
-    let mut own_binding = named((RBAC, "RoleBinding"), &account, true, installation);
-    own_binding["roleRef"] = bind("Role", &account);
-    own_binding["subjects"] = subject;
-    vec![wide, wide_binding, own, own_binding]
+    ];
+    let subjects = service_account(name, namespace);
+    let mut objects = Vec::from(bind(make, "ClusterRole", &cluster_role, None, wide, &subjects));
+    objects.extend(bind(make, "Role", name, Some(namespace), own, &subjects));
+    objects
 }
 
-fn mesh_config(installation: &Installation) -> Value {
-    let mut map = named(("v1", "ConfigMap"), &installation.revisioned("istio"), true, installation);
-    map["data"] = json!({
-        "mesh": yaml(&Value::Object(installation.mesh_config.clone())),
-        "meshNetworks": "networks: {}\n",
-    });
-    map
+/// The ConfigMaps `istio` and `istio-sidecar-injector`.
+fn configuration(make: &Maker<'_>, namespace: &str) -> Vec<Value> {
+    let installation = make.installation;
+    let map = |name: &str, data: Value| {
+        let mut map = make.namespaced("v1", "ConfigMap", &installation.revisioned(name), namespace);
+        map["data"] = data;
+        map
+    };
+    let networks = installation.value("global.meshNetworks").cloned().unwrap_or_default();
+    let networks = match networks.as_object() {
+        Some(given) if !given.is_empty() => networks,
+        _ => json!({}),
+    };
+    let mut maps = vec![map(
+        "istio",
+        json!({
+            "mesh": yaml(&Value::Object(installation.mesh_config())),
+            "meshNetworks": yaml(&json!({ "networks": networks })),
+        }),
+    )];
+    if !installation.flag("global.omitSidecarInjectorConfigMap") {
+        let values = format!("{:#}", installation.injector_values());
+        let config = yaml(&injector_config(installation));
+        maps.push(map("istio-sidecar-injector", json!({ "config": config, "values": values })));
+    }
+    maps
 }
 
+/// What the injector does beside the values: its policy, selectors and the templates that users have added.
 fn injector_config(installation: &Installation) -> Value {
-    let mut map =
-        named(("v1", "ConfigMap"), &installation.revisioned("istio-sidecar-injector"), true, installation);
-    map["data"] = json!({ "values": format!("{:#}", installation.injector_values()) });
-    map
+    let webhook = installation.value("sidecarInjectorWebhook").cloned().unwrap_or_default();
+    json!({
+        "policy": installation.text("global.proxy.autoInject"),
+        "alwaysInjectSelector": webhook["alwaysInjectSelector"],
+        "neverInjectSelector": webhook["neverInjectSelector"],
+        "injectedAnnotations": webhook["injectedAnnotations"],
+        "defaultTemplates": webhook["defaultTemplates"],
+        "templates": webhook["templates"],
+    })
 }
 
-fn deployment(installation: &Installation) -> Value {
-    let name = installation.revisioned(APP);
-    let labels = json!({ "app": APP, "istio": "pilot", "istio.io/rev": installation.revision_name(),
-                         "sidecar.istio.io/inject": "false" });
-    let env = |name: &str, value: &str| json!({ "name": name, "value": value });
-    let field =
-        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
-    let mut deployment = named(("apps/v1", "Deployment"), &name, true, installation);
+fn deployment(make: &Maker<'_>, name: &str, namespace: &str) -> Value {
+    let installation = make.installation;
+    let mut labels = make.labels();
+    labels["istio"] = json!("pilot");
+    let selector = match installation.revision() {
+        "" => json!({ "istio": "pilot" }),
+        revision => json!({ "app": APP, "istio.io/rev": revision }),
+    };
+    let mut pod_labels = labels.clone();
+    pod_labels.as_object_mut().map(|labels| labels.shift_remove("release"));
+    pod_labels["istio.io/dataplane-mode"] = json!("none");
+    pod_labels["sidecar.istio.io/inject"] = json!("false");
+    let monitoring = json!({
+        "prometheus.io/port": "15014",
+        "prometheus.io/scrape": "true",
+        "sidecar.istio.io/inject": "false",
+    });
+    let mut deployment = make.namespaced("apps/v1", "Deployment", name, namespace);
+    deployment["metadata"]["labels"] = labels;
     deployment["spec"] = json!({
-        "replicas": 1,
-        "selector": { "matchLabels": { "app": APP, "istio.io/rev": installation.revision_name() } },
+        "selector": { "matchLabels": selector },
         "template": {
-            "metadata": { "labels": labels },
+            "metadata": { "annotations": monitoring, "labels": pod_labels },
             "spec": {
                 "serviceAccountName": name,
-                "containers": [{
-                    "name": "discovery",
-                    "image": format!("{}/pilot:{}", installation.hub, installation.tag),
-                    "args": [
-                        "discovery",
-                        "--monitoringAddr=:15014",
-                        "--log_output_level=default:info",
-                        "--domain",
-                        "cluster.local",
-                    ],
-                    "ports": [
-                        { "containerPort": 8080, "name": "http-debug", "protocol": "TCP" },
-                        { "containerPort": 15010, "name": "grpc-xds", "protocol": "TCP" },
-                        { "containerPort": 15012, "name": "tls-xds", "protocol": "TCP" },
-                        { "containerPort": 15017, "name": "https-webhooks", "protocol": "TCP" },
-                        { "containerPort": 15014, "name": "http-monitoring", "protocol": "TCP" },
-                    ],
-                    "readinessProbe": {
-                        "httpGet": { "path": "/ready", "port": 8080 },
-                        "initialDelaySeconds": 1,
-                        "periodSeconds": 3,
-                        "timeoutSeconds": 5,
-                    },
-                    "env": [
-                        env("REVISION", installation.revision_name()),
-                        env("PILOT_CERT_PROVIDER", "istiod"),
-                        field("POD_NAME", "metadata.name"),
-                        field("POD_NAMESPACE", "metadata.namespace"),
-                        field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
-                        env("CLUSTER_ID", &installation.cluster_id),
-                    ],
-                    "resources": { "requests": { "cpu": "10m", "memory": "100Mi" } },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "readOnlyRootFilesystem": true,
-                        "runAsNonRoot": true,
-                        "capabilities": { "drop": ["ALL"] },
-                    },
-                    "volumeMounts": [
-                        { "name": "istio-token", "mountPath": "/var/run/secrets/tokens", "readOnly": true },
-                        { "name": "local-certs", "mountPath": "/var/run/secrets/istio-dns" },
-                        { "name": "cacerts", "mountPath": "/etc/cacerts", "readOnly": true },
-                    ],
-                }],
+                "tolerations": [{ "key": "cni.istio.io/not-ready", "operator": "Exists" }],
+                "containers": [container(installation)],
                 "volumes": [
                     { "name": "local-certs", "emptyDir": { "medium": "Memory" } },
                     { "name": "istio-token", "projected": { "sources": [{ "serviceAccountToken": {
-                        "audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token" } }] } },
+                        "audience": installation.text("global.sds.token.aud"),
+                        "expirationSeconds": 43200, "path": "istio-token" } }] } },
                     { "name": "cacerts", "secret": { "secretName": "cacerts", "optional": true } },
+                    { "name": "istio-kubeconfig", "secret": { "secretName": "istio-kubeconfig", "optional": true } },
+                    { "name": "istio-csr-dns-cert", "secret": { "secretName": "istiod-tls", "optional": true } },
+                    { "name": "istio-csr-ca-configmap", "configMap": {
+                        "name": "istio-ca-root-cert", "defaultMode": 420, "optional": true } },
                 ],
             },
         },
@@ -155,8 +154,123 @@ fn deployment(installation: &Installation) -> Value {
     deployment
 }
 
-fn service(installation: &Installation) -> Value {
-    let mut service = named(("v1", "Service"), &installation.revisioned(APP), true, installation);
+fn container(installation: &Installation) -> Value {
+    let component = installation.spec().components.pilot.as_ref();
+    let (hub, tag) = component.map_or((String::new(), String::new()), |pilot| {
+        (pilot.hub.clone(), crate::installation::plain(&pilot.tag))
+    });
+    let or = |own: String, value: &str| if own.is_empty() { installation.text(value) } else { own };
+    let (hub, tag) = (or(hub, "pilot.hub"), or(tag, "pilot.tag"));
+    let mut container = json!({
+        "name": "discovery",
+        "image": installation.image(&installation.text("pilot.image"), &hub, &tag),
+        "args": args(installation),
+        "ports": [
+            { "containerPort": 8080, "name": "http-debug", "protocol": "TCP" },
+            { "containerPort": 15010, "name": "grpc-xds", "protocol": "TCP" },
+            { "containerPort": 15012, "name": "tls-xds", "protocol": "TCP" },
+            { "containerPort": 15017, "name": "https-webhooks", "protocol": "TCP" },
+            { "containerPort": 15014, "name": "http-monitoring", "protocol": "TCP" },
+        ],
+        "readinessProbe": {
+            "httpGet": { "path": "/ready", "port": 8080 },
+            "initialDelaySeconds": 1,
+            "periodSeconds": 3,
+            "timeoutSeconds": 5,
+        },
+        "env": env(installation),
+        "resources": installation.value("pilot.resources"),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "capabilities": { "drop": ["ALL"] },
+        },
+        "volumeMounts": [
+            { "name": "istio-token", "mountPath": "/var/run/secrets/tokens", "readOnly": true },
+            { "name": "local-certs", "mountPath": "/var/run/secrets/istio-dns" },
+            { "name": "cacerts", "mountPath": "/etc/cacerts", "readOnly": true },
+            { "name": "istio-kubeconfig", "mountPath": "/var/run/secrets/remote", "readOnly": true },
+            { "name": "istio-csr-dns-cert", "mountPath": "/var/run/secrets/istiod/tls", "readOnly": true },
+            { "name": "istio-csr-ca-configmap", "mountPath": "/var/run/secrets/istiod/ca", "readOnly": true },
+        ],
+    });
+    let policy = installation.text("global.imagePullPolicy");
+    if !policy.is_empty() {
+        container["imagePullPolicy"] = json!(policy);
+    }
+    container
+}
+
+fn args(installation: &Installation) -> Vec<String> {
+    let mut args = vec![
+        "discovery".to_owned(),
+        "--monitoringAddr=:15014".to_owned(),
+        format!("--log_output_level={}", installation.text("global.logging.level")),
+        "--domain".to_owned(),
+        installation.text("global.proxy.clusterDomain"),
+        "--keepaliveMaxServerConnectionAge".to_owned(),
+        installation.text("pilot.keepaliveMaxServerConnectionAge"),
+    ];
+    if installation.flag("global.logAsJson") {
+        args.insert(3, "--log_as_json".to_owned());
+    }
+    let extra = installation.value("pilot.extraContainerArgs").and_then(Value::as_array);
+    args.extend(extra.into_iter().flatten().map(crate::installation::plain));
+    args
+}
+
+fn env(installation: &Installation) -> Vec<Value> {
+    let node_account = |key: &str, default: &str| {
+        let text = installation.text(key);
+        if text.is_empty() { default.to_owned() } else { text }
+    };
+    let ztunnel = format!(
+        "{}/{}",
+        node_account("pilot.trustedZtunnelNamespace", installation.control_namespace()),
+        node_account("pilot.trustedZtunnelName", "ztunnel")
+    );
+    let mut env = vec![
+        value("REVISION", installation.revision_name()),
+        value("PILOT_CERT_PROVIDER", &installation.text("global.pilotCertProvider")),
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        value("KUBECONFIG", "/var/run/secrets/remote/config"),
+        value("CA_TRUSTED_NODE_ACCOUNTS", &ztunnel),
+    ];
+    let own = installation.value("pilot.env").and_then(Value::as_object);
+    for (name, text) in own.into_iter().flatten() {
+        env.push(value(name, &crate::installation::plain(text)));
+    }
+    env.extend([
+        value("PILOT_TRACE_SAMPLING", &installation.text("pilot.traceSampling")),
+        value("PILOT_ENABLE_ANALYSIS", &installation.flag("global.istiod.enableAnalysis").to_string()),
+        value("CLUSTER_ID", &installation.cluster_id()),
+    ]);
+    let external = installation.text("global.remotePilotAddress");
+    if !external.is_empty() {
+        // Sidecars of this cluster call it by the name of the one elsewhere, and its certificate has to have both.
+        let host = format!("istiod-remote.{}.svc", installation.control_namespace());
+        env.push(value("ISTIOD_CUSTOM_HOST", &host));
+    }
+    env.push(json!({
+        "name": "GOMAXPROCS",
+        "valueFrom": { "resourceFieldRef": { "resource": "limits.cpu", "divisor": "1" } },
+    }));
+    env.push(value("PLATFORM", &installation.text("global.platform")));
+    env
+}
+
+fn service(make: &Maker<'_>, name: &str, namespace: &str) -> Value {
+    let installation = make.installation;
+    let mut service = make.namespaced("v1", "Service", name, namespace);
+    service["metadata"]["labels"]["istio"] = json!("pilot");
+    let mut selector = json!({ "app": APP });
+    match installation.revision() {
+        "" => selector["istio"] = json!("pilot"),
+        revision => selector["istio.io/rev"] = json!(revision),
+    }
     service["spec"] = json!({
         "ports": [
             { "name": "grpc-xds", "port": 15010, "protocol": "TCP" },
@@ -164,13 +278,13 @@ fn service(installation: &Installation) -> Value {
             { "name": "https-webhook", "port": 443, "targetPort": 15017, "protocol": "TCP" },
             { "name": "http-monitoring", "port": 15014, "protocol": "TCP" },
         ],
-        "selector": { "app": APP, "istio.io/rev": installation.revision_name() },
+        "selector": selector,
     });
     service
 }
 
 /// The value as YAML.
-fn yaml(value: &Value) -> String {
+pub(crate) fn yaml(value: &Value) -> String {
     // JSON values have no part that YAML cannot say, and JSON itself is YAML.
     serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string())
 }

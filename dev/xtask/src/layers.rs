@@ -22,10 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["lateen"],
 ];
 
-/// Edges inside a layer, each with a reason: translation reads the registry's snapshots; gateways are rendered from
-/// the injector's one description of a proxy's container.
-const INSIDE: &[(&str, &str)] =
-    &[("lateen-translate", "lateen-registry"), ("lateen-manifests", "lateen-inject")];
+/// Edges inside a layer, each with a reason: translation reads the registry's snapshots.
+const INSIDE: &[(&str, &str)] = &[("lateen-translate", "lateen-registry")];
 
 /// Libraries that open sockets, speak to Kubernetes or start processes: never below layer 3, in product code. The
 /// discovery protocol's gRPC adapters stand beside its pure core in one package.

@@ -111,6 +111,15 @@ impl SetPath {
         &self.text
     }
 
+    /// The value at this path, where there is one.
+    pub fn get<'v>(&self, root: &'v Value) -> Option<&'v Value> {
+        self.steps.iter().try_fold(root, |at, step| match step {
+            Step::Field(name) => at.get(name),
+            Step::Index(index) => at.get(usize::try_from(*index).ok()?),
+            Step::Item { field, value } => at.as_array()?.iter().find(|item| matches(item, field, value)),
+        })
+    }
+
     /// Sets the value at this path, making objects and lists on the way; null deletes.
     ///
     /// # Errors

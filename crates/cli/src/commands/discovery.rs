@@ -61,6 +61,9 @@ pub(crate) struct Cmd {
     /// Longest wait before changes are pushed
     #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "10s", value_parser = parse_duration, hide = true)]
     debounce_max: Duration,
+    /// Age at which connections of proxies are told to come again
+    #[arg(long = "keepaliveMaxServerConnectionAge", default_value = "30m", value_parser = parse_duration, value_name = "DURATION")]
+    connection_age: Duration,
     /// Lifetime of a root certificate that it makes
     #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", default_value = "87600h", value_parser = parse_duration, hide = true)]
     root_lifetime: Duration,
@@ -119,6 +122,7 @@ impl Cmd {
             token_audiences: self.token_audiences.clone(),
             root_lifetime: self.root_lifetime,
             custom_hosts: self.custom_hosts.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            connection_age: self.connection_age,
             debounce: Debounce {
                 after: self.debounce_after,
                 longest: self.debounce_max,

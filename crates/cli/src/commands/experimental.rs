@@ -1,6 +1,6 @@
 //! `x`: experimental commands, one module each beside this one.
 
-use super::{Outcome, dump_xds};
+use super::{Outcome, dump_xds, precheck, uninstall};
 use crate::globals::Globals;
 
 /// The group of experimental commands.
@@ -14,13 +14,25 @@ pub(crate) struct Cmd {
 enum Command {
     /// Print the Envoy resources that a proxy would get from manifests
     DumpXds(dump_xds::Cmd),
+    /// Say whether a cluster can take the mesh
+    Precheck(precheck::Cmd),
+    /// Take the mesh out of a cluster; the same as `uninstall`
+    #[command(hide = true)]
+    Uninstall(uninstall::Cmd),
 }
 
 impl Cmd {
+    /// Whether it prints an answer and ends.
+    pub(crate) fn only_prints(&self) -> bool {
+        !matches!(self.command, Command::Uninstall(_))
+    }
+
     /// Runs the command.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self.command {
             Command::DumpXds(cmd) => cmd.run(globals),
+            Command::Precheck(cmd) => cmd.run(globals),
+            Command::Uninstall(cmd) => cmd.run(globals),
         }
     }
 }
