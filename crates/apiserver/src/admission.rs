@@ -1,182 +1,150 @@
-//! Mutating admission webhooks, called when a pod is created.
+//! Admission webhooks: mutating ones change an object, validating ones refuse it, both by their configurations
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 
 mod call;
+mod matching;
+mod review;
+mod webhooks;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
-use self::call::Target;
+pub(crate) use self::matching::selects;
+use self::webhooks::Webhook;
+pub(crate) use self::webhooks::{Webhooks, causes};
 use crate::api::{Api, Call};
-use crate::object;
-use crate::selector::Selector;
 use crate::status::Status;
 
-const CONFIGURATIONS: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
-
-/// Lets every webhook that wants pods change this one.
-pub(crate) async fn admit_pod(
-    api: &Api,
-    call: &Call<'_>,
-    pod: &mut Value,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
-    for configuration in api.store.list(&CONFIGURATIONS.into(), None, None, usize::MAX).objects {
-        let configuration = configuration.neutral().unwrap_or_default();
-        for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
-            if !wants(api, call, webhook, pod) {
-                continue;
-            }
-            let name = webhook["name"].as_str().unwrap_or_default();
-            match run(api, call, webhook, pod, warnings).await {
-                Ok(changed) => *pod = changed,
-                Err(Failure::Denied(status)) => return Err(status),
-                Err(Failure::Unreachable(why)) if webhook["failurePolicy"] == "Ignore" => {
-                    tracing::warn!(webhook = name, %why, "a webhook failed and is ignored by its failurePolicy");
-                }
-                Err(Failure::Unreachable(why)) => {
-                    return Err(Status::internal(format!("failed calling webhook \"{name}\": {why}")));
-                }
-            }
-        }
-    }
-    Ok(())
+/// What is done to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
 }
 
+/// A request as webhooks see it. Objects are in the stored form.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) call: &'a Call<'a>,
+    pub(crate) operation: Operation,
+    /// Name of the object; may be empty at creation.
+    pub(crate) name: &'a str,
+    /// The object as it would be; null for a deletion.
+    pub(crate) object: &'a Value,
+    /// The object as it is; null for a creation.
+    pub(crate) old: &'a Value,
+}
+
+/// Why a webhook did not let an object pass.
 enum Failure {
-    /// The webhook refused the object.
-    Denied(Status),
+    /// It refused the object, or cannot be asked for a trial.
+    Refused(Status),
     /// It could not be asked, or its answer could not be understood.
     Unreachable(String),
 }
 
-fn wants(api: &Api, call: &Call<'_>, webhook: &Value, pod: &Value) -> bool {
-    let has = |rule: &Value, key: &str, wanted: &[&str]| {
-        rule[key]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .any(|v| v == "*" || wanted.contains(&v))
-    };
-    let rule = |rule: &Value| {
-        has(rule, "operations", &["CREATE"])
-            && has(rule, "apiGroups", &[""])
-            && has(rule, "apiVersions", &["v1"])
-            && has(rule, "resources", &["pods", "pods/*", "*/*"])
-            && matches!(rule["scope"].as_str(), None | Some("*" | "Namespaced"))
-    };
-    if !webhook["rules"].as_array().into_iter().flatten().any(rule) {
-        return false;
-    }
-    let namespace =
-        api.store.get(&"namespaces".into(), "", call.namespace).and_then(|n| n.neutral()).unwrap_or_default();
-    selects(&webhook["namespaceSelector"], &object::metadata(&namespace)["labels"])
-        && selects(&webhook["objectSelector"], &object::metadata(pod)["labels"])
-}
-
-/// Whether a LabelSelector object selects the labels. A missing selector selects everything.
-pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
-    let mut text = Vec::new();
-    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
-        text.push(format!("{key}={}", value.as_str().unwrap_or_default()));
-    }
-    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = expression["key"].as_str().unwrap_or_default();
-        let values: Vec<&str> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        text.push(match expression["operator"].as_str() {
-            Some("In") => format!("{key} in ({})", values.join(",")),
-            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
-            Some("Exists") => key.to_owned(),
-            Some("DoesNotExist") => format!("!{key}"),
-            _ => return false,
-        });
-    }
-    Selector::parse(&text.join(","), "").is_ok_and(|selector| selector.matches_labels(labels))
-}
-
-async fn run(
+/// Lets the mutating webhooks change the object. `Some` when one of them has.
+pub(crate) async fn mutate(
     api: &Api,
-    call: &Call<'_>,
-    webhook: &Value,
-    pod: &Value,
+    request: Request<'_>,
     warnings: &mut Vec<String>,
-) -> Result<Value, Failure> {
-    let name = webhook["name"].as_str().unwrap_or_default();
-    let target = Target::of(api, webhook).await.map_err(Failure::Unreachable)?;
-    let uid = crate::api::uuid();
-    let version =
-        match webhook["admissionReviewVersions"].as_array().into_iter().flatten().find_map(Value::as_str) {
-            Some("v1beta1") => "v1beta1",
-            _ => "v1",
-        };
-    let review = review(call, pod, &uid, version);
-    let answer = target.call(&review).await.map_err(Failure::Unreachable)?;
-    let response = &answer["response"];
-    if response["uid"] != uid.as_str() {
-        return Err(Failure::Unreachable(
-            "the response is not an AdmissionReview with the uid of the request".into(),
-        ));
+) -> Result<Option<Value>, Status> {
+    let webhooks = api.webhooks.mutating(api);
+    if webhooks.is_empty() || !matching::may_be_judged(request.call.resource) {
+        return Ok(None);
     }
-    let said = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    warnings.extend(said.map(str::to_owned));
-    if response["allowed"] != true {
-        return Err(Failure::Denied(denial(name, &response["status"])));
+    let mut object = request.object.clone();
+    // Which webhooks want to see it again, and what they have left behind.
+    let mut seen: Vec<(&Webhook, Value)> = Vec::new();
+    for webhook in webhooks.iter() {
+        if let Some(changed) = ask(api, webhook, Request { object: &object, ..request }, warnings).await? {
+            object = changed;
+        } else if !matching::wants(api, webhook, Request { object: &object, ..request }) {
+            continue;
+        }
+        if webhook.again {
+            seen.push((webhook, object.clone()));
+        }
     }
-    match response["patch"].as_str().filter(|p| !p.is_empty()) {
-        None => Ok(pod.clone()),
-        Some(patch) => patched(pod, patch, &response["patchType"]).map_err(Failure::Unreachable),
+    for (webhook, left) in seen {
+        if left != object
+            && let Some(changed) = ask(api, webhook, Request { object: &object, ..request }, warnings).await?
+        {
+            object = changed;
+        }
+    }
+    Ok((object != *request.object).then_some(object))
+}
+
+/// Asks all validating webhooks at once; the first refusal in their order counts.
+pub(crate) async fn validate(
+    api: &Api,
+    request: Request<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Status> {
+    let webhooks = api.webhooks.validating(api);
+    if webhooks.is_empty() || !matching::may_be_judged(request.call.resource) {
+        return Ok(());
+    }
+    let asked = webhooks.iter().map(|webhook| async move {
+        let mut warnings = Vec::new();
+        let done = ask(api, webhook, request, &mut warnings).await;
+        (done, warnings)
+    });
+    let mut refusal = None;
+    for (done, said) in join_all(asked).await {
+        warnings.extend(said);
+        if let Err(status) = done {
+            refusal.get_or_insert(status);
+        }
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+/// One webhook, when it wants the request. `Some` is the object that it has changed.
+async fn ask(
+    api: &Api,
+    webhook: &Webhook,
+    request: Request<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Value>, Status> {
+    let Some(resource) = matching::matched(api, webhook, request) else { return Ok(None) };
+    let name = &webhook.name;
+    let asked = async {
+        if request.call.options.dry_run && !webhook.harmless {
+            let why = format!("admission webhook \"{name}\" does not support dry run");
+            return Err(Failure::Refused(Status::bad_request(why)));
+        }
+        review::run(api, webhook, request, &resource, warnings).await
+    };
+    match asked.await {
+        Ok(changed) => Ok(changed),
+        Err(Failure::Refused(status)) => Err(status),
+        Err(Failure::Unreachable(why)) if webhook.ignored => {
+            tracing::warn!(webhook = name, %why, "a webhook failed and is ignored by its failurePolicy");
+            Ok(None)
+        }
+        Err(Failure::Unreachable(why)) => {
+            Err(Status::internal(format!("failed calling webhook \"{name}\": failed to call webhook: {why}")))
+        }
     }
 }
 
-fn review(call: &Call<'_>, pod: &Value, uid: &str, version: &str) -> Value {
-    let resource = json!({"group": "", "version": "v1", "resource": "pods"});
-    let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
-    json!({
-        "apiVersion": format!("admission.k8s.io/{version}"),
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": uid,
-            "kind": kind,
-            "resource": resource,
-            "requestKind": kind,
-            "requestResource": resource,
-            "name": object::metadata(pod)["name"],
-            "namespace": call.namespace,
-            "operation": "CREATE",
-            "userInfo": {"username": call.user.name, "uid": call.user.uid, "groups": call.user.groups},
-            "object": pod,
-            "oldObject": null,
-            "dryRun": call.options.dry_run,
-            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
-        },
-    })
+/// The request of a client that wants to connect to the object, which takes no change.
+pub(crate) async fn connect(api: &Api, call: &Call<'_>, name: &str, options: &Value) -> Result<(), Status> {
+    let request = Request { call, operation: Operation::Connect, name, object: options, old: &Value::Null };
+    let mut warnings = Vec::new();
+    mutate(api, request, &mut warnings).await?;
+    validate(api, request, &mut warnings).await
 }
 
-fn denial(name: &str, status: &Value) -> Status {
-    let why = status["message"].as_str().unwrap_or("no reason given");
-    let code = status["code"]
-        .as_u64()
-        .and_then(|c| u16::try_from(c).ok())
-        .filter(|c| (400..600).contains(c))
-        .unwrap_or(400);
-    let message = format!("admission webhook \"{name}\" denied the request: {why}");
-    Status::new(code, if code == 403 { "Forbidden" } else { "BadRequest" }, message)
-}
-
-fn patched(pod: &Value, patch: &str, kind: &Value) -> Result<Value, String> {
-    if !matches!(kind.as_str(), Some("JSONPatch")) {
-        return Err(format!("the response has patchType {kind}, want \"JSONPatch\""));
-    }
-    let bytes = STANDARD.decode(patch).map_err(|e| format!("the response's patch is not base64: {e}"))?;
-    let operations: json_patch::Patch = serde_json::from_slice(&bytes)
-        .map_err(|e| format!("the response's patch is not a JSON patch: {e}"))?;
-    let mut changed = pod.clone();
-    json_patch::patch(&mut changed, &operations)
-        .map_err(|e| format!("the response's patch cannot be applied: {e}"))?;
-    if !changed.is_object() {
-        return Err("the response's patch does not leave an object".into());
-    }
-    Ok(changed)
+/// The deletion of an object.
+pub(crate) async fn delete(api: &Api, call: &Call<'_>, name: &str, old: &Value) -> Result<(), Status> {
+    let null = json!(null);
+    let request = Request { call, operation: Operation::Delete, name, object: &null, old };
+    let mut warnings = Vec::new();
+    mutate(api, request, &mut warnings).await?;
+    validate(api, request, &mut warnings).await
 }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use crate::access::{Roles, User};
+use crate::admission::Webhooks;
 use crate::catalog::{CRDS, Catalog};
 use crate::defaults::Allocator;
 use crate::object::Object;
@@ -32,6 +33,7 @@ pub(crate) struct Api {
     pub(crate) tokens: Tokens,
     pub(crate) providers: Providers,
     pub(crate) roles: Roles,
+    pub(crate) webhooks: Webhooks,
     /// None: a controller gives services their addresses.
     pub(crate) allocator: Option<Allocator>,
 }
@@ -99,7 +101,15 @@ pub(crate) struct Done {
 impl Api {
     pub(crate) fn new(store: Store, tokens: Tokens, allocator: Option<Allocator>) -> Self {
         let catalog = ArcSwap::from_pointee(Catalog::load(&store));
-        Self { store, catalog, tokens, providers: Providers::default(), roles: Roles::default(), allocator }
+        Self {
+            store,
+            catalog,
+            tokens,
+            providers: Providers::default(),
+            roles: Roles::default(),
+            webhooks: Webhooks::default(),
+            allocator,
+        }
     }
 
     /// The resources served, as of the newest committed definition.

@@ -81,6 +81,11 @@ impl Catalog {
         asked.or_else(|| versions.first()).cloned()
     }
 
+    /// All served versions of a resource, preferred first.
+    pub(crate) fn versions(&self, name: &ResourceName) -> &[Arc<Resource>] {
+        self.by_name.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Group names with versions, preferred first; the core group is "".
     pub(crate) fn groups(&self) -> &[(String, Vec<String>)] {
         &self.groups

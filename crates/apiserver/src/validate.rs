@@ -19,6 +19,10 @@ pub(crate) fn causes(resource: &Resource, value: &Value, old: Option<&Value>) ->
             workload(value, old, &mut causes)
         }
         crate::catalog::CRDS => causes.extend(crate::custom::resources(value).err().unwrap_or_default()),
+        "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+        | "validatingwebhookconfigurations.admissionregistration.k8s.io" => {
+            causes.extend(crate::admission::causes(value));
+        }
         "rolebindings.rbac.authorization.k8s.io" | "clusterrolebindings.rbac.authorization.k8s.io" => {
             immutable(value, old, "roleRef", "cannot change roleRef", &mut causes);
         }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::webhooks::Webhook;
 use crate::api::Api;
 
 /// Answers larger than this are refused.
@@ -26,6 +27,7 @@ pub(super) struct Target {
     address: SocketAddr,
     /// Name in the certificate.
     host: String,
+    port: u16,
     path: String,
     /// PEM; empty: nobody is trusted.
     authorities: Vec<u8>,
@@ -34,34 +36,37 @@ pub(super) struct Target {
 
 impl Target {
     /// From a webhook's `clientConfig`.
-    pub(super) async fn of(api: &Api, webhook: &Value) -> Result<Self, String> {
-        let config = &webhook["clientConfig"];
+    pub(super) async fn of(api: &Api, webhook: &Webhook) -> Result<Self, String> {
+        let config = &webhook.client;
         let bundle = config["caBundle"].as_str().unwrap_or_default();
         let authorities = STANDARD.decode(bundle).map_err(|e| format!("caBundle is not base64: {e}"))?;
-        let timeout = Duration::from_secs(webhook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30));
-        let (address, host, path) = match (config["url"].as_str(), config["service"].as_object()) {
+        let timeout = webhook.timeout;
+        let (address, host, port, path) = match (config["url"].as_str(), config["service"].as_object()) {
             (Some(url), _) => from_url(url).await?,
             (None, Some(_)) => from_service(api, &config["service"]).await?,
             (None, None) => return Err("clientConfig has neither url nor service".into()),
         };
-        Ok(Self { address, host, path, authorities, timeout })
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{separator}timeout={}s", timeout.as_secs());
+        Ok(Self { address, host, port, path, authorities, timeout })
     }
 }
 
-async fn from_url(url: &str) -> Result<(SocketAddr, String, String), String> {
+async fn from_url(url: &str) -> Result<(SocketAddr, String, u16, String), String> {
     let uri: http::Uri = url.parse().map_err(|e| format!("url {url}: {e}"))?;
     let host = uri.host().ok_or_else(|| format!("url {url}: no host"))?.trim_matches(['[', ']']).to_owned();
     if uri.scheme_str() != Some("https") {
         return Err(format!("url {url}: want https"));
     }
-    let found = tokio::net::lookup_host((host.as_str(), uri.port_u16().unwrap_or(443))).await;
+    let port = uri.port_u16().unwrap_or(443);
+    let found = tokio::net::lookup_host((host.as_str(), port)).await;
     let first = found.map_err(|e| format!("{host}: {e}"))?.next();
     let address = first.ok_or_else(|| format!("{host}: no address"))?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    Ok((address, host, path))
+    Ok((address, host, port, path))
 }
 
-async fn from_service(api: &Api, service: &Value) -> Result<(SocketAddr, String, String), String> {
+async fn from_service(api: &Api, service: &Value) -> Result<(SocketAddr, String, u16, String), String> {
     let text = |key: &str| service[key].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name"));
     let port = service["port"].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(443);
@@ -71,23 +76,24 @@ async fn from_service(api: &Api, service: &Value) -> Result<(SocketAddr, String,
     let address = resolver.resolve(namespace, name, port).await.map_err(|status| status.to_string())?;
     let path =
         if text("path").starts_with('/') { text("path").to_owned() } else { format!("/{}", text("path")) };
-    Ok((address, format!("{name}.{namespace}.svc"), path))
+    Ok((address, format!("{name}.{namespace}.svc"), port, path))
 }
 
 impl Target {
     /// Posts the review and returns the answer's body.
     pub(super) async fn call(self, review: &Value) -> Result<Value, String> {
         let timeout = self.timeout;
+        let url = format!("https://{}:{}{}", self.host, self.port, self.path);
         match tokio::time::timeout(timeout, post(self, review)).await {
-            Ok(done) => done,
-            Err(_) => Err(format!("no answer within {} s", timeout.as_secs())),
+            Ok(done) => done.map_err(|why| format!("Post \"{url}\": {why}")),
+            Err(_) => Err(format!("Post \"{url}\": context deadline exceeded (no answer within {} s)", timeout.as_secs())),
         }
     }
 }
 
 async fn post(target: Target, review: &Value) -> Result<Value, String> {
     let Target { address, host, path, authorities, .. } = target;
-    let reason = |e: &dyn std::error::Error| format!("https://{host}{path} at {address}: {e}");
+    let reason = |e: &dyn std::error::Error| format!("dial tcp {address}: {e}");
     let stream = TcpStream::connect(address).await.map_err(|e| reason(&e))?;
     let name = ServerName::try_from(host.clone()).map_err(|e| reason(&e))?;
     let connector = TlsConnector::from(Arc::new(client_config(&authorities)?));

@@ -28,8 +28,17 @@ impl Api {
         let mut warnings = fields::check(&call, &mut value)?;
         reset_status(&call, &mut value);
         defaults::apply(resource, &mut value, None);
-        if resource.is("pods") {
-            admission::admit_pod(self, &call, &mut value, &mut warnings).await?;
+        let name = object::name(&value).to_owned();
+        let request = admission::Request {
+            call: &call,
+            operation: admission::Operation::Create,
+            name: &name,
+            object: &value,
+            old: &Value::Null,
+        };
+        if let Some(changed) = admission::mutate(self, request, &mut warnings).await? {
+            value = changed;
+            warnings.extend(fields::check(&call, &mut value)?);
             defaults::apply(resource, &mut value, None);
         }
         let mut causes = meta::causes(resource, &value);
@@ -38,6 +47,14 @@ impl Api {
             return Err(Status::invalid(&resource.group, &resource.kind, object::name(&value), causes));
         }
         warnings.extend(resource.custom().and_then(|c| c.deprecation.clone()));
+        let request = admission::Request {
+            call: &call,
+            operation: admission::Operation::Create,
+            name: &name,
+            object: &value,
+            old: &Value::Null,
+        };
+        admission::validate(self, request, &mut warnings).await?;
         defaults::allocate(self, resource, &mut value)?;
         if call.options.dry_run {
             return self.try_create(&call, value, warnings);

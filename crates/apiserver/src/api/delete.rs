@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::meta::rfc3339;
-use super::{Api, Call, DeleteOptions};
+use super::{Api, Call, DeleteOptions, WriteOptions};
+use crate::admission;
 use crate::object::{self, Draft, Object};
 use crate::resource::Resource;
 use crate::selector::Selector;
@@ -48,6 +49,8 @@ impl Api {
             check(resource, &current, &old, &options)?;
             let grace = grace_period(resource, &old, &options);
             let waits = grace > 0 || has_finalizers(resource, &old);
+            let call = Call { options: WriteOptions { dry_run: options.dry_run, ..call.options }, ..call };
+            admission::delete(self, &call, name, &old).await?;
             if options.dry_run {
                 return Ok(Deleted::Gone(current));
             }

@@ -9,7 +9,7 @@ use super::{Api, Call, Done, Patch};
 use crate::object::{self, Draft, Object};
 use crate::status::Status;
 use crate::store::Write;
-use crate::{defaults, fields, patch, validate};
+use crate::{admission, defaults, fields, patch, validate};
 
 /// How often a write that raced with others is computed anew before the caller is told.
 const ATTEMPTS: usize = 64;
@@ -63,7 +63,15 @@ impl Api {
             let old = current.value(resource);
             let new = next(&old)?;
             let pinned = check_preconditions(resource.name.as_str(), &current, &old, &new, name)?;
-            let (new, warnings) = self.next_state(call, &old, new)?;
+            let (mut new, mut warnings) = self.next_state(call, &old, new)?;
+            let operation = admission::Operation::Update;
+            let request = admission::Request { call, operation, name, object: &Value::Null, old: &old };
+            if let Some(changed) = admission::mutate(self, admission::Request { object: &new, ..request }, &mut warnings).await? {
+                let (again, more) = self.next_state(call, &old, changed)?;
+                new = again;
+                warnings.extend(more);
+            }
+            admission::validate(self, admission::Request { object: &new, ..request }, &mut warnings).await?;
             match self.store_next(call, &current, new).await {
                 Ok(object) => return Ok(Done { object, warnings }),
                 Err(status) if status.is_conflict() && !pinned => {}

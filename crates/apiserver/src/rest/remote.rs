@@ -7,7 +7,7 @@ mod upgrade;
 mod websocket;
 
 use http::Response;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::upgrade::Upgrade;
 use super::handler::Job;
@@ -19,11 +19,32 @@ use crate::status::Status;
 /// Answers one of the three.
 pub(super) async fn answer(job: Job<'_>) -> Result<Response<Body>, Status> {
     let pod = job.api.get(&job.resource, &job.place.namespace, &job.place.name)?.value(&job.resource);
+    let options = options(&job);
+    crate::admission::connect(job.api, &job.call()?, &job.place.name, &options).await?;
     match job.place.subresource.as_str() {
         "exec" => exec(job, &pod).await,
         "attach" => attach(job, &pod).await,
         _ => forward::answer(job),
     }
+}
+
+/// The request as an object, for webhooks.
+fn options(job: &Job<'_>) -> Value {
+    let text = |name: &str| job.query.text(name);
+    let flag = |name: &str| job.query.flag(name);
+    let kind = match job.place.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => return json!({"kind": "PodPortForwardOptions", "apiVersion": "v1"}),
+    };
+    let mut options = json!({
+        "kind": kind, "apiVersion": "v1", "container": text("container"), "stdin": flag("stdin"),
+        "stdout": flag("stdout"), "stderr": flag("stderr"), "tty": flag("tty"),
+    });
+    if kind == "PodExecOptions" {
+        options["command"] = job.query.all("command").collect();
+    }
+    options
 }
 
 /// The streams that the client wants of a command.

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::rest::Server;
 
-/// A webhook that labels pods and denies those named `denied`; returns its address and certificate.
+/// A server of webhooks; returns its address and certificate.
 async fn webhook(host: &str) -> (SocketAddr, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate =
@@ -37,9 +37,11 @@ async fn webhook(host: &str) -> (SocketAddr, String) {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let service = service_fn(|request: http::Request<hyper::body::Incoming>| async {
+                let path = request.uri().path().to_owned();
                 let body = request.into_body().collect().await?.to_bytes();
                 let review: Value = serde_json::from_slice(&body).unwrap();
-                Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(judge(&review).to_string()))))
+                let answer = judge(&path, &review).await.to_string();
+                Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer))))
             });
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
@@ -49,16 +51,51 @@ async fn webhook(host: &str) -> (SocketAddr, String) {
     (address, certificate.pem())
 }
 
-fn judge(review: &Value) -> Value {
+/// The path says what the webhook does.
+async fn judge(path: &str, review: &Value) -> Value {
     let request = &review["request"];
-    let mut response = json!({"uid": request["uid"], "allowed": true, "warnings": ["injected"]});
-    if request["name"] == "denied" {
-        response["allowed"] = json!(false);
-        response["status"] = json!({"message": "no"});
-    } else {
-        let patch = json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "proxy:1"}}]);
-        response["patch"] = json!(STANDARD.encode(patch.to_string()));
-        response["patchType"] = json!("JSONPatch");
+    let mut response = json!({"uid": request["uid"], "allowed": true});
+    let patch = |operations: Value| json!(STANDARD.encode(operations.to_string()));
+    match path {
+        "/inject" if request["name"] == "denied" => {
+            response["allowed"] = json!(false);
+            response["status"] = json!({"message": "no"});
+        }
+        "/inject" => {
+            response["warnings"] = json!(["injected"]);
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] =
+                patch(json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "proxy:1"}}]));
+        }
+        // Counts how often it saw the object.
+        "/count" => {
+            let seen = request["object"]["metadata"]["annotations"]["seen"].as_str().unwrap_or_default().to_owned();
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] =
+                patch(json!([{"op": "add", "path": "/metadata/annotations", "value": {"seen": format!("{seen}x")}}]));
+        }
+        "/label" => {
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"by": "webhook"}}]));
+        }
+        "/hang" => std::future::pending().await,
+        // Refuses, and says what it was asked.
+        _ => {
+            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (kind, wanted) = (&request["kind"], &request["requestKind"]);
+            response["allowed"] = json!(false);
+            let asked = format!(
+                "{} {}/{} as {} sub {:?} dry {} old {}",
+                word(&request["operation"]),
+                word(&wanted["version"]),
+                word(&wanted["kind"]),
+                word(&kind["version"]),
+                word(&request["subResource"]),
+                request["dryRun"],
+                !request["oldObject"].is_null(),
+            );
+            response["status"] = json!({"code": 403, "message": asked});
+        }
     }
     json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response})
 }
@@ -113,6 +150,134 @@ async fn a_webhook_changes_new_pods() {
     assert_eq!(containers(rest.post(pods, &pod("skipped", json!({"skip": "1"}))).await.expect(201)), 1);
     let denied = rest.post(pods, &pod("denied", json!({}))).await.expect(400);
     assert_eq!(denied["message"], "admission webhook \"inject.example.com\" denied the request: no");
+}
+
+const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
+
+/// A server with webhooks at hand.
+struct World {
+    server: Server,
+    url: String,
+    bundle: String,
+}
+
+impl World {
+    async fn start() -> Self {
+        let (address, certificate) = webhook("localhost").await;
+        let url = format!("https://localhost:{}", address.port());
+        Self { server: Server::start().await, url, bundle: STANDARD.encode(certificate) }
+    }
+
+    /// Configures a webhook at `path`; `with` are its further fields.
+    async fn configure(&self, kind: &str, name: &str, path: &str, rule: Value, with: Value) {
+        let mut webhook = json!({
+            "name": format!("{name}.example.com"), "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": format!("{}{path}", self.url), "caBundle": self.bundle}, "rules": [rule],
+        });
+        webhook.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        let configuration = json!({"metadata": {"name": name}, "webhooks": [webhook]});
+        let path = format!("{CONFIGURATIONS}/{kind}webhookconfigurations");
+        self.server.rest.post(&path, &configuration).await.expect(201);
+    }
+}
+
+fn rule(operations: &[&str], group: &str, versions: &[&str], resources: &[&str]) -> Value {
+    json!({"operations": operations, "apiGroups": [group], "apiVersions": versions, "resources": resources})
+}
+
+fn map(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"k": "v"}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_on_every_resource_is_judged() {
+    let world = World::start().await;
+    let rest = &world.server.rest;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    rest.post(maps, &map("old")).await.expect(201);
+    let changes = rule(&["UPDATE", "DELETE"], "", &["v1"], &["configmaps"]);
+    world.configure("validating", "judge", "/refuse", changes, json!({})).await;
+    rest.post(maps, &map("new")).await.expect(201);
+    let refusal = |asked: &str| format!("admission webhook \"judge.example.com\" denied the request: {asked}");
+    let updated = rest.patch(&format!("{maps}/old"), "merge", &json!({"data": {"k": "w"}})).await.expect(403);
+    assert_eq!(updated["message"], refusal("UPDATE v1/ConfigMap as v1 sub \"\" dry false old true"));
+    assert_eq!(updated["reason"], "Forbidden");
+    let deleted = rest.delete(&format!("{maps}/old?dryRun=All")).await.expect(403);
+    assert_eq!(deleted["message"], refusal("DELETE v1/ConfigMap as v1 sub \"\" dry true old true"));
+    assert_eq!(rest.get(&format!("{maps}/old")).await.expect(200)["data"]["k"], "v");
+
+    let status = rule(&["*"], "apps", &["*"], &["deployments/status"]);
+    world.configure("validating", "status", "/refuse", status, json!({})).await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    rest.post(deployments, &json!({"metadata": {"name": "d"}, "spec": spec})).await.expect(201);
+    let change = json!({"status": {"replicas": 1}});
+    let refused = rest.patch(&format!("{deployments}/d/status"), "merge", &change).await.expect(403);
+    assert!(refused["message"].as_str().unwrap().contains("UPDATE v1/Deployment as v1 sub \"status\""));
+    let unknown = json!({"metadata": {"name": "bad"}, "webhooks": [{"name": "x", "matchConditions": [{"name": "n", "expression": "true"}]}]});
+    let path = format!("{CONFIGURATIONS}/validatingwebhookconfigurations");
+    let refused = rest.post(&path, &unknown).await.expect(422);
+    for field in ["name", "admissionReviewVersions", "sideEffects", "clientConfig", "matchConditions"] {
+        assert!(refused["message"].as_str().unwrap().contains(&format!("webhooks[0].{field}: ")), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_fatal_or_ignored_as_the_policy_says() {
+    let world = World::start().await;
+    let rest = &world.server.rest;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let labelled = |value: &str| json!({"matchLabels": {"try": value}});
+    let create = || rule(&["CREATE"], "", &["v1"], &["configmaps"]);
+    let with = |selector: &str, policy: &str| json!({"timeoutSeconds": 1, "failurePolicy": policy, "objectSelector": labelled(selector)});
+    world.configure("validating", "a-hang", "/hang", create(), with("fail", "Fail")).await;
+    world.configure("mutating", "b-hang", "/hang", create(), with("ignore", "Ignore")).await;
+    let tried = |value: &str| {
+        let mut object = map(value);
+        object["metadata"]["labels"] = json!({"try": value});
+        object
+    };
+    let failed = rest.post(maps, &tried("fail")).await.expect(500);
+    let message = failed["message"].as_str().unwrap();
+    assert!(message.starts_with("Internal error occurred: failed calling webhook \"a-hang.example.com\": failed to call webhook: Post \"https://localhost:"), "{message}");
+    assert!(message.contains("/hang?timeout=1s\": context deadline exceeded"), "{message}");
+    rest.post(maps, &tried("ignore")).await.expect(201);
+    rest.post(maps, &tried("neither")).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_trials_and_later_changes_are_respected() {
+    let world = World::start().await;
+    let rest = &world.server.rest;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let create = || rule(&["CREATE"], "", &["v1"], &["configmaps"]);
+    let again = json!({"reinvocationPolicy": "IfNeeded"});
+    world.configure("mutating", "a-count", "/count", create(), again).await;
+    world.configure("mutating", "b-label", "/label", create(), json!({})).await;
+    let made = rest.post(maps, &map("m")).await.expect(201);
+    assert_eq!(made["metadata"]["annotations"]["seen"], "xx", "it saw what the later one had added");
+    assert_eq!(made["metadata"]["labels"]["by"], "webhook");
+
+    let old_version = || rule(&["CREATE"], "autoscaling", &["v1"], &["horizontalpodautoscalers"]);
+    world.configure("validating", "exact", "/refuse", old_version(), json!({"matchPolicy": "Exact"})).await;
+    let scalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let scaler = |name: &str| {
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+        json!({"metadata": {"name": name}, "spec": {"scaleTargetRef": target, "maxReplicas": 2}})
+    };
+    rest.post(scalers, &scaler("one")).await.expect(201);
+    world.configure("validating", "same", "/refuse", old_version(), json!({})).await;
+    let refused = rest.post(scalers, &scaler("two")).await.expect(403);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("CREATE v2/HorizontalPodAutoscaler as v1"), "{message}");
+
+    let namespaces = rule(&["CREATE"], "", &["v1"], &["namespaces"]);
+    let selector = json!({"namespaceSelector": {"matchLabels": {"judged": "yes"}}});
+    world.configure("validating", "place", "/refuse", namespaces, selector).await;
+    let namespace = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}});
+    rest.post("/api/v1/namespaces", &namespace("free", json!({}))).await.expect(201);
+    rest.post("/api/v1/namespaces", &namespace("judged", json!({"judged": "yes"}))).await.expect(403);
 }
 
 struct Logs;
