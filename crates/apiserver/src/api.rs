@@ -23,7 +23,7 @@ use crate::store::{Page, Rejected, Store, Write};
 use crate::token::{IssuedToken, TokenRequest, Tokens};
 use crate::watch::{Cursor, Watch, WatchStart};
 
-pub(crate) use self::delete::Deleted;
+pub(crate) use self::delete::{Deleted, FOREGROUND};
 pub(crate) use self::meta::{now, rfc3339, uuid};
 
 /// Everything a request works on.
@@ -70,14 +70,26 @@ pub(crate) enum FieldValidation {
 pub struct DeleteOptions {
     /// Seconds a running pod gets to stop; `Some(0)` removes the object at once. `None`: what the pod says.
     pub grace_period_seconds: Option<u64>,
-    /// Leaves dependents alone (`propagationPolicy: Orphan`); otherwise they are collected in the background.
-    pub orphan: bool,
+    /// What becomes of the objects that it owns.
+    pub propagation: Propagation,
     /// Only when the object has this uid.
     pub uid: Option<String>,
     /// Only when the object has this resource version.
     pub resource_version: Option<String>,
     /// Checks only.
     pub dry_run: bool,
+}
+
+/// What becomes of the dependents of a deleted object (`propagationPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// They are collected when it is gone.
+    #[default]
+    Background,
+    /// It goes after those that block its deletion.
+    Foreground,
+    /// They stay, without it as their owner.
+    Orphan,
 }
 
 /// A change of part of an object.

@@ -1,11 +1,12 @@
 //! What the server does by itself: ending namespaces are emptied, dependents of deleted owners are collected, old events go.
 //! In Kubernetes these are parts of the controller manager that no user ever sees.
 
-use std::collections::HashSet;
+mod dependents;
+mod namespaces;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::access::User;
@@ -55,80 +56,6 @@ impl Housekeeper<'_> {
         left
     }
 
-    async fn end_namespaces(&self) -> bool {
-        let mut left = false;
-        for namespace in self.api.store.list(&"namespaces".into(), None, None, usize::MAX).objects {
-            let Some(value) = namespace.neutral() else { continue };
-            if object::metadata(&value)["deletionTimestamp"].is_string()
-                && self.end(&namespace).await.is_err()
-            {
-                left = true;
-            }
-        }
-        left
-    }
-
-    /// Deletes what is in the namespace and, when it is empty, lets it go.
-    async fn end(&self, namespace: &Object) -> Result<(), Status> {
-        let catalog = self.api.catalog();
-        let mut empty = true;
-        for resource in catalog.stored().filter(|r| r.namespaced) {
-            for object in self.api.store.list(&resource.name, Some(&namespace.name), None, usize::MAX).objects
-            {
-                let deleted = self.delete(resource, &object, DeleteOptions::default()).await?;
-                empty &= deleted;
-            }
-        }
-        if !empty {
-            return Ok(());
-        }
-        let resource = catalog.by_name(&"namespaces".into(), None).ok_or_else(Status::no_such_path)?;
-        let mut value = self.api.get(&resource, "", &namespace.name)?.value(&resource);
-        value["spec"]["finalizers"] = json!([]);
-        let call = Call { subresource: Some("finalize"), ..self.call(&resource, "") };
-        match self.api.update(call, &namespace.name, value).await {
-            Err(status) if !status.is_not_found() => Err(status),
-            _ => Ok(()),
-        }
-    }
-
-    /// Objects whose owners are all gone go, too.
-    async fn collect_dependents(&self) -> bool {
-        let catalog = self.api.catalog();
-        let everything = || {
-            let resources = catalog.stored().filter(|r| !r.is("events"));
-            resources.flat_map(|r| {
-                self.api.store.list(&r.name, None, None, usize::MAX).objects.into_iter().map(move |o| (r, o))
-            })
-        };
-        // Dependents first: whatever owned them then is found by the second look, unless it was deleted since.
-        let mut owned: Vec<(&Arc<Resource>, Arc<Object>, Vec<String>)> = Vec::new();
-        for (resource, object) in everything() {
-            let owners = object.neutral().map(|value| owner_uids(&value)).unwrap_or_default();
-            if !owners.is_empty() {
-                owned.push((resource, object, owners));
-            }
-        }
-        if owned.is_empty() {
-            return false;
-        }
-        let uids: HashSet<String> = everything()
-            .filter_map(|(_, o)| o.neutral().map(|value| object::uid(&value).to_owned()))
-            .collect();
-        let mut left = false;
-        for (resource, object, owners) in owned {
-            if owners.iter().any(|owner| uids.contains(owner)) {
-                continue;
-            }
-            let options = DeleteOptions {
-                resource_version: Some(object.resource_version.to_string()),
-                ..DeleteOptions::default()
-            };
-            left |= self.delete(resource, &object, options).await.is_err();
-        }
-        left
-    }
-
     async fn forget_events(&self) {
         let Some(resource) = self.api.catalog().by_name(&"events".into(), None) else { return };
         let oldest = crate::api::rfc3339(time::OffsetDateTime::now_utc() - EVENT_LIFE);
@@ -162,9 +89,4 @@ impl Housekeeper<'_> {
     fn call<'a>(&'a self, resource: &'a Arc<Resource>, namespace: &'a str) -> Call<'a> {
         Call { resource, namespace, user: self.user, subresource: None, options: WriteOptions::default() }
     }
-}
-
-fn owner_uids(value: &Value) -> Vec<String> {
-    let owners = object::metadata(value)["ownerReferences"].as_array().into_iter().flatten();
-    owners.filter_map(|owner| owner["uid"].as_str().map(str::to_owned)).collect()
 }

@@ -40,7 +40,7 @@ mod validate;
 mod watch;
 
 pub use access::User;
-pub use api::{DeleteOptions, Patch};
+pub use api::{DeleteOptions, Patch, Propagation};
 pub use client::{Client, List, Selection};
 pub use pki::PkiError;
 pub use providers::{

@@ -102,7 +102,12 @@ impl Store {
         self.tables.write().subscribe(resource)
     }
 
-    /// Wakes when anything is removed, and on changes of namespaces, which announce removals.
+    /// Wakes those who wait for removals: one is to come.
+    pub(crate) fn announce_removal(&self) {
+        self.tables.read().removals.send_modify(|_| {});
+    }
+
+    /// Wakes when anything is removed or announced to be, and on changes of namespaces.
     pub(crate) fn removals(&self) -> watch::Receiver<u64> {
         self.tables.read().removals.subscribe()
     }

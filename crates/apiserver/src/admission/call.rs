@@ -86,7 +86,10 @@ impl Target {
         let url = format!("https://{}:{}{}", self.host, self.port, self.path);
         match tokio::time::timeout(timeout, post(self, review)).await {
             Ok(done) => done.map_err(|why| format!("Post \"{url}\": {why}")),
-            Err(_) => Err(format!("Post \"{url}\": context deadline exceeded (no answer within {} s)", timeout.as_secs())),
+            Err(_) => Err(format!(
+                "Post \"{url}\": context deadline exceeded (no answer within {} s)",
+                timeout.as_secs()
+            )),
         }
     }
 }

@@ -67,9 +67,10 @@ impl Rule {
         has(&self.operations, operation)
             && has(&self.groups, &resource.group)
             && has(&self.versions, &resource.version)
-            && self.resources.iter().any(|(name, sub)| {
-                (name == "*" || name == resource.plural()) && (sub == "*" || sub == part)
-            })
+            && self
+                .resources
+                .iter()
+                .any(|(name, sub)| (name == "*" || name == resource.plural()) && (sub == "*" || sub == part))
             && match self.scope.as_str() {
                 "Cluster" => !resource.namespaced,
                 "Namespaced" => resource.namespaced,

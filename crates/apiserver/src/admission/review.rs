@@ -40,7 +40,8 @@ pub(super) async fn run(
     match response["patch"].as_str().filter(|patch| !patch.is_empty()) {
         None => Ok(None),
         Some(patch) => {
-            let mut changed = patched(&object, patch, &response["patchType"]).map_err(Failure::Unreachable)?;
+            let mut changed =
+                patched(&object, patch, &response["patchType"]).map_err(Failure::Unreachable)?;
             changed["apiVersion"] = json!(request.call.resource.api_version());
             let stored = convert::to_stored(changed, resource);
             Ok((stored != *request.object).then_some(stored))
@@ -143,5 +144,9 @@ fn patched(object: &Value, patch: &str, kind: &Value) -> Result<Value, String> {
     if object::metadata(&changed)["name"] != object::metadata(object)["name"] {
         return Err("the response's patch changes the object's name".into());
     }
-    if changed.is_object() { Ok(changed) } else { Err("the response's patch does not leave an object".into()) }
+    if changed.is_object() {
+        Ok(changed)
+    } else {
+        Err("the response's patch does not leave an object".into())
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::meta::rfc3339;
-use super::{Api, Call, DeleteOptions, WriteOptions};
+use super::{Api, Call, DeleteOptions, Propagation, WriteOptions};
 use crate::admission;
 use crate::object::{self, Draft, Object};
 use crate::resource::Resource;
@@ -13,6 +13,8 @@ use crate::selector::Selector;
 use crate::status::Status;
 use crate::store::Write;
 
+/// Holds an object until the dependents that block its deletion are gone.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 /// Ten years: a longer wait is the same to anyone who waits.
 const MAX_GRACE: u64 = 315_360_000;
 
@@ -48,18 +50,21 @@ impl Api {
             let old = current.value(resource);
             check(resource, &current, &old, &options)?;
             let grace = grace_period(resource, &old, &options);
-            let waits = grace > 0 || has_finalizers(resource, &old);
+            let foreground = options.propagation == Propagation::Foreground;
+            let waits = grace > 0 || foreground || has_finalizers(resource, &old);
             let call = Call { options: WriteOptions { dry_run: options.dry_run, ..call.options }, ..call };
             admission::delete(self, &call, name, &old).await?;
             if options.dry_run {
                 return Ok(Deleted::Gone(current));
             }
-            if options.orphan {
+            if options.propagation == Propagation::Orphan {
                 self.orphan_dependents(call, object::uid(&old)).await?;
             }
             let over = current.resource_version;
             let done = if waits {
-                let Some(marked) = mark(resource, &old, grace) else { return Ok(Deleted::Marked(current)) };
+                let Some(marked) = mark(resource, &old, grace, foreground) else {
+                    return Ok(Deleted::Marked(current));
+                };
                 let draft = Draft::new(marked);
                 self.write(resource, name, Write::Update { draft, over }).await.map(Deleted::Marked)
             } else {
@@ -71,6 +76,9 @@ impl Api {
             match done {
                 Err(status) if status.is_conflict() && options.resource_version.is_none() => {}
                 Ok(deleted) => {
+                    if foreground {
+                        self.store.announce_removal();
+                    }
                     self.delete_instances(&call, &old).await;
                     return Ok(deleted);
                 }
@@ -174,13 +182,18 @@ fn has_finalizers(resource: &Resource, old: &Value) -> bool {
 }
 
 /// The object with the mark; `None` when it has it already and nothing becomes sooner.
-fn mark(resource: &Resource, old: &Value, grace: u64) -> Option<Value> {
+fn mark(resource: &Resource, old: &Value, grace: u64, foreground: bool) -> Option<Value> {
     let metadata = object::metadata(old);
     let marked = metadata["deletionTimestamp"].is_string();
-    if marked && metadata["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) <= grace {
-        return None;
-    }
+    let held = metadata["finalizers"].as_array().is_some_and(|all| all.iter().any(|one| one == FOREGROUND));
     let mut new = old.clone();
+    if foreground && !held {
+        let finalizers = object::metadata_mut(&mut new).entry("finalizers").or_insert_with(|| json!([]));
+        finalizers.as_array_mut()?.push(json!(FOREGROUND));
+    }
+    if marked && metadata["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) <= grace {
+        return (foreground && !held).then_some(new);
+    }
     let end = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(grace.min(MAX_GRACE));
     let metadata = object::metadata_mut(&mut new);
     metadata.insert("deletionTimestamp".into(), json!(rfc3339(end)));

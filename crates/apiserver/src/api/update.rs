@@ -66,7 +66,9 @@ impl Api {
             let (mut new, mut warnings) = self.next_state(call, &old, new)?;
             let operation = admission::Operation::Update;
             let request = admission::Request { call, operation, name, object: &Value::Null, old: &old };
-            if let Some(changed) = admission::mutate(self, admission::Request { object: &new, ..request }, &mut warnings).await? {
+            if let Some(changed) =
+                admission::mutate(self, admission::Request { object: &new, ..request }, &mut warnings).await?
+            {
                 let (again, more) = self.next_state(call, &old, changed)?;
                 new = again;
                 warnings.extend(more);

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::request::Query;
-use crate::api::{DeleteOptions, FieldValidation, Patch, WriteOptions};
+use crate::api::{DeleteOptions, FieldValidation, Patch, Propagation, WriteOptions};
 use crate::protobuf;
 use crate::status::Status;
 
@@ -57,12 +57,17 @@ pub(super) fn deletion(query: &Query, body: &Value) -> Result<DeleteOptions, Sta
         // A negative number means "as the object says".
         value => value.as_u64(),
     };
+    let orphans = body["orphanDependents"] == true
+        || query.flag("orphanDependents") && !query.text("orphanDependents").is_empty();
     let body_dry_run = body["dryRun"].as_array().is_some_and(|list| list.iter().any(|v| v == "All"));
     Ok(DeleteOptions {
         grace_period_seconds: grace,
-        orphan: policy == "Orphan"
-            || body["orphanDependents"] == true
-            || query.flag("orphanDependents") && !query.text("orphanDependents").is_empty(),
+        propagation: match policy.as_str() {
+            "Foreground" => Propagation::Foreground,
+            "Orphan" => Propagation::Orphan,
+            "" if orphans => Propagation::Orphan,
+            _ => Propagation::Background,
+        },
         uid: text(&body["preconditions"]["uid"]),
         resource_version: text(&body["preconditions"]["resourceVersion"]),
         dry_run: dry_run(query)? || body_dry_run,

@@ -64,19 +64,23 @@ async fn judge(path: &str, review: &Value) -> Value {
         "/inject" => {
             response["warnings"] = json!(["injected"]);
             response["patchType"] = json!("JSONPatch");
-            response["patch"] =
-                patch(json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "proxy:1"}}]));
+            response["patch"] = patch(
+                json!([{"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "proxy:1"}}]),
+            );
         }
         // Counts how often it saw the object.
         "/count" => {
-            let seen = request["object"]["metadata"]["annotations"]["seen"].as_str().unwrap_or_default().to_owned();
+            let seen =
+                request["object"]["metadata"]["annotations"]["seen"].as_str().unwrap_or_default().to_owned();
             response["patchType"] = json!("JSONPatch");
-            response["patch"] =
-                patch(json!([{"op": "add", "path": "/metadata/annotations", "value": {"seen": format!("{seen}x")}}]));
+            response["patch"] = patch(
+                json!([{"op": "add", "path": "/metadata/annotations", "value": {"seen": format!("{seen}x")}}]),
+            );
         }
         "/label" => {
             response["patchType"] = json!("JSONPatch");
-            response["patch"] = patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"by": "webhook"}}]));
+            response["patch"] =
+                patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"by": "webhook"}}]));
         }
         "/hang" => std::future::pending().await,
         // Refuses, and says what it was asked.
@@ -198,7 +202,8 @@ async fn every_operation_on_every_resource_is_judged() {
     let changes = rule(&["UPDATE", "DELETE"], "", &["v1"], &["configmaps"]);
     world.configure("validating", "judge", "/refuse", changes, json!({})).await;
     rest.post(maps, &map("new")).await.expect(201);
-    let refusal = |asked: &str| format!("admission webhook \"judge.example.com\" denied the request: {asked}");
+    let refusal =
+        |asked: &str| format!("admission webhook \"judge.example.com\" denied the request: {asked}");
     let updated = rest.patch(&format!("{maps}/old"), "merge", &json!({"data": {"k": "w"}})).await.expect(403);
     assert_eq!(updated["message"], refusal("UPDATE v1/ConfigMap as v1 sub \"\" dry false old true"));
     assert_eq!(updated["reason"], "Forbidden");
@@ -208,7 +213,8 @@ async fn every_operation_on_every_resource_is_judged() {
 
     let status = rule(&["*"], "apps", &["*"], &["deployments/status"]);
     world.configure("validating", "status", "/refuse", status, json!({})).await;
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
     let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
     rest.post(deployments, &json!({"metadata": {"name": "d"}, "spec": spec})).await.expect(201);
@@ -219,7 +225,10 @@ async fn every_operation_on_every_resource_is_judged() {
     let path = format!("{CONFIGURATIONS}/validatingwebhookconfigurations");
     let refused = rest.post(&path, &unknown).await.expect(422);
     for field in ["name", "admissionReviewVersions", "sideEffects", "clientConfig", "matchConditions"] {
-        assert!(refused["message"].as_str().unwrap().contains(&format!("webhooks[0].{field}: ")), "{refused}");
+        assert!(
+            refused["message"].as_str().unwrap().contains(&format!("webhooks[0].{field}: ")),
+            "{refused}"
+        );
     }
 }
 

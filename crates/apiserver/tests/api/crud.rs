@@ -306,3 +306,74 @@ async fn namespaces_end_empty_and_dependents_follow_their_owner() {
     assert_eq!(rest.get(&format!("{maps}/last")).await.code, 404);
     assert_eq!(rest.delete("/api/v1/namespaces/default").await.code, 403);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_go_after_their_dependents_or_leave_them() {
+    let server = Server::start().await;
+    let rest = &server.rest;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let owned = |name: &str, owner: &Value, finalizers: Value| {
+        let reference = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": owner["metadata"]["uid"],
+            "blockOwnerDeletion": true}]);
+        json!({"metadata": {"name": name, "ownerReferences": reference, "finalizers": finalizers}})
+    };
+    let owner = rest.post(maps, &json!({"metadata": {"name": "o"}})).await.expect(201);
+    rest.post(maps, &owned("held", &owner, json!(["example.com/hold"]))).await.expect(201);
+    let marked = rest.delete(&format!("{maps}/o?propagationPolicy=Foreground")).await.expect(200);
+    assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    let mut watch = rest.watch(&format!("{maps}?watch=true")).await;
+    let mut told = vec![watch.told().await, watch.told().await];
+    told.sort();
+    assert_eq!(told, ["ADDED held", "ADDED o"]);
+    // The dependent is marked once; before that the watch may have begun with it.
+    loop {
+        let held = rest.get(&format!("{maps}/held")).await.expect(200);
+        if held["metadata"]["deletionTimestamp"].is_string() {
+            break;
+        }
+        watch.told().await;
+    }
+    rest.get(&format!("{maps}/o")).await.expect(200);
+    rest.patch(&format!("{maps}/held"), "merge", &json!({"metadata": {"finalizers": null}}))
+        .await
+        .expect(200);
+    while watch.told().await != "DELETED o" {}
+    assert_eq!(rest.get(&format!("{maps}/held")).await.code, 404);
+
+    let owner = rest.post(maps, &json!({"metadata": {"name": "o"}})).await.expect(201);
+    rest.post(maps, &owned("kept", &owner, json!([]))).await.expect(201);
+    rest.delete(&format!("{maps}/o?propagationPolicy=Orphan")).await.expect(200);
+    let kept = rest.get(&format!("{maps}/kept")).await.expect(200);
+    assert_eq!(kept["metadata"]["ownerReferences"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ending_namespace_tells_what_holds_it() {
+    let server = Server::start().await;
+    let rest = &server.rest;
+    rest.post("/api/v1/namespaces", &json!({"metadata": {"name": "ns"}})).await.expect(201);
+    let map = json!({"metadata": {"name": "m", "finalizers": ["example.com/hold"]}});
+    rest.post("/api/v1/namespaces/ns/configmaps", &map).await.expect(201);
+    let mut watch = rest.watch("/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Dns").await;
+    assert_eq!(watch.told().await, "ADDED ns");
+    rest.delete("/api/v1/namespaces/ns").await.expect(200);
+    let condition = |ns: &Value, kind: &str| {
+        let all = ns["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["type"] == kind).map(|one| one["message"].as_str().unwrap().to_owned())
+    };
+    let told = loop {
+        let ns = rest.get("/api/v1/namespaces/ns").await.expect(200);
+        if let Some(message) = condition(&ns, "NamespaceContentRemaining") {
+            assert_eq!(
+                condition(&ns, "NamespaceFinalizersRemaining").unwrap(),
+                "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+            );
+            break message;
+        }
+        watch.told().await;
+    };
+    assert_eq!(told, "Some resources are remaining: configmaps has 1 resource instances");
+    let free = json!({"metadata": {"finalizers": null}});
+    rest.patch("/api/v1/namespaces/ns/configmaps/m", "merge", &free).await.expect(200);
+    while watch.told().await != "DELETED ns" {}
+}
