@@ -47,6 +47,8 @@ pub(crate) struct Call<'a> {
     pub(crate) user: &'a User,
     pub(crate) subresource: Option<&'a str>,
     pub(crate) options: WriteOptions,
+    /// Whom changed fields belong to from now on; none for the cluster's own controllers.
+    pub(crate) manager: Option<&'a str>,
 }
 
 /// Options of create, update and patch.
@@ -101,6 +103,15 @@ pub enum Patch {
     Merge(Value),
     /// Kubernetes' strategic merge patch; built-in kinds only.
     Strategic(Value),
+    /// Server-side apply: the whole intent of its field manager.
+    Apply {
+        /// The intent.
+        intent: Value,
+        /// Whose it is.
+        manager: String,
+        /// Takes over fields that others manage.
+        force: bool,
+    },
 }
 
 /// A write that was done (or only tried, with dry run).
@@ -108,6 +119,8 @@ pub enum Patch {
 pub(crate) struct Done {
     pub(crate) object: Arc<Object>,
     pub(crate) warnings: Vec<String>,
+    /// It was not there before.
+    pub(crate) created: bool,
 }
 
 impl Api {

@@ -40,7 +40,14 @@ async fn ensure(api: &Api, resource: &str, object: Value) -> Result<(), Status> 
     let user = User::master("system:apiserver");
     let namespace = crate::object::namespace(&object).to_owned();
     let options = WriteOptions::default();
-    let call = Call { resource: &resource, namespace: &namespace, user: &user, subresource: None, options };
+    let call = Call {
+        resource: &resource,
+        namespace: &namespace,
+        user: &user,
+        subresource: None,
+        options,
+        manager: None,
+    };
     match api.create(call, object).await {
         Err(status) if !status.is_already_exists() => Err(status),
         _ => Ok(()),

@@ -220,6 +220,13 @@ impl Client {
     }
 
     fn call<'a>(&'a self, resource: &'a Arc<Resource>, namespace: &'a str) -> Call<'a> {
-        Call { resource, namespace, user: &self.user, subresource: None, options: WriteOptions::default() }
+        Call {
+            resource,
+            namespace,
+            user: &self.user,
+            subresource: None,
+            options: WriteOptions::default(),
+            manager: None,
+        }
     }
 }

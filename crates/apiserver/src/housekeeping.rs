@@ -87,6 +87,13 @@ impl Housekeeper<'_> {
     }
 
     fn call<'a>(&'a self, resource: &'a Arc<Resource>, namespace: &'a str) -> Call<'a> {
-        Call { resource, namespace, user: self.user, subresource: None, options: WriteOptions::default() }
+        Call {
+            resource,
+            namespace,
+            user: self.user,
+            subresource: None,
+            options: WriteOptions::default(),
+            manager: None,
+        }
     }
 }

@@ -21,6 +21,7 @@ mod defaults;
 mod fields;
 mod housekeeping;
 mod jsonpath;
+mod managed;
 mod object;
 mod patch;
 mod pki;

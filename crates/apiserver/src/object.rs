@@ -42,7 +42,7 @@ impl Draft {
             object.shift_remove("kind");
             let mut metadata = object.shift_remove("metadata").unwrap_or_else(|| json!({}));
             if let Some(metadata) = metadata.as_object_mut() {
-                for unstored in ["resourceVersion", "managedFields", "selfLink"] {
+                for unstored in ["resourceVersion", "selfLink"] {
                     metadata.shift_remove(unstored);
                 }
             }

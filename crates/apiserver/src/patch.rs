@@ -5,6 +5,8 @@ mod table;
 
 use serde_json::Value;
 
+pub(crate) use self::table::{List, rule};
+
 use crate::api::Patch;
 use crate::resource::Resource;
 use crate::status::Status;
@@ -26,6 +28,7 @@ pub(crate) fn apply(resource: &Resource, object: &Value, patch: &Patch) -> Resul
         }
         Patch::Merge(change) => json_patch::merge(&mut patched, change),
         Patch::Strategic(change) => patched = strategic::merge(&resource.kind, object, change)?,
+        Patch::Apply { .. } => return Err(Status::not_supported("server-side apply to this subresource")),
     }
     if patched.is_object() {
         Ok(patched)

@@ -33,6 +33,7 @@ pub(crate) struct Schema {
     not: Option<Box<Schema>>,
     map_keys: Vec<String>,
     list_set: bool,
+    whole: bool,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +120,49 @@ impl Schema {
                 vec![]
             },
             list_set: source["x-kubernetes-list-type"] == "set",
+            whole: source["x-kubernetes-map-type"] == "atomic",
         })
+    }
+}
+
+/// How a list's items are told apart (`x-kubernetes-list-type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListKind<'a> {
+    /// They are not: the list is one value.
+    Atomic,
+    /// By their values.
+    Set,
+    /// By these fields.
+    Map(&'a [String]),
+}
+
+impl Schema {
+    /// The schema of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&Self> {
+        match (self.properties.get(name), &self.additional) {
+            (Some(known), _) => Some(known),
+            (None, Additional::Of(schema)) => Some(schema),
+            (None, Additional::Unknown | Additional::Any) => None,
+        }
+    }
+
+    /// The schema of a list's items.
+    pub(crate) fn item(&self) -> Option<&Self> {
+        self.items.as_deref()
+    }
+
+    /// How the items of a list are told apart.
+    pub(crate) fn list(&self) -> ListKind<'_> {
+        match (self.list_set, self.map_keys.as_slice()) {
+            (true, _) => ListKind::Set,
+            (false, []) => ListKind::Atomic,
+            (false, keys) => ListKind::Map(keys),
+        }
+    }
+
+    /// Whether a map is one value (`x-kubernetes-map-type: atomic`).
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 }
 

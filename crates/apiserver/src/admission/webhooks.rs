@@ -47,9 +47,12 @@ pub(super) struct Rule {
 /// The webhooks of both kinds.
 #[derive(Default)]
 pub(crate) struct Webhooks {
-    mutating: Mutex<Option<(u64, Arc<Vec<Webhook>>)>>,
-    validating: Mutex<Option<(u64, Arc<Vec<Webhook>>)>>,
+    mutating: Cached,
+    validating: Cached,
 }
+
+/// With the state of the configurations that they were read from.
+type Cached = Mutex<Option<(u64, Arc<Vec<Webhook>>)>>;
 
 impl Webhooks {
     pub(super) fn mutating(&self, api: &Api) -> Arc<Vec<Webhook>> {
@@ -61,11 +64,7 @@ impl Webhooks {
     }
 }
 
-fn current(
-    cached: &Mutex<Option<(u64, Arc<Vec<Webhook>>)>>,
-    api: &Api,
-    configurations: &str,
-) -> Arc<Vec<Webhook>> {
+fn current(cached: &Cached, api: &Api, configurations: &str) -> Arc<Vec<Webhook>> {
     let resource = ResourceName::from(configurations);
     let at = api.store.changed_at(&resource);
     let mut cached = cached.lock();
@@ -135,7 +134,7 @@ pub(crate) fn causes(configuration: &Value) -> Vec<Cause> {
         }
         let known = |one: &Value| one == "v1" || one == "v1beta1";
         let versions = &webhook["admissionReviewVersions"];
-        if !versions.as_array().is_some_and(|all| !all.is_empty()) {
+        if versions.as_array().is_none_or(Vec::is_empty) {
             let why = "must specify one of v1, v1beta1";
             causes.push(Cause::required(at("admissionReviewVersions"), why));
         } else if !versions.as_array().into_iter().flatten().any(known) {

@@ -7,10 +7,24 @@ use super::{Api, Call, Done, now};
 use crate::object::{self, Draft};
 use crate::status::Status;
 use crate::store::Write;
-use crate::{admission, defaults, fields, validate};
+use crate::{admission, defaults, fields, managed, validate};
 
 impl Api {
     pub(crate) async fn create(&self, call: Call<'_>, mut value: Value) -> Result<Done, Status> {
+        // What is no object at all is refused below.
+        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.shift_remove("managedFields");
+        }
+        self.create_managed(call, value, false).await
+    }
+
+    /// As [`Api::create`]; with `applied` the object says already who manages it.
+    pub(super) async fn create_managed(
+        &self,
+        call: Call<'_>,
+        mut value: Value,
+        applied: bool,
+    ) -> Result<Done, Status> {
         let resource = call.resource;
         value = crate::convert::to_stored(value, resource);
         meta::check_type(&call, &mut value)?;
@@ -56,13 +70,16 @@ impl Api {
         };
         admission::validate(self, request, &mut warnings).await?;
         defaults::allocate(self, resource, &mut value)?;
+        if !applied {
+            managed::track(&call, &Value::Null, &mut value);
+        }
         if call.options.dry_run {
             return self.try_create(&call, value, warnings);
         }
         loop {
             let name = object::name(&value).to_owned();
             match self.write(resource, &name, Write::Create(Draft::new(value.clone()))).await {
-                Ok(object) => return Ok(Done { object, warnings }),
+                Ok(object) => return Ok(Done { object, warnings, created: true }),
                 Err(status) if status.is_already_exists() && generated && generate.is_some() => {
                     let name = format!("{}{}", generate.as_deref().unwrap_or_default(), suffix());
                     object::metadata_mut(&mut value).insert("name".into(), json!(name));
@@ -77,7 +94,8 @@ impl Api {
         if self.store.get(&call.resource.name, call.namespace, &name).is_some() {
             return Err(Status::already_exists(call.resource.name.as_str(), &name));
         }
-        Ok(Done { object: Draft::new(value).at(self.store.resource_version()), warnings })
+        let object = Draft::new(value).at(self.store.resource_version());
+        Ok(Done { object, warnings, created: true })
     }
 
     /// The namespace has to exist and to stay.
@@ -102,9 +120,7 @@ impl Api {
 
 fn fill_metadata(call: &Call<'_>, value: &mut Value) {
     let metadata = object::metadata_mut(value);
-    for server_owned in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"]
-    {
+    for server_owned in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         metadata.remove(server_owned);
     }
     metadata.insert("uid".into(), json!(uuid()));

@@ -9,7 +9,7 @@ use super::{Api, Call, Done, Patch};
 use crate::object::{self, Draft, Object};
 use crate::status::Status;
 use crate::store::Write;
-use crate::{admission, defaults, fields, patch, validate};
+use crate::{admission, defaults, fields, managed, patch, validate};
 
 /// How often a write that raced with others is computed anew before the caller is told.
 const ATTEMPTS: usize = 64;
@@ -25,7 +25,7 @@ impl Api {
                 object::name(&value)
             )));
         }
-        self.change(&call, name, |_| Ok(value.clone())).await
+        self.change(&call, name, false, |_| Ok(value.clone())).await
     }
 
     pub(crate) async fn patch(&self, call: Call<'_>, name: &str, patch: &Patch) -> Result<Done, Status> {
@@ -36,7 +36,10 @@ impl Api {
                 "application/json-patch+json, application/merge-patch+json",
             ));
         }
-        self.change(&call, name, |current| {
+        if let Patch::Apply { intent, manager, force } = patch {
+            return self.apply(call, name, intent, manager, *force).await;
+        }
+        self.change(&call, name, false, |current| {
             let shown = crate::convert::to_version(current.clone(), call.resource);
             let mut patched =
                 crate::convert::to_stored(patch::apply(call.resource, &shown, patch)?, call.resource);
@@ -50,11 +53,46 @@ impl Api {
         .await
     }
 
+    /// Server-side apply; an object that is not there is made.
+    async fn apply(
+        &self,
+        call: Call<'_>,
+        name: &str,
+        intent: &Value,
+        manager: &str,
+        force: bool,
+    ) -> Result<Done, Status> {
+        let mut intent = managed::intent(&call, crate::convert::to_stored(intent.clone(), call.resource));
+        meta::check_type(&call, &mut intent)?;
+        meta::check_namespace(&call, &mut intent)?;
+        if object::name(&intent).is_empty() {
+            object::metadata_mut(&mut intent).insert("name".into(), json!(name));
+        } else if object::name(&intent) != name {
+            return Err(Status::bad_request(
+                "an applied object's metadata.name has to be the name on the URL",
+            ));
+        }
+        let call = Call { manager: Some(manager), ..call };
+        loop {
+            let merged = |current: &Value| managed::apply(&call, manager, current, &intent, force);
+            match self.change(&call, name, true, merged).await {
+                Err(status) if status.is_not_found() && call.subresource.is_none() => {}
+                done => return done,
+            }
+            match self.create_managed(call, merged(&Value::Null)?, true).await {
+                // Somebody was faster: it is a change after all.
+                Err(status) if status.is_already_exists() => {}
+                done => return done,
+            }
+        }
+    }
+
     /// Computes the next state from the current one until no other writer comes between.
     async fn change(
         &self,
         call: &Call<'_>,
         name: &str,
+        applied: bool,
         next: impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<Done, Status> {
         let resource = call.resource;
@@ -74,8 +112,11 @@ impl Api {
                 warnings.extend(more);
             }
             admission::validate(self, admission::Request { object: &new, ..request }, &mut warnings).await?;
+            if !applied {
+                managed::track(call, &old, &mut new);
+            }
             match self.store_next(call, &current, new).await {
-                Ok(object) => return Ok(Done { object, warnings }),
+                Ok(object) => return Ok(Done { object, warnings, created: false }),
                 Err(status) if status.is_conflict() && !pinned => {}
                 Err(status) => return Err(status),
             }
@@ -113,12 +154,16 @@ impl Api {
         mut new: Value,
     ) -> Result<(Value, Vec<String>), Status> {
         let resource = call.resource;
+        let managers = object::metadata(&new)["managedFields"].clone();
         keep_metadata(old, &mut new);
         match call.subresource {
             Some("status") => new = only_status(old, &new),
             Some("finalize") => new = only_finalizers(old, &new),
             _ if resource.status => keep_status(old, &mut new),
             _ => {}
+        }
+        if call.subresource.is_some() && !managers.is_null() {
+            object::metadata_mut(&mut new).insert("managedFields".into(), managers);
         }
         if call.subresource.is_none() && resource.is("namespaces") {
             // Its finalizers are the server's; whoever drops them leaves orphans behind.
@@ -173,7 +218,6 @@ fn check_preconditions(
 fn keep_metadata(old: &Value, new: &mut Value) {
     let before = object::metadata(old);
     let metadata = object::metadata_mut(new);
-    metadata.remove("managedFields");
     for owned in [
         "uid",
         "creationTimestamp",

@@ -2,16 +2,16 @@
 
 /// How a field is merged by a strategic merge patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// Type of the value, or of a list's items.
-    pub(super) of: &'static str,
-    pub(super) list: List,
+    pub(crate) of: &'static str,
+    pub(crate) list: List,
     /// Only the keys that the patch lists stay.
-    pub(super) retain_keys: bool,
+    pub(crate) retain_keys: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum List {
+pub(crate) enum List {
     /// Replaced as a whole.
     Atomic,
     /// Items are objects, the same one when they agree in this field.
@@ -87,7 +87,7 @@ const RULES: &[(&str, &str, Rule)] = &[
 ];
 
 /// The rule of a field; an unlisted one is an object of no particular type, or an atomic list.
-pub(super) fn rule(of: &str, field: &str, root: bool) -> Rule {
+pub(crate) fn rule(of: &str, field: &str, root: bool) -> Rule {
     let listed =
         RULES.iter().find(|(parent, name, _)| *parent == of && *name == field).map(|(_, _, rule)| *rule);
     listed.unwrap_or(match (root, field) {

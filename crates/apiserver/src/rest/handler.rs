@@ -14,7 +14,7 @@ use super::request::{Address, Place, Query};
 use super::response::{self, Body};
 use super::{CertificateUser, discovery, log, options, proxy, remote, reviews, subresources, table};
 use crate::access::{self, Action, User};
-use crate::api::{Api, Call, Done, WriteOptions};
+use crate::api::{Api, Call, Done, Patch, WriteOptions};
 use crate::convert;
 use crate::object::{self, Object};
 use crate::resource::Resource;
@@ -33,6 +33,8 @@ pub(super) struct Job<'a> {
     pub(super) resource: Arc<Resource>,
     pub(super) place: Place,
     pub(super) query: Query,
+    /// Whom changed fields belong to.
+    pub(super) manager: String,
     pub(super) parts: Parts,
     pub(super) body: Bytes,
     pub(super) stopped: Stopped,
@@ -86,7 +88,8 @@ async fn route(
         return Err(Status::no_such_path());
     }
     let body = read(body).await?;
-    Job { api, user: &user, resource, place, query, parts, body, stopped }.run().await
+    let manager = options::manager(&query, &parts.headers);
+    Job { api, user: &user, resource, place, query, manager, parts, body, stopped }.run().await
 }
 
 /// The whole body. One that is too large is read on for a while, so that the client hears why instead of a reset.
@@ -216,6 +219,7 @@ impl Job<'_> {
             user: self.user,
             subresource,
             options,
+            manager: Some(&self.manager),
         }
     }
 
@@ -262,9 +266,10 @@ impl Job<'_> {
     }
 
     async fn patch(&self) -> Result<Response<Body>, Status> {
-        let patch = options::patch(&self.parts.headers, &self.body)?;
+        let patch = options::patch(&self.query, &self.parts.headers, &self.body)?;
         let done = self.api.patch(self.call()?, &self.place.name, &patch).await?;
-        self.done(200, &done)
+        let made = matches!(patch, Patch::Apply { .. }) && done.created;
+        self.done(if made { 201 } else { 200 }, &done)
     }
 
     pub(super) fn done(&self, code: u16, done: &Done) -> Result<Response<Body>, Status> {

@@ -8,8 +8,7 @@ use crate::api::{DeleteOptions, FieldValidation, Patch, Propagation, WriteOption
 use crate::protobuf;
 use crate::status::Status;
 
-const PATCH_TYPES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 pub(super) fn write(query: &Query) -> Result<WriteOptions, Status> {
     let field_validation = match query.text("fieldValidation") {
@@ -75,7 +74,7 @@ pub(super) fn deletion(query: &Query, body: &Value) -> Result<DeleteOptions, Sta
 }
 
 /// The patch that the content type announces.
-pub(super) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<Patch, Status> {
+pub(super) fn patch(query: &Query, headers: &HeaderMap, body: &[u8]) -> Result<Patch, Status> {
     let content_type = media_type(headers);
     let json = || {
         serde_json::from_slice::<Value>(body)
@@ -85,11 +84,42 @@ pub(super) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<Patch, Status> {
         "application/json-patch+json" => Ok(Patch::Json(json()?)),
         "application/merge-patch+json" => Ok(Patch::Merge(json()?)),
         "application/strategic-merge-patch+json" => Ok(Patch::Strategic(json()?)),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-            Err(Status::not_supported("server-side apply (kubectl apply --server-side)"))
+        "application/apply-patch+yaml" => {
+            Ok(Patch::Apply { intent: yaml(body)?, manager: applier(query)?, force: query.flag("force") })
         }
         other => Err(Status::unsupported_media_type(other, PATCH_TYPES)),
     }
+}
+
+fn applier(query: &Query) -> Result<String, Status> {
+    match query.text("fieldManager") {
+        "" => {
+            let why = "is required for apply patch";
+            let causes = vec![crate::status::Cause::required("fieldManager", why)];
+            Err(Status::invalid("meta.k8s.io", "PatchOptions", "", causes))
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
+/// YAML; JSON, which most clients send, is a part of it.
+fn yaml(body: &[u8]) -> Result<Value, Status> {
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok(value);
+    }
+    let bad = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
+    let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
+    serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))
+}
+
+/// Who is a write's field manager: whom it names, or the program that the client says it is.
+pub(super) fn manager(query: &Query, headers: &HeaderMap) -> String {
+    let program = headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+    let name = match query.text("fieldManager") {
+        "" => program.split('/').next().unwrap_or_default(),
+        name => name,
+    };
+    name.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
 /// The body of a create or update.

@@ -43,7 +43,7 @@ async fn update(job: &Job<'_>) -> Result<Response<Body>, Status> {
 }
 
 async fn patch(job: &Job<'_>) -> Result<Response<Body>, Status> {
-    let patch = options::patch(&job.parts.headers, &job.body)?;
+    let patch = options::patch(&job.query, &job.parts.headers, &job.body)?;
     let done = job.api.patch(job.call()?, &job.place.name, &patch).await?;
     job.done(200, &done)
 }
@@ -54,12 +54,15 @@ async fn scale(job: &Job<'_>, paths: &Scale) -> Result<Response<Body>, Status> {
     let wanted = match job.parts.method.as_str() {
         "GET" => return Ok(response::json(200, &current)),
         "PUT" => options::object(&job.parts.headers, &job.body)?,
-        "PATCH" => match options::patch(&job.parts.headers, &job.body)? {
+        "PATCH" => match options::patch(&job.query, &job.parts.headers, &job.body)? {
             Patch::Json(operations) => {
                 crate::patch::apply(&job.resource, &current, &Patch::Json(operations))?
             }
             Patch::Merge(change) | Patch::Strategic(change) => {
                 crate::patch::apply(&job.resource, &current, &Patch::Merge(change))?
+            }
+            Patch::Apply { .. } => {
+                return Err(Status::not_supported("server-side apply to the scale subresource"));
             }
         },
         _ => return Err(Status::method_not_allowed()),

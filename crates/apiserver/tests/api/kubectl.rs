@@ -246,5 +246,8 @@ fn endings(k: &Kubectl<'_>) {
     assert!(k.ok("delete crd virtualthings.example.com", "").contains("deleted"));
     assert!(k.fails("get vt", "").contains("the server could not find the requested resource"));
     assert!(k.fails("get nothing", "").contains("the server doesn't have a resource type \"nothing\""));
-    assert!(k.fails("apply --server-side -f -", WORKLOAD).contains("not supported"));
+    assert_eq!(
+        k.ok("apply --server-side -f -", WORKLOAD),
+        "deployment.apps/web serverside-applied\nservice/web serverside-applied\n"
+    );
 }

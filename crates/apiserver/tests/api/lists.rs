@@ -158,7 +158,7 @@ async fn discovery_health_and_the_paths_between() {
     ] {
         assert_eq!(rest.get(path).await.code, 404, "{path}");
     }
-    for path in ["/api/v1/namespaces/default/pods/p/exec", "/api/v1/namespaces/default/pods/p/portforward"] {
-        assert_eq!(rest.call("POST", path, &[], "").await.expect(501)["reason"], "NotImplemented");
+    for path in ["/api/v1/namespaces/default/services/s/proxy", "/api/v1/nodes/n/proxy"] {
+        assert_eq!(rest.get(path).await.expect(501)["reason"], "NotImplemented");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod applies;
 mod crud;
 mod custom;
 mod kubectl;

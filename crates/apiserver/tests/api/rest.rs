@@ -107,9 +107,10 @@ impl Rest {
         self.call("DELETE", path, &[], "").await
     }
 
-    /// `kind`: json, merge or strategic-merge.
+    /// `kind`: json, merge, strategic-merge or apply.
     pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
-        let media = format!("application/{kind}-patch+json");
+        let form = if kind == "apply" { "yaml" } else { "json" };
+        let media = format!("application/{kind}-patch+{form}");
         self.call("PATCH", path, &[("content-type", &media)], &body.to_string()).await
     }
 
