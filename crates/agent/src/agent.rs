@@ -1,6 +1,7 @@
 //! The agent put together: sockets, tasks, the bootstrap file.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,7 +76,7 @@ impl Agent {
 
         let admin = Admin::new(settings.admin());
         let quit = Arc::new(Notify::new());
-        let health = Health::new(admin.clone(), quit.clone());
+        let health = Health::new(&settings, admin.clone(), quit.clone());
         serve_health(&settings, &health, &mut tasks).await?;
 
         let bootstrap = bootstrap::render(&settings);
@@ -179,7 +180,7 @@ async fn serve_health(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| AgentError::Listen { address: address.to_string(), source })?;
-    let router = health::router(health.clone());
+    let router = health::router(health.clone()).into_make_service_with_connect_info::<SocketAddr>();
     tasks.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!("the status port ended: {error}");

@@ -1,13 +1,13 @@
 //! The agent's own port: readiness of the proxy, merged metrics, and the order to quit.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -16,6 +16,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::Notify;
+
+use crate::metrics::Metrics;
+use crate::probes::Probes;
+use crate::settings::Settings;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -64,11 +68,26 @@ pub(crate) struct Health {
     started: Instant,
     was_ready: AtomicBool,
     quit: Arc<Notify>,
+    metrics: Metrics,
+    probes: Probes,
+    /// Where the application is.
+    application: IpAddr,
+    /// The pod's own addresses.
+    own: Vec<IpAddr>,
 }
 
 impl Health {
-    pub(crate) fn new(admin: Admin, quit: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { admin, started: Instant::now(), was_ready: AtomicBool::new(false), quit })
+    pub(crate) fn new(settings: &Settings, admin: Admin, quit: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self {
+            admin,
+            started: Instant::now(),
+            was_ready: AtomicBool::new(false),
+            quit,
+            metrics: Metrics::new(settings.scrape.clone()),
+            probes: settings.probes.clone(),
+            application: settings.application(),
+            own: settings.addresses.clone(),
+        })
     }
 
     /// Whether the proxy has its configuration and serves; why not, otherwise.
@@ -78,6 +97,7 @@ impl Health {
             return Err(format!("the proxy is {}", String::from_utf8_lossy(&body).trim()));
         }
         if !self.was_ready.swap(true, Ordering::SeqCst) {
+            self.metrics.started(self.started.elapsed());
             tracing::info!("Readiness succeeded in {:?}", self.started.elapsed());
             tracing::info!("Envoy proxy is ready");
         }
@@ -90,6 +110,7 @@ pub(crate) fn router(health: Arc<Health>) -> Router {
     Router::new()
         .route("/healthz/ready", get(ready))
         .route("/stats/prometheus", get(metrics))
+        .route("/app-health/{container}/{probe}", get(probe))
         .route("/quitquitquit", post(quit))
         .with_state(health)
 }
@@ -101,14 +122,21 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     }
 }
 
-async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    match health.admin.get("/stats/prometheus").await {
-        Ok((status, body)) => (status, [(http::header::CONTENT_TYPE, "text/plain")], body).into_response(),
-        Err(reason) => (StatusCode::BAD_GATEWAY, format!("{reason}\n")).into_response(),
-    }
+async fn metrics(State(health): State<Arc<Health>>, headers: HeaderMap) -> Response {
+    let text = health.metrics.merged(&health.admin, health.application, &headers).await;
+    ([(http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-async fn quit(State(health): State<Arc<Health>>) -> &'static str {
+async fn probe(State(health): State<Arc<Health>>, uri: Uri, headers: HeaderMap) -> Response {
+    health.probes.run(uri.path(), &headers, health.application).await.into_response()
+}
+
+/// Only the pod itself may end its proxy, as Istio has it.
+async fn quit(State(health): State<Arc<Health>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
+    let address = peer.ip().to_canonical();
+    if !address.is_loopback() && !health.own.contains(&address) {
+        return (StatusCode::FORBIDDEN, "only requests from the pod itself are allowed\n").into_response();
+    }
     health.quit.notify_one();
-    "OK\n"
+    "OK\n".into_response()
 }

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agent;
+mod application;
 mod bootstrap;
 mod envoy;
 mod files;
@@ -14,6 +15,8 @@ mod forwarder;
 mod health;
 mod identity;
 mod metadata;
+mod metrics;
+mod probes;
 mod resolve;
 mod secrets;
 mod settings;
@@ -22,4 +25,6 @@ mod upstream;
 
 pub use agent::{Agent, AgentError};
 pub use envoy::{Envoy, EnvoyError};
+pub use metrics::Scrape;
+pub use probes::Probes;
 pub use settings::{Arguments, ProxyConfig, Role, Settings, SettingsError, StatsMatcher};

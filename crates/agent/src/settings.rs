@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::files;
 use crate::metadata;
+use crate::metrics::Scrape;
+use crate::probes::Probes;
 
 /// Beside an application, or alone at the mesh's edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,10 @@ pub struct Settings {
     pub component_log_level: String,
     /// The DNS server to use instead of the system's.
     pub dns: Option<SocketAddr>,
+    /// The application's probes, which the agent answers for (`ISTIO_KUBE_APP_PROBERS`).
+    pub probes: Probes,
+    /// Where the application has its metrics (`ISTIO_PROMETHEUS_ANNOTATIONS`).
+    pub scrape: Option<Scrape>,
 }
 
 /// The part of Istio's `ProxyConfig` that an agent acts on.
@@ -190,6 +196,9 @@ impl Settings {
         };
         let ttl = env.duration("SECRET_TTL", Duration::from_secs(24 * 3600))?;
         let dns = env.dns(addresses.first())?;
+        let probes = env.parsed("ISTIO_KUBE_APP_PROBERS", Probes::parse)?.unwrap_or_default();
+        let status_port = config.status_port;
+        let scrape = env.parsed("ISTIO_PROMETHEUS_ANNOTATIONS", |text| Scrape::parse(text, status_port))?;
         let pod_info = files::PodInfo::read(&root);
         let facts = metadata::Facts { pod: &pod, namespace: &namespace, account, addresses: &addresses };
         let metadata = metadata::of_node(env.0, &config, &pod_info, &facts);
@@ -210,6 +219,8 @@ impl Settings {
             config,
             metadata,
             dns,
+            probes,
+            scrape: scrape.flatten(),
             root,
         })
     }
@@ -222,6 +233,15 @@ impl Settings {
     /// The pod's first address.
     pub fn address(&self) -> IpAddr {
         self.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// The address that the application binds: its own in loopback isolation, else the pod's loopback.
+    pub fn application(&self) -> IpAddr {
+        let own = self.metadata.get("LATEEN_APP_ADDRESS").and_then(Value::as_str);
+        own.and_then(|text| text.parse().ok()).unwrap_or(match self.address() {
+            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        })
     }
 
     /// Whether many pods share this host's loopback: then every port binds the pod's own address.
@@ -310,6 +330,15 @@ impl<'a> Environment<'a> {
             Some(text) => lateen_base::parse_duration(text).map_err(|e| Self::malformed(name, text, e)),
             None => Ok(default),
         }
+    }
+
+    fn parsed<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let read = |text| parse(text).map_err(|reason| Self::malformed(name, text, reason));
+        self.text(name).map(read).transpose()
     }
 
     fn proxy_config(&self) -> Result<ProxyConfig, SettingsError> {
