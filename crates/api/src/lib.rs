@@ -3,6 +3,7 @@
 
 pub mod crd;
 pub mod field;
+mod grpc_status;
 pub mod install;
 pub mod kinds;
 mod manifest;
@@ -12,6 +13,7 @@ pub mod validate;
 
 pub use crd::{crd, crds};
 pub use field::{FieldError, FieldErrors};
+pub use grpc_status::grpc_status;
 pub use kinds::{Column, KINDS, Kind, KindInfo, Spec};
 pub use manifest::{Document, parse_yaml, value as yaml_value};
 pub use object::{Object, ObjectError, Origin, parse_json, reference_of};

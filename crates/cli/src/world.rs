@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use lateen_api::Document;
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
 use lateen_base::{ClusterId, Namespace};
+use lateen_control::Secrets;
+use lateen_kube::WatchEvent;
 use lateen_registry::manifests::Manifests;
 use lateen_registry::{Event, Registry, Settings};
 use lateen_translate::{Proxy, Snapshot};
@@ -31,7 +35,7 @@ pub(crate) struct WorldArgs {
     /// Domain of the services of Kubernetes
     #[arg(long, default_value = "cluster.local")]
     pub(crate) domain: String,
-    /// Environment of the control plane; what Lateen does not read is said and left out
+    /// Environment of the control plane, such as PILOT_ENABLE_IP_AUTOALLOCATE=false
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
 }
@@ -40,6 +44,8 @@ pub(crate) struct WorldArgs {
 pub(crate) struct World {
     /// What configuration is made from.
     pub(crate) snapshot: Arc<Snapshot>,
+    /// The certificates among the manifests.
+    pub(crate) secrets: Secrets,
 }
 
 impl World {
@@ -47,9 +53,7 @@ impl World {
     pub(crate) fn read(args: &WorldArgs) -> Result<Self, CliError> {
         let mesh = Arc::new(mesh_config(args.mesh_config.as_deref())?);
         let networks = Arc::new(mesh_networks(args.mesh_networks.as_deref())?);
-        for pair in &args.env {
-            eprintln!("Warning: --env {pair} has no effect");
-        }
+        let features = Features::read(&args.env)?;
         let mut inputs = vec![("Kubernetes".to_owned(), args.files.clone())];
         for pair in &args.clusters {
             let (name, path) =
@@ -62,12 +66,15 @@ impl World {
             root_namespace: Namespace::new(non_empty(&mesh.root_namespace, "istio-system")),
             config_cluster: "Kubernetes".into(),
             networks: networks.clone(),
+            auto_allocate: features.auto_allocate,
         };
+        let mut secrets = Vec::new();
         let mut registry = Registry::new(settings.clone());
         for (name, paths) in inputs {
             let mut manifests = Manifests::default();
             for (file, text) in manifest::texts_of(&paths)? {
                 manifests.read(&file, &text);
+                secrets.extend(secrets_of(&file, &text));
             }
             let (resources, warnings) = manifests.complete();
             for warning in warnings {
@@ -78,8 +85,59 @@ impl World {
                 registry.apply(&cluster, Event::Applied(resource));
             }
         }
-        Ok(Self { snapshot: Snapshot::build(mesh, networks, &settings, registry.view(), None) })
+        let snapshot = Snapshot::build(mesh, networks, &settings, registry.view(), None);
+        let mut all = Secrets::default();
+        all.take(&WatchEvent::Replaced(secrets));
+        Ok(Self { snapshot, secrets: all })
     }
+}
+
+/// What the environment of a control plane turns on and off.
+struct Features {
+    auto_allocate: bool,
+}
+
+impl Features {
+    /// Reads `NAME=VALUE`s. What has no effect here is said.
+    fn read(pairs: &[String]) -> Result<Self, CliError> {
+        let mut features = Self { auto_allocate: true };
+        for pair in pairs {
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| CliError(format!("--env {pair}: write NAME=VALUE")))?;
+            let flag = || {
+                let value = value.parse::<bool>();
+                value.map_err(|_| CliError(format!("--env {pair}: expected true or false")))
+            };
+            match name {
+                "PILOT_ENABLE_IP_AUTOALLOCATE" => features.auto_allocate = flag()?,
+                // What sidecars' own TLS is, here: always on.
+                "ENABLE_TLS_ON_SIDECAR_INGRESS" if flag()? => {}
+                _ => eprintln!("Warning: --env {pair}: Lateen does not read it"),
+            }
+        }
+        Ok(features)
+    }
+}
+
+/// The Secrets of a manifest as a server keeps them: in a namespace, text encoded.
+fn secrets_of(file: &str, text: &str) -> Vec<Value> {
+    let documents = lateen_api::parse_yaml(file, text).into_iter().flatten();
+    let secrets = documents.filter_map(|document| match document {
+        Document::Other { value, .. } if value["kind"] == "Secret" => Some(value),
+        _ => None,
+    });
+    let complete = |mut secret: Value| {
+        if secret["metadata"]["namespace"].as_str().is_none_or(str::is_empty) {
+            secret["metadata"]["namespace"] = "default".into();
+        }
+        let plain = secret["stringData"].as_object().cloned().unwrap_or_default();
+        for (key, text) in plain {
+            let text = text.as_str().unwrap_or_default();
+            secret["data"][key] = base64::engine::general_purpose::STANDARD.encode(text).into();
+        }
+        secret
+    };
+    secrets.map(complete).collect()
 }
 
 /// Reads the proxy that a file describes.

@@ -34,5 +34,6 @@ pub use cluster::{Cluster, SecretData};
 pub use control::{Bound, Control, ControlError, Deps};
 pub use input::{Input, Watched};
 pub use kube_source::watch;
+pub use secrets::Secrets;
 pub use serve::ListenError;
 pub use settings::{Debounce, Ports, Retry, Settings};

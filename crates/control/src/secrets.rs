@@ -23,7 +23,7 @@ const ANCHORS: &str = "-cacert";
 
 /// The secrets that hold certificates: an immutable picture, cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Secrets {
+pub struct Secrets {
     by_name: OrdMap<(String, String), Arc<Credential>>,
     generation: u64,
 }
@@ -38,12 +38,12 @@ struct Credential {
 
 impl Secrets {
     /// Grows with every change.
-    pub(crate) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Takes in what happened; true when a credential changed.
-    pub(crate) fn take(&mut self, event: &WatchEvent) -> bool {
+    pub fn take(&mut self, event: &WatchEvent) -> bool {
         let before = self.generation;
         match event {
             WatchEvent::Applied(secret) => self.put(secret),
@@ -60,7 +60,7 @@ impl Secrets {
     }
 
     /// The resource of that name, for a proxy of that namespace: a proxy gets its own namespace's secrets only.
-    pub(crate) fn find(&self, name: &str, namespace: &str) -> Option<Resource> {
+    pub fn find(&self, name: &str, namespace: &str) -> Option<Resource> {
         let asked = name.strip_prefix(SCHEME)?;
         let asked = match asked.split_once('/') {
             Some((other, _)) if other != namespace => return None,
@@ -79,7 +79,7 @@ impl Secrets {
     }
 
     /// Whether a name is one of ours.
-    pub(crate) fn knows_form(name: &str) -> bool {
+    pub fn knows_form(name: &str) -> bool {
         name.starts_with(SCHEME)
     }
 

@@ -7,6 +7,7 @@ use super::names;
 use super::path::Path;
 use super::virtual_service::{destination, gateways, weights};
 use super::{Problems, delegation};
+use crate::grpc_status;
 use crate::kinds::virtual_service::{
     CorsPolicy, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody, HttpDirectResponse,
     HttpFaultInjection, HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, StringMatch,
@@ -320,27 +321,6 @@ fn fault(fault: Option<&HttpFaultInjection>, at: &Path<'_>, out: &mut Problems) 
     }
 }
 
-/// gRPC's statuses.
-const GRPC_STATUS: &[&str] = &[
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 fn fault_abort(abort: &FaultAbort, at: &Path<'_>, out: &mut Problems) {
     if let Some(percent) = &abort.percentage {
         out.check(&at.field("percentage"), names::percentage(percent.value));
@@ -348,7 +328,7 @@ fn fault_abort(abort: &FaultAbort, at: &Path<'_>, out: &mut Problems) {
     match (abort.http_status, &abort.grpc_status, &abort.http2_error) {
         (Some(status), _, _) => out.check(&at.field("httpStatus"), names::http_status(status.into())),
         (_, Some(status), _) => {
-            let known = GRPC_STATUS.contains(&status.as_str());
+            let known = grpc_status(status).is_some();
             out.error_if(!known, &at.field("grpcStatus"), format!("gRPC status {status:?} is not supported"));
         }
         (_, _, Some(_)) => {

@@ -1,12 +1,12 @@
 //! `x dump-xds`: the Envoy resources that a proxy would get, from the very generator that serves ADS.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lateen_proto::Any;
 use lateen_proto::json::{self, Names};
-use lateen_translate::{Resource, Resources, generate};
+use lateen_translate::{Proxy, Resource, Resources, generate};
 use serde_json::{Value, json};
 
 use super::{CliError, Outcome};
@@ -27,6 +27,9 @@ pub(crate) struct Cmd {
     /// Only these kinds: lds, cds, rds, eds, sds, nds
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
     only: Vec<String>,
+    /// Print private keys, which are redacted otherwise
+    #[arg(long)]
+    show_secrets: bool,
     /// Order resources by name, so that two dumps can be compared
     #[arg(long)]
     stable: bool,
@@ -35,22 +38,50 @@ pub(crate) struct Cmd {
 impl Cmd {
     /// Prints the resources as JSON.
     pub(crate) fn run(self, _globals: &Globals) -> Outcome {
-        let proxy = world::proxy(&self.proxy)?;
-        let world = World::read(&self.world)?;
-        let resources = generate(&world.snapshot, &proxy);
-        let text = serde_json::to_string_pretty(&self.json(&resources)?).map_err(CliError::new)?;
+        let text = serde_json::to_string_pretty(&self.dump()?).map_err(CliError::new)?;
         println!("{text}");
         Ok(ExitCode::SUCCESS)
     }
 
-    fn json(&self, resources: &Resources) -> Result<Value, CliError> {
-        let only: BTreeSet<&str> = self.only.iter().map(String::as_str).collect();
-        let wanted = |kind: &str| only.is_empty() || only.contains(kind);
+    fn dump(&self) -> Result<Value, CliError> {
+        let proxy = world::proxy(&self.proxy)?;
+        let world = World::read(&self.world)?;
+        let resources = generate(&world.snapshot, &proxy);
+        let secrets = self.secrets(&world, &proxy, &resources)?;
+        self.json(&resources, secrets)
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == kind)
+    }
+
+    /// The secrets that the control plane would serve, from the Secrets among the manifests. A proxy that is no gateway
+    /// gets none, and a name that no manifest has is said.
+    fn secrets(&self, world: &World, proxy: &Proxy, resources: &Resources) -> Result<Vec<Value>, CliError> {
+        let mut secrets = Vec::new();
+        for name in resources.secret_names.iter().filter(|_| self.wants("sds")) {
+            let found = world.secrets.find(name, proxy.namespace.as_str()).filter(|_| proxy.is_router());
+            let Some(found) = found else {
+                eprintln!("Warning: {name}: no such Secret for {} among the manifests", proxy.id);
+                secrets.push(json!({ "name": name }));
+                continue;
+            };
+            let mut secret = value_of(name, &found.any)?;
+            if let Some(key) = secret.pointer_mut("/tlsCertificate/privateKey").filter(|_| !self.show_secrets)
+            {
+                *key = json!({ "inlineBytes": REDACTED });
+            }
+            secrets.push(secret);
+        }
+        Ok(secrets)
+    }
+
+    fn json(&self, resources: &Resources, secrets: Vec<Value>) -> Result<Value, CliError> {
+        let wanted = |kind: &str| self.wants(kind);
         let list = |kind: &str, of: &[Arc<Resource>]| match wanted(kind) {
             true => self.list(of),
             false => Ok(Vec::new()),
         };
-        let secrets = resources.secret_names.iter().filter(|_| wanted("sds"));
         let names = match wanted("nds") {
             true => json::to_value(resources.name_table.as_ref(), Names::Camel).map_err(CliError::new)?,
             false => json!({}),
@@ -60,7 +91,7 @@ impl Cmd {
             "clusters": list("cds", &resources.clusters)?,
             "routes": list("rds", &resources.routes)?,
             "endpoints": list("eds", &resources.endpoints)?,
-            "secrets": secrets.map(|name| json!({"name": name})).collect::<Vec<_>>(),
+            "secrets": secrets,
             "nameTable": names,
         }))
     }
@@ -70,14 +101,83 @@ impl Cmd {
         if self.stable {
             resources.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        let value = |resource: &Arc<Resource>| {
-            let mut value = json::any_to_value(&resource.any, Names::Camel)
-                .map_err(|error| CliError(format!("{}: {error}", resource.name)))?;
-            if let Some(object) = value.as_object_mut() {
-                object.remove("@type");
-            }
-            Ok(value)
+        resources.into_iter().map(|resource| value_of(&resource.name, &resource.any)).collect()
+    }
+}
+
+/// `[redacted]` in base64, which Envoy prints in the place of private keys.
+const REDACTED: &str = "W3JlZGFjdGVkXQ==";
+
+/// The JSON of a resource, without its type.
+fn value_of(name: &str, any: &Any) -> Result<Value, CliError> {
+    let value = json::any_to_value(any, Names::Camel);
+    let mut value = value.map_err(|error| CliError(format!("{name}: {error}")))?;
+    if let Some(object) = value.as_object_mut() {
+        object.remove("@type");
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFESTS: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: web, namespace: istio-system}
+spec:
+  selector: {istio: gw}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [a.example]
+    tls: {mode: SIMPLE, credentialName: web}
+  - port: {number: 8443, name: https-too, protocol: HTTPS}
+    hosts: [b.example]
+    tls: {mode: SIMPLE, credentialName: gone}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: web, namespace: istio-system}
+stringData: {tls.crt: chain, tls.key: key}
+";
+
+    fn dump(kind: &str, show_secrets: bool) -> Value {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
         };
-        resources.into_iter().map(value).collect()
+        let proxy = json!({ "type": kind, "id": "gw.istio-system", "ipAddresses": ["1.1.1.1"],
+            "configNamespace": "istio-system", "labels": { "istio": "gw" } });
+        let cmd = Cmd {
+            proxy: write("proxy.json", &proxy.to_string()),
+            world: WorldArgs {
+                files: vec![write("world.yaml", MANIFESTS)],
+                domain: "cluster.local".into(),
+                ..WorldArgs::default()
+            },
+            only: Vec::new(),
+            show_secrets,
+            stable: false,
+        };
+        cmd.dump().unwrap()
+    }
+
+    #[test]
+    fn secrets_are_those_of_the_manifests_and_keys_are_shown_on_request_only() {
+        let bytes = |text: &str| json!({ "inlineBytes": text });
+        let secrets = dump("router", false)["secrets"].clone();
+        assert_eq!(secrets[0], json!({ "name": "kubernetes://gone" }));
+        assert_eq!(secrets[1]["name"], "kubernetes://web");
+        let certificate = &secrets[1]["tlsCertificate"];
+        assert_eq!(
+            (&certificate["certificateChain"], &certificate["privateKey"]),
+            (&bytes("Y2hhaW4="), &bytes(REDACTED))
+        );
+        let shown = dump("router", true);
+        assert_eq!(shown["secrets"][1]["tlsCertificate"]["privateKey"], bytes("a2V5"));
+        assert_eq!(dump("sidecar", true)["secrets"], json!([]));
     }
 }

@@ -1,5 +1,6 @@
 //! Faults: delays and aborts that a route injects.
 
+use lateen_api::grpc_status;
 use lateen_api::kinds::virtual_service::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
 use lateen_proto::envoy::extensions::filters::common::fault::v3 as common;
 use lateen_proto::envoy::extensions::filters::http::fault::v3 as filter;
@@ -48,29 +49,4 @@ fn abort(abort: &FaultAbort) -> Option<filter::FaultAbort> {
         error_type: Some(error),
         ..Default::default()
     })
-}
-
-/// The number of a gRPC status by its name.
-fn grpc_status(name: &str) -> Option<u32> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let at = NAMES.iter().position(|known| *known == name)?;
-    u32::try_from(at).ok()
 }
