@@ -9,6 +9,7 @@ mod pem;
 mod settings;
 mod verify;
 
+pub(crate) use pem::rfc2253;
 pub use pem::{PeerCertificate, PemError, Trust, identity};
 pub use settings::{
     ClientAuth, ClientSettings, Server, ServerSettings, SettingsError, Version, client_config, server_config,

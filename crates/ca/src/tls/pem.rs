@@ -1,5 +1,6 @@
 //! Certificates and keys read from PEM, and what a peer's certificate says.
 
+use base64::Engine as _;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -107,6 +108,7 @@ pub struct PeerCertificate {
     pub not_before: i64,
     /// End of validity, seconds since the epoch.
     pub not_after: i64,
+    der: Vec<u8>,
 }
 
 impl PeerCertificate {
@@ -123,6 +125,7 @@ impl PeerCertificate {
             serial: hex(certificate.raw_serial()).trim_start_matches("00").to_owned(),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
+            der: der.to_vec(),
             ..Self::default()
         };
         if let Ok(Some(names)) = certificate.subject_alternative_name() {
@@ -137,6 +140,32 @@ impl PeerCertificate {
         Ok(out)
     }
 
+    /// The certificate in PEM, in the form that `x-forwarded-client-cert` has it: what would end a value is written `%XX`.
+    pub fn url_encoded_pem(&self) -> String {
+        const LINE: usize = 64;
+        let body = base64::engine::general_purpose::STANDARD.encode(&self.der);
+        let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+        for (at, c) in body.chars().enumerate() {
+            pem.push(c);
+            if (at + 1) % LINE == 0 || at + 1 == body.len() {
+                pem.push('\n');
+            }
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+        let mut encoded = String::with_capacity(pem.len() + pem.len() / 8);
+        for c in pem.chars() {
+            match c {
+                '\n' => encoded.push_str("%0A"),
+                ' ' => encoded.push_str("%20"),
+                '+' => encoded.push_str("%2B"),
+                '/' => encoded.push_str("%2F"),
+                '=' => encoded.push_str("%3D"),
+                other => encoded.push(other),
+            }
+        }
+        encoded
+    }
+
     /// Reads every certificate of a PEM text.
     ///
     /// # Errors
@@ -147,7 +176,7 @@ impl PeerCertificate {
 }
 
 /// The most specific part first, commas without blanks, special characters escaped.
-fn rfc2253(name: &X509Name<'_>) -> String {
+pub(crate) fn rfc2253(name: &X509Name<'_>) -> String {
     let mut parts: Vec<String> = name
         .iter_attributes()
         .map(|attribute| {

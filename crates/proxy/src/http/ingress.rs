@@ -352,6 +352,9 @@ fn element(settings: &HttpManager, down: &Downstream) -> Option<HeaderValue> {
         parts.push(format!("By={uri}"));
     }
     parts.push(format!("Hash={}", peer.sha256));
+    if rules.cert {
+        parts.push(format!("Cert=\"{}\"", peer.url_encoded_pem()));
+    }
     if rules.subject {
         parts.push(format!("Subject=\"{}\"", peer.subject.replace('"', "\\\"")));
     }

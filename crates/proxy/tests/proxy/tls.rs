@@ -55,7 +55,7 @@ fn server(origin: std::net::SocketAddr, secrets: Value) -> Value {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "echo"}}]);
     let settings = json!({
         "forward_client_cert_details": "APPEND_FORWARD",
-        "set_current_client_cert_details": {"subject": true, "uri": true, "dns": true},
+        "set_current_client_cert_details": {"cert": true, "subject": true, "uri": true, "dns": true},
     });
     let mut listener = listener("in", json!([manager_with(routes, settings)]));
     listener["listener_filters"] = json!([{"name": "envoy.filters.listener.tls_inspector", "typed_config": {
@@ -100,6 +100,8 @@ async fn both_sides_prove_who_they_are() {
     let header = answer.body.lines().find(|line| line.starts_with("x-forwarded-client-cert:")).unwrap();
     assert!(header.contains("By=spiffe://cluster.local/ns/default/sa/server;Hash="), "{header}");
     assert!(header.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "{header}");
+    assert!(header.contains(";Cert=\"-----BEGIN%20CERTIFICATE-----%0A"), "{header}");
+    assert!(header.contains("-----END%20CERTIFICATE-----%0A\";Subject="), "{header}");
 
     // A new identity is shown on new connections, without a restart.
     client_proxy.update(resources(json!({"secrets": authority.secrets("renewed")}))).unwrap();

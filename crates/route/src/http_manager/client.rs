@@ -45,6 +45,8 @@ pub struct RequestId {
 pub struct ClientCertHeader {
     /// What happens to the one that came.
     pub mode: ClientCertMode,
+    /// Whether the certificate itself is written.
+    pub cert: bool,
     /// Whether the subject is written.
     pub subject: bool,
     /// Whether the DNS names are written.
@@ -109,11 +111,9 @@ impl ClientCertHeader {
     pub(super) fn compile(cx: &Cx<'_>, message: &hcm::HttpConnectionManager) -> Result<Self> {
         use hcm::http_connection_manager::ForwardClientCertDetails as D;
         let details = message.set_current_client_cert_details.unwrap_or_default();
-        for (set, field) in [(details.cert, "cert"), (details.chain, "chain")] {
-            if set {
-                let path = format!("set_current_client_cert_details.{field}");
-                return Err(cx.refuse_at(&path, "is not supported: use subject, dns or uri"));
-            }
+        if details.chain {
+            let reason = "is not supported: use cert, subject, dns or uri";
+            return Err(cx.refuse_at("set_current_client_cert_details.chain", reason));
         }
         Ok(Self {
             mode: match message.forward_client_cert_details() {
@@ -123,6 +123,7 @@ impl ClientCertHeader {
                 D::SanitizeSet => ClientCertMode::SanitizeSet,
                 D::AlwaysForwardOnly => ClientCertMode::AlwaysForwardOnly,
             },
+            cert: details.cert,
             subject: details.subject.unwrap_or(false),
 
             dns: details.dns,
