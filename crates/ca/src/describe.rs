@@ -4,7 +4,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use x509_parser::x509::X509Name;
+
+use crate::tls::rfc2253;
 
 /// A line for each certificate of a PEM text: issuer, subject, serial number, validity. What is no certificate is said.
 pub fn describe(pem: &str) -> Vec<String> {
@@ -25,20 +26,12 @@ fn line(der: &[u8]) -> String {
     let time = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
     format!(
         "x509 cert - Issuer: {:?}, Subject: {:?}, SN: {:x}, NotBefore: {:?}, NotAfter: {:?}",
-        name(certificate.issuer()),
-        name(certificate.subject()),
+        rfc2253(certificate.issuer()),
+        rfc2253(certificate.subject()),
         certificate.serial,
         time(validity.not_before.to_datetime()),
         time(validity.not_after.to_datetime()),
     )
-}
-
-/// A name as RFC 2253 writes it: the last attribute first.
-fn name(name: &X509Name<'_>) -> String {
-    let text = name.to_string();
-    let mut parts: Vec<&str> = text.split(", ").filter(|part| !part.is_empty()).collect();
-    parts.reverse();
-    parts.join(",")
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Apiserver(apiserver::Cmd),
     /// Run the control plane
-    Discovery(discovery::Cmd),
+    Discovery(Box<discovery::Cmd>),
     /// Run a built-in sample application
     #[command(hide = true)]
     App(app::Cmd),
