@@ -91,6 +91,11 @@ impl Catalog {
         &self.groups
     }
 
+    /// Resources that definitions have added, in every version.
+    pub(crate) fn custom(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.iter().filter(|r| r.custom().is_some())
+    }
+
     /// Resources of one group and version.
     pub(crate) fn of<'a>(
         &'a self,

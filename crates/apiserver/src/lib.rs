@@ -23,6 +23,7 @@ mod housekeeping;
 mod jsonpath;
 mod managed;
 mod object;
+mod openapi;
 mod patch;
 mod pki;
 mod protobuf;

@@ -10,6 +10,7 @@ use super::negotiate;
 use super::response::{self, Body};
 use crate::api::Api;
 use crate::catalog::Catalog;
+use crate::openapi;
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -39,8 +40,10 @@ pub(super) fn other(api: &Arc<Api>, segments: &[String], parts: &Parts) -> Resul
         ["apis", group] => group_object(&catalog, group).map(|g| response::json(200, &g)),
         ["api", version] => resource_list(&catalog, "", version),
         ["apis", group, version] => resource_list(&catalog, group, version),
-        // Zero bytes are an empty document: kubectl then knows no schema and leaves validation to this server.
-        ["openapi", "v2"] => Ok(response::bytes(200, OPENAPI_V2, "")),
+        ["openapi", "v2"] => Ok(openapi_v2(api, parts)),
+        ["openapi", "v3"] => Ok(response::json(200, &openapi::index(api))),
+        ["openapi", "v3", "api", version] => openapi_v3(api, "", version),
+        ["openapi", "v3", "apis", group, version] => openapi_v3(api, group, version),
         [".well-known", "openid-configuration"] => {
             Ok(response::json(200, &api.tokens.discovery(host.unwrap_or_default())))
         }
@@ -51,13 +54,30 @@ pub(super) fn other(api: &Arc<Api>, segments: &[String], parts: &Parts) -> Resul
     }
 }
 
+fn openapi_v2(api: &Api, parts: &Parts) -> Response<Body> {
+    let document = openapi::v2(api);
+    let accept = parts.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    // The media type has been written in two ways.
+    if accept.contains("com.github.proto-openapi.spec.v2") {
+        return response::bytes(200, OPENAPI_V2, openapi::v2_protobuf(&document));
+    }
+    response::json(200, &document)
+}
+
+fn openapi_v3(api: &Api, group: &str, version: &str) -> Result<Response<Body>, Status> {
+    let document = openapi::v3(api, group, version).ok_or_else(Status::no_such_path)?;
+    Ok(response::json(200, &document))
+}
+
 fn paths(catalog: &Catalog) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
     for (group, versions) in catalog.groups().iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v2", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+    );
     paths
 }
 

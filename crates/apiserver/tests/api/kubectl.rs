@@ -119,6 +119,7 @@ fn session(kubectl: &Kubectl<'_>) {
     workloads(kubectl);
     plain_objects(kubectl);
     custom_objects(kubectl);
+    schemas(kubectl);
     access(kubectl);
     endings(kubectl);
 }
@@ -218,6 +219,28 @@ fn custom_objects(k: &Kubectl<'_>) {
     assert!(k.ok("get virtualthing t -o yaml", "").contains("generation: 3"));
     let custom = k.ok("get vt -o custom-columns=N:.metadata.name,H:.spec.hosts[0]", "");
     assert_eq!(words(&custom), ["N", "H", "t", "z"]);
+}
+
+/// What kubectl reads from the schemas.
+fn schemas(k: &Kubectl<'_>) {
+    let pods = k.ok("explain pod.spec.containers.image", "");
+    assert!(pods.contains("KIND:       Pod") && pods.contains("FIELD: image <string>"), "{pods}");
+    assert!(k.ok("explain deploy", "").contains("GROUP:      apps"));
+    let recursive = k.ok("explain svc.spec --recursive", "");
+    assert!(
+        recursive.contains("clusterIP\t<string>") && recursive.contains("targetPort\t<IntOrString>"),
+        "{recursive}"
+    );
+    let custom = k.ok("explain vt.spec", "");
+    assert!(custom.contains("hosts\t<[]string>"), "{custom}");
+    let old = k.ok("explain deploy.spec.template.spec.containers --output=plaintext-openapiv2", "");
+    assert!(old.contains("VERSION:  apps/v1") && old.contains("imagePullPolicy"), "{old}");
+    assert!(k.ok("explain vt --output=plaintext-openapiv2", "").contains("KIND:     VirtualThing"));
+    assert!(k.fails("explain pod.spec.nothing", "").contains("field \"nothing\" does not exist"));
+    let wrong = k.fails("create --validate=strict -f -", &WORKLOAD.replace("replicas: 2", "replicaz: 2"));
+    assert!(wrong.contains("unknown field \"spec.replicaz\""), "{wrong}");
+    let listed = k.ok("get --raw /openapi/v3", "");
+    assert!(listed.contains("apis/example.com/v1"), "{listed}");
 }
 
 fn access(k: &Kubectl<'_>) {
