@@ -6,11 +6,11 @@ use std::sync::Arc;
 use base64::Engine as _;
 use lateen_api::Document;
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
-use lateen_base::{ClusterId, Namespace};
+use lateen_base::ClusterId;
 use lateen_control::Secrets;
 use lateen_kube::WatchEvent;
 use lateen_registry::manifests::Manifests;
-use lateen_registry::{Event, Registry, Settings};
+use lateen_translate::offline::{self, CONFIG_CLUSTER, Options};
 use lateen_translate::{Proxy, Snapshot};
 use serde_json::Value;
 
@@ -51,41 +51,29 @@ pub(crate) struct World {
 impl World {
     /// Reads the manifests. Objects that are broken are said on standard error and left out, as the control plane does.
     pub(crate) fn read(args: &WorldArgs) -> Result<Self, CliError> {
-        let mesh = Arc::new(mesh_config(args.mesh_config.as_deref())?);
-        let networks = Arc::new(mesh_networks(args.mesh_networks.as_deref())?);
         let features = Features::read(&args.env)?;
-        let mut inputs = vec![("Kubernetes".to_owned(), args.files.clone())];
+        let mut inputs = vec![(CONFIG_CLUSTER, args.files.clone())];
         for pair in &args.clusters {
             let (name, path) =
                 pair.split_once('=').ok_or_else(|| CliError(format!("--cluster {pair}: write NAME=PATH")))?;
-            inputs.push((name.to_owned(), vec![PathBuf::from(path)]));
+            inputs.push((name, vec![PathBuf::from(path)]));
         }
-        let settings = Settings {
-            domain: args.domain.clone(),
-            trust_domain: non_empty(&mesh.trust_domain, "cluster.local"),
-            root_namespace: Namespace::new(non_empty(&mesh.root_namespace, "istio-system")),
-            config_cluster: "Kubernetes".into(),
-            networks: networks.clone(),
-            auto_allocate: features.auto_allocate,
-        };
-        let mut secrets = Vec::new();
-        let mut registry = Registry::new(settings.clone());
+        let (mut clusters, mut secrets) = (Vec::new(), Vec::new());
         for (name, paths) in inputs {
             let mut manifests = Manifests::default();
             for (file, text) in manifest::texts_of(&paths)? {
                 manifests.read(&file, &text);
                 secrets.extend(secrets_of(&file, &text));
             }
-            let (resources, warnings) = manifests.complete();
-            for warning in warnings {
-                eprintln!("Warning: {warning}");
-            }
-            let cluster = ClusterId::new(name);
-            for resource in resources {
-                registry.apply(&cluster, Event::Applied(resource));
-            }
+            clusters.push((ClusterId::new(name), manifests));
         }
-        let snapshot = Snapshot::build(mesh, networks, &settings, registry.view(), None);
+        let mesh = mesh_config(args.mesh_config.as_deref())?;
+        let networks = mesh_networks(args.mesh_networks.as_deref())?;
+        let options = Options { domain: args.domain.clone(), auto_allocate: features.auto_allocate };
+        let (snapshot, warnings) = offline::snapshot(mesh, networks, options, clusters);
+        for warning in warnings {
+            eprintln!("Warning: {warning}");
+        }
         let mut all = Secrets::default();
         all.take(&WatchEvent::Replaced(secrets));
         Ok(Self { snapshot, secrets: all })
@@ -146,10 +134,6 @@ pub(crate) fn proxy(path: &Path) -> Result<Proxy, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let json: Value = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
     Proxy::from_json(&json).map_err(|error| wrong(&error))
-}
-
-fn non_empty(text: &str, otherwise: &str) -> String {
-    if text.is_empty() { otherwise.to_owned() } else { text.to_owned() }
 }
 
 fn read_file(path: &Path) -> Result<String, CliError> {

@@ -16,6 +16,7 @@ mod list;
 pub mod listeners;
 pub mod name_table;
 pub mod names;
+pub mod offline;
 mod proxy;
 mod resource;
 pub mod routes;

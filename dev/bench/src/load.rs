@@ -1,5 +1,6 @@
 //! The load generator: as many requests as a number of connections can make, or a fixed rate.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use crate::resources::HOST;
 /// What to send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// The proxy's port.
-    pub(crate) port: u16,
+    /// Where the proxy listens.
+    pub(crate) proxy: SocketAddr,
     /// HTTP/2 instead of HTTP/1.1.
     pub(crate) http2: bool,
     /// Connections.
@@ -49,7 +50,7 @@ impl Load {
             .map(|index| {
                 let pace = Pace::new(&self, index, start);
                 tokio::spawn(async move {
-                    if self.http2 { http2(self.port, pace).await } else { http1(self.port, pace).await }
+                    if self.http2 { http2(self.proxy, pace).await } else { http1(self.proxy, pace).await }
                 })
             })
             .collect();
@@ -101,9 +102,9 @@ fn failed(what: impl std::fmt::Display) -> BenchError {
     BenchError::Text(format!("a request failed: {what}"))
 }
 
-async fn http1(port: u16, mut pace: Pace) -> Result<Histogram<u64>, BenchError> {
+async fn http1(proxy: SocketAddr, mut pace: Pace) -> Result<Histogram<u64>, BenchError> {
     let mut latency = Histogram::new(3).map_err(failed)?;
-    let mut tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut tcp = TcpStream::connect(proxy).await?;
     tcp.set_nodelay(true)?;
     let request = format!(
         "GET /headers?show=all HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\
@@ -140,9 +141,9 @@ fn complete(buffer: &[u8]) -> Result<bool, BenchError> {
     }
 }
 
-async fn http2(port: u16, mut pace: Pace) -> Result<Histogram<u64>, BenchError> {
+async fn http2(proxy: SocketAddr, mut pace: Pace) -> Result<Histogram<u64>, BenchError> {
     let mut latency = Histogram::new(3).map_err(failed)?;
-    let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+    let tcp = TcpStream::connect(proxy).await?;
     tcp.set_nodelay(true)?;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))

@@ -1,6 +1,6 @@
 //! Processes that are measured: what they cost, and that they end with the measurement.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,18 +34,18 @@ impl Process {
     ///
     /// # Errors
     /// When it ends before, or takes more than 60 seconds.
-    pub(crate) fn wait_for(&mut self, port: u16) -> Result<(), BenchError> {
+    pub(crate) fn wait_for(&mut self, address: SocketAddr) -> Result<(), BenchError> {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
                 return Err(BenchError::Text(format!("{} ended at its start: {status}", self.name)));
             }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            if TcpStream::connect(address).is_ok() {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(BenchError::Text(format!("{} does not listen on {port}", self.name)))
+        Err(BenchError::Text(format!("{} does not listen on {address}", self.name)))
     }
 
     /// The processor time that it has used.

@@ -1,5 +1,6 @@
 //! `bench proxy`: our proxy and stock Envoy on the same resources, one after the other, in alternating rounds.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use crate::load::{Load, Outcome};
 use crate::process::{Process, free_port};
 use crate::report::{self, Case, Figures, Memory, Report};
-use crate::resources::{self, Identity, Upstream};
+use crate::resources::{self, CLIENT, Identity, ORIGIN, Protocol, SERVER, World};
 use crate::{BenchError, Output};
 
 /// Settings of a run.
@@ -74,7 +75,7 @@ impl Bench {
             Command::new(std::env::current_exe()?).args(["origin", &origin_port.to_string()]),
             &folder.join("origin.out"),
         )?;
-        origin.wait_for(origin_port)?;
+        origin.wait_for((ORIGIN, origin_port).into())?;
         let mut report = Report::default();
         for case in &self.cases {
             report.cases.push(self.case(case, origin_port, folder)?);
@@ -131,26 +132,21 @@ impl Bench {
         half_peak: &mut Option<f64>,
     ) -> Result<Figures, BenchError> {
         let log = folder.join("access.log");
-        let log = log.to_string_lossy();
+        let identity = identity()?;
+        let protocol = match name {
+            "mtls" => Protocol::Mtls,
+            "http2" => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let world = World { protocol, origin, log: &log.to_string_lossy(), identity: &identity };
         let port = free_port()?;
         let mut hops = Vec::new();
-        match name {
-            "mtls" => {
-                let middle = free_port()?;
-                let identity = identity()?;
-                let inner = resources::server_side(middle, origin, &log, &identity);
-                hops.push(self.start(kind, &inner, middle, folder)?);
-                let outer = resources::client_side(port, middle, &log, &identity);
-                hops.push(self.start(kind, &outer, port, folder)?);
-            }
-            _ => {
-                let upstream = if name == "http2" { Upstream::Http2 } else { Upstream::Http1 };
-                let only = resources::outbound(port, origin, &log, upstream, 0);
-                hops.push(self.start(kind, &only, port, folder)?);
-            }
+        if protocol == Protocol::Mtls {
+            hops.push(self.start(kind, &world.server()?, (SERVER, origin).into(), folder)?);
         }
+        hops.push(self.start(kind, &world.client(port)?, (CLIENT, port).into(), folder)?);
         let load = Load {
-            port,
+            proxy: (CLIENT, port).into(),
             http2: name == "http2",
             connections: self.connections,
             rate: None,
@@ -167,33 +163,40 @@ impl Bench {
         let steady = runtime.block_on(Load { rate: Some(steady_rate), ..load }.run())?;
         // The log is not what is measured, and would fill the disk.
         drop(hops);
-        std::fs::remove_file(&*log)?;
+        std::fs::remove_file(&log)?;
         Ok(figures(&peak, &steady, used))
     }
 
-    fn start(&self, kind: Kind, resources: &Value, port: u16, folder: &Path) -> Result<Process, BenchError> {
+    fn start(
+        &self,
+        kind: Kind,
+        resources: &Value,
+        listens: SocketAddr,
+        folder: &Path,
+    ) -> Result<Process, BenchError> {
+        let name = listens.ip();
         let concurrency = self.concurrency.to_string();
         let mut process = match kind {
             Kind::Ours => {
                 // Binary: reading JSON loads descriptors that a proxy in service never needs.
-                let file = folder.join(format!("ours-{port}.pb"));
+                let file = folder.join(format!("ours-{name}.pb"));
                 let encoded =
                     lateen_proxy::Resources::from_json(resources).map_err(BenchError::Text)?.encode();
                 std::fs::write(&file, encoded)?;
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("serve").arg(&file).args(["--concurrency", &concurrency]);
-                Process::start("our proxy", &mut command, &folder.join(format!("ours-{port}.out")))?
+                Process::start("our proxy", &mut command, &folder.join(format!("ours-{name}.out")))?
             }
             Kind::Envoy => {
-                let file = folder.join(format!("envoy-{port}.json"));
+                let file = folder.join(format!("envoy-{name}.json"));
                 std::fs::write(&file, resources::bootstrap(resources, free_port()?).to_string())?;
                 let mut command = Command::new(&self.envoy);
                 command.args(["--disable-hot-restart", "--log-level", "warn", "-c"]).arg(&file);
                 command.args(["--concurrency", &concurrency]);
-                Process::start("envoy", &mut command, &folder.join(format!("envoy-{port}.out")))?
+                Process::start("envoy", &mut command, &folder.join(format!("envoy-{name}.out")))?
             }
         };
-        process.wait_for(port)?;
+        process.wait_for(listens)?;
         Ok(process)
     }
 
@@ -203,9 +206,10 @@ impl Bench {
             eprintln!("memory with {clusters} clusters: {}", label(*kind));
             let port = free_port()?;
             let log = folder.join("idle.log");
-            let resources =
-                resources::outbound(port, origin, &log.to_string_lossy(), Upstream::Http1, clusters);
-            let process = self.start(*kind, &resources, port, folder)?;
+            let (log, identity) = (log.to_string_lossy(), identity()?);
+            let world = World { protocol: Protocol::Http1, origin, log: &log, identity: &identity };
+            let resources = world.idle(port, clusters)?;
+            let process = self.start(*kind, &resources, (CLIENT, port).into(), folder)?;
             std::thread::sleep(Duration::from_secs(2));
             match kind {
                 Kind::Ours => out.ours_mb = process.resident_mb()?,

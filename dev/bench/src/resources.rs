@@ -1,22 +1,32 @@
-//! The resources that both proxies run: a sidecar's outbound chain with all its filters, or the two sides of mutual TLS.
+//! The resources that both proxies run: what our control plane makes for a sidecar from manifests and mesh configuration.
 //!
-//! They have the shape of Istio's: inspector, connection manager with fault, CORS and router, tracing, file access log
-//! in Istio's format, several virtual hosts, retries, circuit breakers. Routes and endpoints are inlined, so that the
-//! same JSON is a static bootstrap for Envoy and a file of resources for ours.
+//! The world is one namespace with a service `echo` and as many idle ones as asked for. Sidecars are those of loopback
+//! isolation, since only their listeners can be reached without a kernel that redirects: the outbound side is the HTTP-proxy
+//! listener with all virtual hosts, the inbound side the listener of the pod's port. Route configurations, endpoints and
+//! certificates are put in place, so that the same resources are a static bootstrap for Envoy and a file for ours.
 
+use std::net::Ipv4Addr;
+
+use lateen_api::mesh::{MeshConfig, MeshNetworks};
+use lateen_proto::json::{Names, any_to_value};
+use lateen_registry::manifests::Manifests;
+use lateen_translate::{Proxy, generate, offline};
 use serde_json::{Value, json};
 
-/// Istio's text log.
-const LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
-    %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
-    \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
-    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
-    \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% \
-    %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
+use crate::BenchError;
 
 /// The host that requests are for.
 pub(crate) const HOST: &str = "echo.default.svc.cluster.local:8000";
-const CLUSTER: &str = "outbound|8000||echo.default.svc.cluster.local";
+
+/// Where the origin listens, and the application of the pod `echo`.
+pub(crate) const ORIGIN: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// The pod that calls.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The pod `echo`, where it has a sidecar.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+/// Services beside `echo` in the cases of traffic, so that a request has virtual hosts to be chosen from.
+const OTHERS: usize = 20;
 
 /// PEM texts of one identity and the anchor of both.
 #[derive(Debug)]
@@ -29,233 +39,153 @@ pub(crate) struct Identity {
     pub(crate) root: String,
 }
 
-/// Which HTTP a hop speaks to its upstream.
+/// How `echo` is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upstream {
-    /// HTTP/1.1.
+pub(crate) enum Protocol {
+    /// Plain HTTP/1.1, without a sidecar.
     Http1,
-    /// HTTP/2.
+    /// Plain HTTP/2, without a sidecar.
     Http2,
+    /// Mutual TLS to its sidecar, with HTTP/2 between the two.
+    Mtls,
 }
 
-/// A hop of the outbound side, plain.
-pub(crate) fn outbound(listen: u16, to: u16, log: &str, upstream: Upstream, extra_clusters: usize) -> Value {
-    let mut clusters = vec![cluster(CLUSTER, to, upstream, None)];
-    for index in 0..extra_clusters {
-        let name = format!("outbound|8000||service-{index}.default.svc.cluster.local");
-        clusters.push(cluster(&name, to, Upstream::Http1, None));
+/// A mesh with `echo`, the port of its origin, and the file of the access log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct World<'a> {
+    /// How `echo` is reached.
+    pub(crate) protocol: Protocol,
+    /// The origin's port, which is `echo`'s target port.
+    pub(crate) origin: u16,
+    /// The access log.
+    pub(crate) log: &'a str,
+    /// The identity of both sidecars.
+    pub(crate) identity: &'a Identity,
+}
+
+impl World<'_> {
+    /// The client's sidecar; its applications' HTTP proxy is at `port` of [`CLIENT`].
+    pub(crate) fn client(&self, port: u16) -> Result<Value, BenchError> {
+        self.resources(&sidecar("client", CLIENT, &json!({"HTTP_PROXY_PORT": port.to_string()})), OTHERS)
     }
-    json!({
-        "listeners": [listener("0.0.0.0_8000", listen, log, "OUTBOUND", None)],
-        "clusters": clusters,
-    })
-}
 
-/// The client's side of mutual TLS: plain in, mutual TLS with HTTP/2 out.
-pub(crate) fn client_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Value {
-    let tls = json!({
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            "sni": "outbound_.8000_._.echo.default.svc.cluster.local",
-            "common_tls_context": common(identity, &["istio-http/1.1", "h2"]),
-        }
-    });
-    json!({
-        "listeners": [listener("0.0.0.0_8000", listen, log, "OUTBOUND", None)],
-        "clusters": [cluster(CLUSTER, to, Upstream::Http2, Some(tls))],
-    })
-}
-
-/// The server's side of mutual TLS: mutual TLS with HTTP/2 in, plain HTTP/1.1 out.
-pub(crate) fn server_side(listen: u16, to: u16, log: &str, identity: &Identity) -> Value {
-    let tls = json!({
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "require_client_certificate": true,
-            "common_tls_context": common(identity, &["h2", "http/1.1"]),
-        }
-    });
-    json!({
-        "listeners": [listener("virtualInbound", listen, log, "INBOUND", Some(tls))],
-        "clusters": [cluster(CLUSTER, to, Upstream::Http1, None)],
-    })
-}
-
-fn common(identity: &Identity, alpn: &[&str]) -> Value {
-    json!({
-        "alpn_protocols": alpn,
-        "tls_certificates": [{
-            "certificate_chain": {"inline_string": identity.chain},
-            "private_key": {"inline_string": identity.key},
-        }],
-        "validation_context": {"trusted_ca": {"inline_string": identity.root}},
-    })
-}
-
-fn listener(name: &str, port: u16, log: &str, direction: &str, tls: Option<Value>) -> Value {
-    let inspector = match tls {
-        None => json!({
-            "name": "envoy.filters.listener.http_inspector",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
-            }
-        }),
-        Some(_) => json!({
-            "name": "envoy.filters.listener.tls_inspector",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
-            }
-        }),
-    };
-    let mut chain = json!({"name": name, "filters": [manager(log)]});
-    if let Some(tls) = tls {
-        chain["transport_socket"] = tls;
+    /// The sidecar of `echo`: mutual TLS at the origin's port of [`SERVER`], which it forwards to [`ORIGIN`].
+    pub(crate) fn server(&self) -> Result<Value, BenchError> {
+        self.resources(&sidecar("echo", SERVER, &json!({"LATEEN_APP_ADDRESS": ORIGIN.to_string()})), OTHERS)
     }
-    json!({
-        "name": name,
-        "address": address(port),
-        "traffic_direction": direction,
-        "listener_filters": [inspector],
-        "continue_on_listener_filters_timeout": true,
-        "filter_chains": [chain],
-    })
-}
 
-fn manager(log: &str) -> Value {
-    let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}});
-    json!({
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "outbound_0.0.0.0_8000;",
-            "route_config": routes(),
-            "http_filters": [
-                filter("envoy.filters.http.fault", "fault.v3.HTTPFault"),
-                filter("envoy.filters.http.cors", "cors.v3.Cors"),
-                filter("envoy.filters.http.router", "router.v3.Router"),
-            ],
-            "access_log": [{
-                "name": "envoy.access_loggers.file",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                    "path": log,
-                    "log_format": {"text_format_source": {"inline_string": LOG}},
-                }
-            }],
-            "use_remote_address": false,
-            "upgrade_configs": [{"upgrade_type": "websocket"}],
-            "stream_idle_timeout": "0s",
-            "normalize_path": true,
-            "request_id_extension": {"typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-                "use_request_id_for_trace_sampling": true,
-            }},
-        }
-    })
-}
+    /// The client's sidecar in a mesh of that many services.
+    pub(crate) fn idle(&self, port: u16, services: usize) -> Result<Value, BenchError> {
+        self.resources(&sidecar("client", CLIENT, &json!({"HTTP_PROXY_PORT": port.to_string()})), services)
+    }
 
-fn routes() -> Value {
-    let host = |name: &str, domains: Value| {
-        json!({
-            "name": name,
-            "domains": domains,
-            "include_request_attempt_count": true,
-            "routes": [
-                route(json!({"prefix": "/api/", "headers": [{"name": "end-user", "string_match": {"exact": "jason"}}]})),
-                route(json!({"prefix": "/"})),
-            ],
-        })
-    };
-    let mut hosts: Vec<Value> = (0..20)
-        .map(|index| {
-            host(
-                &format!("service-{index}:8000"),
-                json!([format!("service-{index}"), format!("service-{index}.default")]),
-            )
-        })
-        .collect();
-    hosts.push(host(HOST, json!(["echo.default.svc.cluster.local", "echo", "echo.default"])));
-    hosts.push(json!({
-        "name": "allow_any",
-        "domains": ["*"],
-        "routes": [{"name": "allow_any", "match": {"prefix": "/"}, "direct_response": {"status": 502}}],
-    }));
-    json!({
-        "name": "8000",
-        "virtual_hosts": hosts,
-        "ignore_port_in_host_matching": true,
-        "validate_clusters": false,
-    })
-}
-
-fn route(matches: Value) -> Value {
-    json!({
-        "name": "default",
-        "match": matches,
-        "decorator": {"operation": "echo.default.svc.cluster.local:8000/*"},
-        "route": {
-            "cluster": CLUSTER,
-            "timeout": "0s",
-            "max_grpc_timeout": "0s",
-            "retry_policy": {
-                "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
-                "num_retries": 2,
-                "retriable_status_codes": [503],
-                "host_selection_retry_max_attempts": 5,
-                "retry_host_predicate": [{
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                    }
-                }],
-            },
-        },
-    })
-}
-
-fn cluster(name: &str, to: u16, upstream: Upstream, tls: Option<Value>) -> Value {
-    let max = 4_294_967_295u32;
-    let mut cluster = json!({
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "10s",
-        "lb_policy": "LEAST_REQUEST",
-        "circuit_breakers": {"thresholds": [{
-            "max_connections": max, "max_pending_requests": max, "max_requests": max, "max_retries": max,
-            "track_remaining": true,
-        }]},
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(to)}}]}],
-        },
-    });
-    if upstream == Upstream::Http2 {
-        cluster["typed_extension_protocol_options"] = json!({
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": {}},
-            }
+    fn resources(&self, proxy: &Value, others: usize) -> Result<Value, BenchError> {
+        let text = |error: &dyn std::fmt::Display| BenchError::Text(error.to_string());
+        let mesh = json!({
+            "accessLogFile": self.log,
+            "h2UpgradePolicy": if self.protocol == Protocol::Mtls { "UPGRADE" } else { "DO_NOT_UPGRADE" },
         });
+        let mesh = MeshConfig::istio_default().overlaid(&mesh).map_err(|error| text(&error))?;
+        let mut manifests = Manifests::default();
+        manifests.read("bench", &self.manifests(others));
+        let clusters = vec![(offline::CONFIG_CLUSTER.into(), manifests)];
+        let (snapshot, warnings) =
+            offline::snapshot(mesh, MeshNetworks::default(), "cluster.local", clusters);
+        if let Some(warning) = warnings.first() {
+            return Err(text(warning));
+        }
+        let proxy = Proxy::from_json(proxy).map_err(|error| text(&error))?;
+        let resources = generate(&snapshot, &proxy);
+        let mut dump = json!({"secrets": self.secrets()});
+        for (name, list) in [
+            ("listeners", &resources.listeners),
+            ("clusters", &resources.clusters),
+            ("routes", &resources.routes),
+            ("endpoints", &resources.endpoints),
+        ] {
+            let values = list.iter().map(|resource| {
+                let mut value = any_to_value(&resource.any, Names::Camel).map_err(|error| text(&error))?;
+                // A list says the type of its members.
+                value.as_object_mut().map(|fields| fields.remove("@type"));
+                Ok(value)
+            });
+            dump[name] = values.collect::<Result<Vec<Value>, BenchError>>()?.into();
+        }
+        Ok(testkit::envoy::freeze(&dump)["staticResources"].take())
     }
-    if let Some(tls) = tls {
-        cluster["transport_socket"] = tls;
+
+    fn secrets(&self) -> Value {
+        let inline = |text: &str| json!({"inlineString": text});
+        json!([
+            {"name": "default", "tlsCertificate": {
+                "certificateChain": inline(&self.identity.chain), "privateKey": inline(&self.identity.key)}},
+            {"name": "ROOTCA", "validationContext": {"trustedCa": inline(&self.identity.root)}},
+        ])
     }
-    cluster
+
+    fn manifests(&self, others: usize) -> String {
+        let port = if self.protocol == Protocol::Http2 { "http2" } else { "http" };
+        let (address, labels) = match self.protocol {
+            Protocol::Mtls => (SERVER, "app: echo, security.istio.io/tlsMode: istio"),
+            Protocol::Http1 | Protocol::Http2 => (ORIGIN, "app: echo"),
+        };
+        let origin = self.origin;
+        let mut text = format!(
+            "{}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: echo, namespace: default, labels: {{{labels}}}}}\n\
+             spec: {{serviceAccountName: bench}}\nstatus: {{phase: Running, podIP: {address}}}\n\
+             ---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+             metadata: {{name: default, namespace: default}}\nspec: {{mtls: {{mode: {}}}}}\n",
+            service("echo", port, origin, &address.to_string()),
+            if self.protocol == Protocol::Mtls { "STRICT" } else { "PERMISSIVE" },
+        );
+        for index in 0..others {
+            let address = format!("10.1.{}.{}", index / 250, index % 250 + 1);
+            text.push_str(&service(&format!("service-{index}"), "http", 8080, &address));
+        }
+        text
+    }
 }
 
-fn address(port: u16) -> Value {
-    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
+/// A service with one endpoint.
+fn service(name: &str, port: &str, target: u16, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec: {{clusterIP: 10.96.0.1, selector: {{app: {name}}}, ports: [{{name: {port}, port: 8000, targetPort: {target}}}]}}\n\
+         ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {name}-1, namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+         addressType: IPv4\nports: [{{name: {port}, port: {target}, protocol: TCP}}]\n\
+         endpoints: [{{addresses: [\"{address}\"], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}, namespace: default}}}}]\n"
+    )
+}
+
+/// A sidecar in loopback isolation, which says this about itself.
+fn sidecar(name: &str, address: Ipv4Addr, metadata: &Value) -> Value {
+    let mut proxy = json!({
+        "type": "SIDECAR",
+        "id": format!("{name}.default"),
+        "ipAddresses": [address.to_string()],
+        "configNamespace": "default",
+        "dnsDomain": "default.svc.cluster.local",
+        "labels": {"app": name},
+        "metadata": {
+            "NAMESPACE": "default",
+            "CLUSTER_ID": offline::CONFIG_CLUSTER,
+            "SERVICE_ACCOUNT": "bench",
+            "INTERCEPTION_MODE": "NONE",
+            "LABELS": {"app": name},
+        },
+    });
+    for (key, value) in metadata.as_object().into_iter().flatten() {
+        proxy["metadata"][key] = value.clone();
+    }
+    proxy
 }
 
 /// The resources as a bootstrap for Envoy.
 pub(crate) fn bootstrap(resources: &Value, admin: u16) -> Value {
     json!({
-        "admin": {"address": address(admin)},
-        "static_resources": {
-            "listeners": resources["listeners"],
-            "clusters": resources["clusters"],
-        },
+        "node": {"id": "bench", "cluster": "bench"},
+        "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": admin}}},
+        "staticResources": resources,
     })
 }

@@ -16,7 +16,7 @@ pub(crate) struct Cmd {
     /// The pod, or TYPE/NAME of what it belongs to (deployment/NAME)
     target: String,
     /// The container; the pod's only or default one when not given
-    #[arg(long = "container", value_name = "CONTAINER")]
+    #[arg(long = "container", short, value_name = "CONTAINER")]
     container: Option<String>,
     /// The same, as a second word
     #[arg(hide = true)]
