@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(bootstrap::summary(&section).trim_end(), wanted.trim_end());
         let dump = Dump::parse(&corpora("ecds/configdump.json").unwrap()).unwrap();
         let wanted = lateen_api::yaml_value(&corpora("ecds/output.yaml").unwrap()).unwrap();
-        assert_eq!(extensions::select(&dump).unwrap(), wanted);
+        assert_eq!(extensions::select(&dump), wanted);
     }
 
     fn dump(kind: &str, body: Value) -> Dump {

@@ -215,7 +215,7 @@ impl Cmd {
                 Shown::rows(&clusters::table(&found), found).print(&args.source.output)?;
             }
             Part::Ecds(source) => {
-                let section = extensions::select(&source.dump(globals)?)?;
+                let section = extensions::select(&source.dump(globals)?);
                 Shown::rows(&extensions::table(&section), section).print(&source.output)?;
             }
             Part::Eds(args) => {

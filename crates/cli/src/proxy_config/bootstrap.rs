@@ -23,9 +23,10 @@ pub(crate) fn summary(section: &Value) -> String {
     let metadata = |key: &str| build["metadata"].get(key).and_then(Value::as_str).unwrap_or_default();
     let sha = text(node, "/metadata/ISTIO_PROXY_SHA");
     format!(
-        "Istio Version:       {}\nIstio Proxy Version: {}\nEnvoy Version:       {}.{}.{}/{}/{}/{}\n",
+        "Istio Version:       {}\nIstio Proxy Version: {}\n{:<20} {}.{}.{}/{}/{}/{}\n",
         text(node, "/metadata/ISTIO_VERSION"),
         sha.split_once(':').map_or(sha, |(_, sha)| sha),
+        if text(node, "/userAgentName") == "lateen" { "Lateen Version:" } else { "Envoy Version:" },
         number("majorNumber"),
         number("minorNumber"),
         number("patch"),

@@ -51,6 +51,9 @@ fn domains(host: &Value) -> String {
     if let [one] = all[..] {
         return one.to_owned();
     }
+    // Of an HTTP proxy's domains, hosts have a port each; it is the virtual host's own.
+    let portless: Vec<&str> = all.iter().filter_map(|domain| Some(domain.rsplit_once(':')?.0)).collect();
+    let all = if all.iter().all(|domain| has_port(domain)) { portless } else { all };
     let absolute = |domain: &str| domain.strip_suffix('.').is_some_and(|plain| all.contains(&plain));
     let plain: Vec<&str> =
         all.iter().filter(|domain| !has_port(domain) && !absolute(domain)).copied().collect();
@@ -97,5 +100,8 @@ mod tests {
             "10.0.0.1", "reviews:9080", "reviews.shop.svc.cluster.local."]});
         assert_eq!(domains(&host), "reviews, reviews.shop + 1 more...");
         assert_eq!(domains(&json!({"domains": ["*"]})), "*");
+        let proxied =
+            json!({"domains": ["reviews.shop.svc.cluster.local:9080", "reviews.shop:9080", "[::1]:9080"]});
+        assert_eq!(domains(&proxied), "reviews.shop, [::1]");
     }
 }

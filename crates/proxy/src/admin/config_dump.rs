@@ -28,10 +28,11 @@ pub(super) fn json(
         Some(text) => Some(regex::Regex::new(&format!("^(?:{text})$")).map_err(|error| error.to_string())?),
     };
     let wanted = |candidate: &str| name.as_ref().is_none_or(|name| name.is_match(candidate));
+    let bootstrap = Bootstrap { node: Some(crate::source::discovery::node(bootstrap)), ..bootstrap.clone() };
     let mut configs = vec![
         json!({
             "@type": format!("{PREFIX}BootstrapConfigDump"),
-            "bootstrap": json::to_value(bootstrap, Names::Proto).unwrap_or_default(),
+            "bootstrap": json::to_value(&bootstrap, Names::Proto).unwrap_or_default(),
             "last_updated": timestamp(started),
         }),
         clusters(store, &wanted),

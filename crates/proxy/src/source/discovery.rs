@@ -14,6 +14,7 @@ use lateen_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use lateen_proto::envoy::config::core::v3::{ApiConfigSource, BuildVersion, Node, address, node};
 use lateen_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use lateen_proto::envoy::r#type::v3::SemanticVersion;
+use lateen_proto::{Struct, Value, value};
 use lateen_route::tls::SecretSource;
 use lateen_xds::client::{self, Event, Handle, Service, Update};
 use lateen_xds::transport::Target;
@@ -270,11 +271,19 @@ pub(crate) fn node(bootstrap: &Bootstrap) -> Node {
         env!("CARGO_PKG_VERSION").split('.').nth(index).and_then(|part| part.parse().ok()).unwrap_or(0)
     };
     let number = SemanticVersion { major_number: version(0), minor_number: version(1), patch: version(2) };
+    // The keys under which Envoy tells the same of itself.
+    let build = [
+        ("revision.status", "Clean"),
+        ("build.type", if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" }),
+        ("ssl.version", "AWS-LC"),
+    ];
+    let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
+    let metadata = Struct { fields: build.map(|(key, value)| (key.to_owned(), text(value))).into() };
     Node {
         user_agent_name: "lateen".to_owned(),
         user_agent_version_type: Some(node::UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
             version: Some(number),
-            ..BuildVersion::default()
+            metadata: Some(metadata),
         })),
         ..bootstrap.node.clone().unwrap_or_default()
     }
