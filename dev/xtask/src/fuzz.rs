@@ -1,7 +1,10 @@
 //! `xtask fuzz NAME SECONDS`: runs a fuzz target of `crates/*/fuzz` with libFuzzer on the stable toolchain.
 //!
 //! Coverage comes from LLVM's own pass, which stable rustc takes as flags; an explicit `--target` keeps them from
-//! build scripts. What a run finds interesting is kept in the package's `fuzz/corpus`, a crash in `fuzz/artifacts`.
+//! build scripts. A run begins with seeds made from the samples; what it finds interesting is kept in the package's
+//! `fuzz/corpus`, a crash in `fuzz/artifacts`.
+
+mod seeds;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +35,7 @@ pub(crate) fn run(root: &Path, name: &str, seconds: &str) -> Result<(), String> 
     for folder in [&corpus, &artifacts] {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
+    seeds::write(root, name, &corpus)?;
     let mut fuzz = Command::new(target_dir.join(&host).join("release").join(name));
     fuzz.arg(format!("-max_total_time={seconds}"))
         .arg("-timeout=10")

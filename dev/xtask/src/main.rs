@@ -1,5 +1,7 @@
 //! `cargo run -p xtask -- layers`: checks on the house itself. The same checks run as tests.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod docs;
 mod fuzz;
 mod layers;
