@@ -90,7 +90,7 @@ impl World<'_> {
         manifests.read("bench", &self.manifests(others));
         let clusters = vec![(offline::CONFIG_CLUSTER.into(), manifests)];
         let (snapshot, warnings) =
-            offline::snapshot(mesh, MeshNetworks::default(), "cluster.local", clusters);
+            offline::snapshot(mesh, MeshNetworks::default(), offline::Options::default(), clusters);
         if let Some(warning) = warnings.first() {
             return Err(text(warning));
         }
@@ -161,7 +161,7 @@ fn service(name: &str, port: &str, target: u16, address: &str) -> String {
 /// A sidecar in loopback isolation, which says this about itself.
 fn sidecar(name: &str, address: Ipv4Addr, metadata: &Value) -> Value {
     let mut proxy = json!({
-        "type": "SIDECAR",
+        "type": "sidecar",
         "id": format!("{name}.default"),
         "ipAddresses": [address.to_string()],
         "configNamespace": "default",

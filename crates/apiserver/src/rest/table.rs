@@ -28,7 +28,10 @@ pub(super) fn table(
         .map(|object| {
             let value = crate::convert::to_version(object.value(resource), resource);
             version = object.resource_version.to_string();
-            let cells = columns.cells(&value);
+            let mut cells = columns.cells(&value);
+            if name_is_last(resource) {
+                cells.rotate_left(1);
+            }
             match include {
                 "None" => json!({"cells": cells}),
                 "Object" => json!({"cells": cells, "object": value}),
@@ -36,12 +39,22 @@ pub(super) fn table(
             }
         })
         .collect();
+    let mut definitions = columns.definitions();
+    if name_is_last(resource) {
+        definitions[0]["priority"] = json!(1);
+        definitions.rotate_left(1);
+    }
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1",
         "metadata": metadata.unwrap_or_else(|| json!({"resourceVersion": version})),
-        "columnDefinitions": columns.definitions(),
+        "columnDefinitions": definitions,
         "rows": rows,
     })
+}
+
+/// An event is known by what it is about: its own name comes last, and only to those who ask for wide tables.
+fn name_is_last(resource: &Resource) -> bool {
+    resource.kind == "Event"
 }
 
 /// A bookmark in a watch of tables.

@@ -204,7 +204,7 @@ fn phase(spec: &PodSpec, reports: &[Report], initialized: bool) -> &'static str 
         Some(codes) if policy != "Always" && codes.iter().all(|code| *code == 0) => "Succeeded",
         Some(_) if policy == "Never" => "Failed",
         Some(_) => "Running",
-        None if main.iter().all(|report| never_ran(report)) => "Pending",
+        None if main.iter().any(|report| never_ran(report)) => "Pending",
         None => "Running",
     }
 }
@@ -338,6 +338,9 @@ mod tests {
         let mut report = Report::new("app", "redis", Role::Main);
         report.state = State::Waiting { reason: "ErrImagePull", message: None };
         assert_eq!(phase_of("Always", &[report.clone()]), "Pending");
+        let mut running = Report::new("istio-proxy", "proxyv2", Role::Main);
+        running.state = State::Running { since: Timestamp::UNIX_EPOCH };
+        assert_eq!(phase_of("Always", &[running, report.clone()]), "Pending", "one has never run");
         report.state = State::Waiting { reason: "CrashLoopBackOff", message: None };
         report.last = Some(exit(1));
         assert_eq!(phase_of("Always", &[report]), "Running");
