@@ -16,6 +16,8 @@ pub(crate) struct Downstream {
     pub id: u64,
     /// Where the client was going: the original destination where it was restored.
     pub local: SocketAddr,
+    /// Whether `local` was restored: the client was going there when it was redirected here.
+    pub restored: bool,
     /// The client.
     pub remote: SocketAddr,
     /// The socket's peer.
@@ -66,6 +68,7 @@ impl Downstream {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             local,
+            restored: false,
             remote,
             direct_remote: remote,
             local_text: local.to_string().into(),
@@ -80,7 +83,13 @@ impl Downstream {
     /// Takes the destination that the client meant.
     pub(crate) fn restore_destination(&mut self, original: SocketAddr) {
         self.local = original;
+        self.restored = true;
         self.local_text = original.to_string().into();
+    }
+
+    /// Where the client was going, as ORIGINAL_DST clusters ask: the address of our own listener is no such place.
+    pub(crate) fn original(&self) -> Option<SocketAddr> {
+        self.restored.then_some(self.local)
     }
 
     /// Takes the client that a proxy in front speaks for.

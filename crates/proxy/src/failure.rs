@@ -112,6 +112,7 @@ impl Failure {
             Self::MissingHost | Self::BadPath | Self::Underscore => StatusCode::BAD_REQUEST,
             Self::LowVersion => StatusCode::UPGRADE_REQUIRED,
             Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Upstream(Reset::Protocol, _) => StatusCode::BAD_GATEWAY,
             Self::NoHealthyUpstream | Self::Upstream(..) | Self::Unresolved => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

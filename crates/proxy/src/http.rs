@@ -6,6 +6,7 @@ pub(crate) mod destination;
 pub(crate) mod edits;
 pub(crate) mod exchange;
 pub(crate) mod filters;
+pub(crate) mod grpc_web;
 pub(crate) mod head;
 pub(crate) mod ingress;
 pub(crate) mod local_reply;

@@ -52,7 +52,9 @@ async fn filters(listener: &Listener, io: &mut ReadAhead, down: &mut Downstream)
         }
         match &filter.kind {
             ListenerFilterKind::OriginalDst => {
-                if let Some(original) = original_destination(io) {
+                // A transparent socket has the original destination for its own address.
+                let transparent = listener.transparent.then_some(down.local);
+                if let Some(original) = original_destination(io).or(transparent) {
                     down.restore_destination(original);
                 }
             }

@@ -195,8 +195,8 @@ fn pick(
 ) -> Result<Picked, Failure> {
     let found = match &cluster.compiled.discovery {
         Discovery::OriginalDst { port, .. } => {
-            let address = SocketAddr::new(down.local.ip(), port.unwrap_or(down.local.port()));
-            (address.port() != 0).then(|| cluster.found_host(address, "")).flatten()
+            let address = down.original().map(|at| SocketAddr::new(at.ip(), port.unwrap_or(at.port())));
+            address.filter(|at| at.port() != 0).and_then(|at| cluster.found_host(at, ""))
         }
         _ => {
             let hash = tcp.compiled.hash.as_ref().map(|_| match down.remote.ip() {

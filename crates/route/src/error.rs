@@ -113,6 +113,11 @@ impl<'a> Cx<'a> {
         self.notes.push(Note { path, reason: reason.to_owned() });
     }
 
+    /// Notes that the current field has no effect.
+    pub(crate) fn note(&mut self, reason: &str) {
+        self.notes.push(Note { path: self.path.clone(), reason: reason.to_owned() });
+    }
+
     /// A required message.
     pub(crate) fn required<'m, T>(&self, field: &str, value: &'m Option<T>) -> Result<&'m T> {
         value.as_ref().ok_or_else(|| self.refuse_at(field, "is required"))

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::grpc_web::{Decoder, GrpcWeb};
 use super::pulse::Pulse;
 
 /// Why a body ends before its end.
@@ -22,8 +23,20 @@ pub(crate) enum BodyError {
     Codec(hyper::Error),
     /// It took longer than allowed.
     Timeout,
+    /// A text of gRPC-Web is no base64.
+    NotBase64,
     /// More was to be replayed than may be kept.
     ReplayLimit,
+}
+
+impl BodyError {
+    /// What HTTP/2 says of it, where that was spoken.
+    pub(crate) fn http2(&self) -> Option<&h2::Error> {
+        match self {
+            Self::Codec(error) => std::error::Error::source(error)?.downcast_ref(),
+            Self::Timeout | Self::NotBase64 | Self::ReplayLimit => None,
+        }
+    }
 }
 
 impl fmt::Display for BodyError {
@@ -31,12 +44,49 @@ impl fmt::Display for BodyError {
         match self {
             Self::Codec(error) => error.fmt(f),
             Self::Timeout => f.write_str("the body took longer than allowed"),
+            Self::NotBase64 => f.write_str("the body is no base64, as gRPC-Web's text form is"),
             Self::ReplayLimit => f.write_str("the body is longer than may be kept for another try"),
         }
     }
 }
 
 impl std::error::Error for BodyError {}
+
+/// A request's body as the client sends it, or as gRPC-Web's text form hides it.
+#[derive(Debug)]
+pub(crate) struct ClientBody {
+    incoming: Incoming,
+    text: Option<Decoder>,
+}
+
+impl ClientBody {
+    /// A body, decoded as it comes if it is text.
+    pub(crate) fn new(incoming: Incoming, text: Option<Decoder>) -> Self {
+        Self { incoming, text }
+    }
+
+    /// Whether there is no more of it.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.text.is_some() { SizeHint::default() } else { self.incoming.size_hint() }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Codec);
+        let Some(text) = &mut self.text else { return polled };
+        match std::task::ready!(polled) {
+            Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
+                Ok(data) => text.decode(&data).map(Frame::data).map_err(|_| BodyError::NotBase64),
+                Err(other) => Ok(other),
+            })),
+            None if !text.is_whole() => Poll::Ready(Some(Err(BodyError::NotBase64))),
+            end => Poll::Ready(end),
+        }
+    }
+}
 
 /// A request's body on its way to an upstream.
 #[derive(Debug)]
@@ -45,7 +95,7 @@ pub(crate) struct RequestBody(RequestKind);
 #[derive(Debug)]
 enum RequestKind {
     Empty,
-    Once(Incoming, Rc<Pulse>),
+    Once(ClientBody, Rc<Pulse>),
     Replay(Reader),
 }
 
@@ -56,7 +106,7 @@ impl RequestBody {
     }
 
     /// A body that is sent once.
-    pub(crate) fn once(incoming: Incoming, pulse: Rc<Pulse>) -> Self {
+    pub(crate) fn once(incoming: ClientBody, pulse: Rc<Pulse>) -> Self {
         Self(RequestKind::Once(incoming, pulse))
     }
 
@@ -77,7 +127,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
             RequestKind::Empty => Poll::Ready(None),
-            RequestKind::Once(incoming, pulse) => poll_pulseed(incoming, pulse, cx),
+            RequestKind::Once(incoming, pulse) => poll_counted(incoming, pulse, cx),
             RequestKind::Replay(reader) => reader.poll(cx),
         }
     }
@@ -99,12 +149,12 @@ impl Body for RequestBody {
     }
 }
 
-fn poll_pulseed(
-    incoming: &mut Incoming,
+fn poll_counted(
+    incoming: &mut ClientBody,
     pulse: &Pulse,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    let polled = Pin::new(&mut *incoming).poll_frame(cx);
+    let polled = incoming.poll(cx);
     match &polled {
         Poll::Ready(Some(Ok(frame))) => {
             if let Some(data) = frame.data_ref() {
@@ -117,12 +167,12 @@ fn poll_pulseed(
         Poll::Ready(None) => pulse.complete.set(true),
         Poll::Ready(Some(Err(_))) | Poll::Pending => {}
     }
-    polled.map_err(BodyError::Codec)
+    polled
 }
 
 /// A body that is kept as it comes, up to a limit, so that it can be read more than once.
 pub(crate) struct Replay {
-    source: RefCell<Incoming>,
+    source: RefCell<ClientBody>,
     pulse: Rc<Pulse>,
     kept: RefCell<Vec<Bytes>>,
     trailers: RefCell<Option<HeaderMap>>,
@@ -151,7 +201,7 @@ impl fmt::Debug for Replay {
 
 impl Replay {
     /// Keeps at most `limit` bytes.
-    pub(crate) fn new(source: Incoming, pulse: Rc<Pulse>, limit: usize) -> Rc<Self> {
+    pub(crate) fn new(source: ClientBody, pulse: Rc<Pulse>, limit: usize) -> Rc<Self> {
         Rc::new(Self {
             size: source.size_hint(),
             source: RefCell::new(source),
@@ -173,7 +223,7 @@ impl Replay {
 
     /// Reads the next piece from the client.
     fn advance(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = poll_pulseed(&mut self.source.borrow_mut(), &self.pulse, cx);
+        let polled = poll_counted(&mut self.source.borrow_mut(), &self.pulse, cx);
         match polled {
             Poll::Pending => {
                 self.others.borrow_mut().push(cx.waker().clone());
@@ -286,6 +336,10 @@ impl ResponseBody {
         Self { kind: ResponseKind::Full(Bytes::new()), exchange: None }
     }
 
+    fn translation(&self) -> Option<&GrpcWeb> {
+        self.exchange.as_ref()?.grpc_web.as_ref()
+    }
+
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             exchange.finish();
@@ -315,7 +369,11 @@ impl Body for ResponseBody {
                     }
                     return Poll::Ready(Some(Err(BodyError::Timeout)));
                 }
-                Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec)
+                let polled = Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec);
+                match &mut this.exchange {
+                    Some(exchange) if exchange.grpc_web.is_some() => exchange.translate(polled),
+                    _ => polled,
+                }
             }
         };
         match &polled {
@@ -346,13 +404,19 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             ResponseKind::Full(bytes) => bytes.is_empty(),
-            ResponseKind::Upstream(incoming) => incoming.is_end_stream(),
+            ResponseKind::Upstream(incoming) => match self.translation() {
+                Some(web) => {
+                    web.has_ended() || (incoming.is_end_stream() && incoming.size_hint().exact() == Some(0))
+                }
+                None => incoming.is_end_stream(),
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             ResponseKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ResponseKind::Upstream(_) if self.translation().is_some() => SizeHint::default(),
             ResponseKind::Upstream(incoming) => incoming.size_hint(),
         }
     }

@@ -24,7 +24,7 @@ pub(crate) async fn host(
         Discovery::OriginalDst { header, port } => {
             let named =
                 header.as_ref().and_then(|name| exchange.head.headers.get(name)?.to_str().ok()?.parse().ok());
-            let address: SocketAddr = named.unwrap_or(exchange.down.local);
+            let address: SocketAddr = named.or(exchange.down.original()).ok_or(Failure::NoHealthyUpstream)?;
             found(cluster, SocketAddr::new(address.ip(), port.unwrap_or(address.port())))
         }
         Discovery::DynamicForwardProxy(_) => {

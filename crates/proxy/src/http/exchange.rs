@@ -5,14 +5,18 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body::Frame;
 use lateen_route::Entropy;
 use lateen_route::routes::Route;
 use smallvec::SmallVec;
 
 use super::body::BodyError;
+use super::grpc_web::GrpcWeb;
 use super::head::Head;
 use super::manager::Manager;
 use super::pulse::{Expired, Limits, Pulse};
@@ -68,6 +72,8 @@ pub(crate) struct Exchange {
     pub link: Option<Rc<Link>>,
     /// What its transport said.
     pub upstream_failure: Option<Rc<str>>,
+    /// How gRPC-Web is translated, where it is.
+    pub grpc_web: Option<GrpcWeb>,
     /// Attempts made.
     pub attempts: u32,
     /// Whether the attempt before this one took too long.
@@ -156,6 +162,7 @@ impl Exchange {
             host: None,
             link: None,
             upstream_failure: None,
+            grpc_web: None,
             attempts: 0,
             timed_out: false,
             remote: None,
@@ -203,8 +210,19 @@ impl Exchange {
         if matches!(error, BodyError::Timeout) {
             return;
         }
-        self.flags.add(Flags::UPSTREAM_TERMINATION);
-        self.details = Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
+        // HTTP/1 has no way to break off but to close within a message, which breaks the protocol.
+        let (flag, details) = match error.http2() {
+            None => (Flags::UPSTREAM_PROTOCOL, "upstream_reset_after_response_started{protocol_error}"),
+            Some(reset) if reset.is_reset() => {
+                (Flags::UPSTREAM_RESET, "upstream_reset_after_response_started{remote_reset}")
+            }
+            Some(_) => {
+                (Flags::UPSTREAM_TERMINATION, "upstream_reset_after_response_started{connection_termination}")
+            }
+        };
+        self.flags.add(flag);
+        self.details = Cow::Borrowed(details);
+        self.upstream = None;
         if let Some(cluster) = &self.cluster {
             cluster.stats.upstream_rq_rx_reset.inc();
         }
@@ -250,6 +268,32 @@ impl Exchange {
         }
     }
 
+    /// A frame of the response's body as gRPC-Web has it.
+    pub(crate) fn translate(
+        &mut self,
+        polled: Poll<Option<Result<Frame<Bytes>, BodyError>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(web) = &mut self.grpc_web else { return polled };
+        let frame = match std::task::ready!(polled) {
+            Some(Ok(frame)) => frame,
+            None if web.has_ended() => return Poll::Ready(None),
+            None => {
+                let last = web.end(None);
+                return Poll::Ready((!last.is_empty()).then(|| Ok(Frame::data(last))));
+            }
+            error => return Poll::Ready(error),
+        };
+        let data = match frame.into_data() {
+            Ok(data) => web.data(data),
+            Err(frame) => {
+                let last = web.end(frame.trailers_ref());
+                self.take_trailers(frame.trailers_ref());
+                last
+            }
+        };
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
     /// Whether the response has no body whatever its headers say.
     pub(crate) fn expects_no_body(&self) -> bool {
         self.head.method == Method::HEAD || matches!(self.status, 100..200 | 204 | 304)
@@ -272,7 +316,7 @@ impl Exchange {
     /// A connection is used again only when the request was sent whole and the response was read whole.
     fn give_back(&mut self) {
         let whole = self.pulse.complete.get();
-        let clean = self.status != 0 && self.status != 101 && !self.flags.has(Flags::UPSTREAM_TERMINATION);
+        let clean = self.status != 0 && self.status != 101;
         if let Some(Upstream { lease, pool, active }) = self.upstream.take() {
             drop(active);
             match lease {

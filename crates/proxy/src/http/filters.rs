@@ -15,6 +15,7 @@ use lateen_route::routes::{Route, VirtualHost, WeightedCluster};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
+use super::grpc_web::GrpcWeb;
 use super::{edits, reply};
 use crate::failure::Failure;
 use crate::flags::Flags;
@@ -86,6 +87,9 @@ pub(crate) async fn run(
                 };
                 exchange = rbac(exchange, rules)?;
             }
+            HttpFilterKind::GrpcWeb => {
+                exchange.grpc_web = GrpcWeb::request(&mut exchange.head.headers);
+            }
             HttpFilterKind::SetFilterState(own) => {
                 let values = match given {
                     Some(FilterOverride::SetFilterState(values)) => values,
@@ -97,7 +101,6 @@ pub(crate) async fn run(
             HttpFilterKind::Router(_)
             | HttpFilterKind::DynamicForwardProxy
             | HttpFilterKind::GrpcStats
-            | HttpFilterKind::GrpcWeb
             | HttpFilterKind::IstioPeerMetadata(_)
             | HttpFilterKind::IstioAlpn(_)
             | HttpFilterKind::IstioStats(_) => {}

@@ -256,7 +256,16 @@ mod tests {
             // Should the machine pause for so long that the silence is real, it is told as such.
             assert!(!pulses.watch().await);
         };
-        let (end, ()) = tokio::join!(pulse.guard(work), watch);
+        // As the task of a stream does, which the timer has to wake.
+        let stream = async {
+            std::future::poll_fn(|cx| {
+                pulse.belongs_to(cx.waker());
+                Poll::Ready(())
+            })
+            .await;
+            pulse.guard(work).await
+        };
+        let (end, ()) = tokio::join!(stream, watch);
         assert_eq!(end, Err(Expired::Idle));
         assert_eq!(pulse.expired(), None, "the answer is still to come");
     }

@@ -111,7 +111,8 @@ fn answer(
     exchange.status = status.as_u16();
     local_reply::change(&exchange, &mut reply, &mut headers);
     let LocalReply { status: changed, body, content_type } = reply;
-    if exchange.head.is_grpc() && changed != StatusCode::OK {
+    // As Envoy's, an answer to gRPC-Web is plain HTTP: what the client asked for was no gRPC.
+    if exchange.head.is_grpc() && exchange.grpc_web.is_none() && changed != StatusCode::OK {
         let grpc = grpc.filter(|_| changed == status).unwrap_or_else(|| grpc_status(changed));
         return grpc_answer(exchange, grpc, headers, &body);
     }
@@ -149,6 +150,9 @@ fn grpc_answer(
 }
 
 fn finish_head(exchange: &Exchange, headers: &mut HeaderMap) {
+    if let Some(web) = &exchange.grpc_web {
+        web.response(headers);
+    }
     headers.insert(DATE, exchange.worker.http_date());
     headers.insert(SERVER, exchange.manager.server.clone());
 }

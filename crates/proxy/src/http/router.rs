@@ -15,9 +15,10 @@ use lateen_route::routes::{Forward, HostRewrite, Route, VirtualHost, WeightedClu
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::body::{Replay, RequestBody, ResponseBody};
+use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
 use super::exchange::{Active, Exchange, Upstream};
 use super::filters::Outcome;
+use super::grpc_web::GrpcWeb;
 use super::ingress::names;
 use super::pulse::{Expired, Pulse};
 use super::retry::{Retries, Verdict};
@@ -101,12 +102,13 @@ fn edits_of_failure(plan: &Plan<'_>, response: &mut Response<ResponseBody>) {
 #[derive(Debug)]
 enum Source {
     Empty,
-    Once(Option<Incoming>, Rc<Pulse>),
+    Once(Option<ClientBody>, Rc<Pulse>),
     Kept(Rc<Replay>),
 }
 
 impl Source {
     fn new(exchange: &Exchange, route: &Route, body: Incoming, again: bool) -> Self {
+        let body = ClientBody::new(body, exchange.grpc_web.as_ref().and_then(GrpcWeb::decoder));
         if body.is_end_stream() {
             return Self::Empty;
         }
@@ -518,6 +520,9 @@ pub(crate) fn respond(
     }
     finish_head(&exchange, plan, &mut parts.headers);
     exchange.details = "via_upstream".into();
+    if let Some(web) = &exchange.grpc_web {
+        web.response(&mut parts.headers);
+    }
     exchange.take_response(status, &parts.headers);
     if let Some(deadline) = deadline
         && !body.is_end_stream()

@@ -368,3 +368,94 @@ async fn circuit_breakers_overflow() {
     assert!(!overflowed.is_empty(), "{:?}", answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
     assert!(overflowed[0].body.ends_with("reset reason: overflow"), "{}", overflowed[0].body);
 }
+
+/// A gRPC server over HTTP/2 that answers with what it was sent, and a status in trailers.
+async fn grpc_echo() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let service =
+                hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
+                    let content_type = request.headers()["content-type"].clone();
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                    let frames =
+                        [Ok::<_, std::convert::Infallible>(Frame::data(body)), Ok(Frame::trailers(trailers))];
+                    let body = StreamBody::new(futures::stream::iter(frames));
+                    let response =
+                        Response::builder().header("content-type", content_type).body(body).unwrap();
+                    Ok::<_, std::convert::Infallible>(response)
+                });
+            tokio::spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                drop(builder.serve_connection(TokioIo::new(tcp), service).await);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_speak_to_grpc_servers() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let mut upstream = cluster("grpc", &[grpc_echo().await]);
+    upstream["typed_extension_protocol_options"] = http2_options();
+    let routes = json!([
+        {"match": {"prefix": "/pkg.Svc"}, "route": {"cluster": "grpc"}},
+        {"match": {"prefix": "/dead"}, "route": {"cluster": "empty"}},
+    ]);
+    let filter = |name: &str, kind: &str| json!({"name": name, "typed_config": {"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")}});
+    let filters = json!([
+        filter("envoy.filters.http.grpc_web", "grpc_web.v3.GrpcWeb"),
+        filter("envoy.filters.http.router", "router.v3.Router"),
+    ]);
+    let resources = json!({
+        "listeners": [listener("l", json!([manager_with(routes, json!({"http_filters": filters}))]))],
+        "clusters": [upstream, cluster("empty", &[])],
+    });
+    let message = b"\0\0\0\0\x05hello";
+    let want = [&message[..], b"\x80\0\0\0\x0fgrpc-status:0\r\n"].concat();
+    for side in crate::sides::sides(&resources) {
+        let name = side.name;
+        let tcp = TcpStream::connect(side.at("l")).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        let request = |path: &str, kind: &str, body: Vec<u8>| {
+            http::Request::post(path)
+                .header("host", "svc.example")
+                .header("content-type", kind)
+                .header("accept", kind)
+                .body(Full::new(Bytes::from(body)))
+                .unwrap()
+        };
+        for (kind, text) in [("application/grpc-web+proto", false), ("application/grpc-web-text+proto", true)]
+        {
+            within("the connection", sender.ready()).await.unwrap();
+            let body = if text { STANDARD.encode(message).into_bytes() } else { message.to_vec() };
+            let response = within("a response", sender.send_request(request("/pkg.Svc/Call", kind, body)))
+                .await
+                .unwrap();
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["content-type"]),
+                (200, &kind.parse().unwrap()),
+                "{name}"
+            );
+            let body = within("a body", response.into_body().collect()).await.unwrap().to_bytes();
+            let body = if text {
+                // Padding may end any piece.
+                body.chunks(4).flat_map(|group| STANDARD.decode(group).unwrap()).collect::<Vec<u8>>()
+            } else {
+                body.to_vec()
+            };
+            assert_eq!(body, want, "{name} {kind}");
+        }
+        within("the connection", sender.ready()).await.unwrap();
+        let dead = request("/dead", "application/grpc-web+proto", Vec::new());
+        let dead = within("a response", sender.send_request(dead)).await.unwrap();
+        assert_eq!(dead.status().as_u16(), 503, "{name}");
+    }
+}

@@ -1,6 +1,10 @@
 //! Configuration that changes under traffic; the end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::*;
@@ -77,16 +81,30 @@ async fn a_taken_port_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_requests_finish() {
-    let origin = Origin::start(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        hyper::Response::new(http_body_util::Full::new(bytes::Bytes::from_static(b"finished")))
-    })
-    .await;
-    let proxy = proxy(world("/", origin.address));
+    // It answers once it is told to.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let (arrived, released) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Notify::new()));
+    let (tell, wait) = (arrived.clone(), released.clone());
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        assert!(tcp.read(&mut [0; 1024]).await.unwrap() > 0);
+        tell.store(true, Ordering::SeqCst);
+        wait.notified().await;
+        tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nfinished").await.unwrap();
+    });
+    let proxy = proxy(world("/", origin));
     let address = proxy.listener_address("l").unwrap();
     let request = tokio::spawn(async move { get(address, "/slow").await });
-    until("the request's arrival", || proxy.figure("http.test.downstream_rq_active") == 1).await;
-    within("the drain", proxy.drain()).await;
+    until("the request's arrival", || arrived.load(Ordering::SeqCst)).await;
+    let release = async {
+        // The drain has begun once nobody accepts any more.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        released.notify_one();
+    };
+    within("the drain", async { tokio::join!(proxy.drain(), release) }).await;
     assert_eq!(request.await.unwrap().body, "finished");
     assert!(TcpStream::connect(address).await.is_err());
 }

@@ -1,7 +1,10 @@
 //! The proxy as a whole, in this process: real sockets on port 0 of the loopback interface.
 #![allow(clippy::unwrap_used)]
 
+mod abuse;
 mod admin;
+mod discovery;
+mod endpoints;
 mod heads;
 mod http;
 mod lifecycle;

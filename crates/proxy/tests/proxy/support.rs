@@ -61,7 +61,14 @@ impl Origin {
     pub(crate) async fn start(
         answer: impl Fn(&Request<Bytes>) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), answer).await
+    }
+
+    pub(crate) async fn at(
+        address: SocketAddr,
+        answer: impl Fn(&Request<Bytes>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Seen::default();
         let answer = Arc::new(answer);
@@ -255,6 +262,13 @@ pub(crate) async fn log_lines(path: &std::path::Path, count: usize) -> Vec<Strin
     let read = || -> Vec<String> {
         std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
     };
-    until("log lines", || read().len() >= count).await;
+    let enough = async {
+        while read().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(DEADLINE, enough).await.is_err() {
+        panic!("{} has no {count} lines after {DEADLINE:?}: {:?}", path.display(), read());
+    }
     read()
 }

@@ -72,32 +72,3 @@ async fn one_port_takes_http_and_anything_else() {
         assert_eq!(back, bytes);
     }
 }
-
-#[tokio::test]
-async fn garbage_harms_nobody() {
-    let origin = Origin::echo().await;
-    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "echo"}}]);
-    let proxy = proxy(json!({
-        "listeners": [listener("l", json!([manager(routes)]))],
-        "clusters": [cluster("echo", &[origin.address])],
-    }));
-    let address = proxy.listener_address("l").unwrap();
-    let garbage: Vec<Vec<u8>> = vec![
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
-        vec![0xff; 5000],
-        b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: x\r\n\r\n".to_vec(),
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\xff\xff\xff\xff\xff\xff\xff".to_vec(),
-        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-        b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
-        format!("GET / HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n", "y".repeat(200_000)).into_bytes(),
-    ];
-    for bytes in garbage {
-        let mut tcp = TcpStream::connect(address).await.unwrap();
-        // The proxy may close before it has read all of it.
-        let _ = tcp.write_all(&bytes).await;
-        let _ = tcp.shutdown().await;
-        let _ = within("an end", tcp.read_to_end(&mut Vec::new())).await;
-    }
-    assert_eq!(get(address, "/alive").await.status, 200);
-    assert_eq!(proxy.figure("server.panics"), 0);
-}

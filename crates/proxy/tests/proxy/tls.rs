@@ -5,17 +5,19 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-struct Authority {
+pub(crate) struct Authority {
     params: CertificateParams,
     key: KeyPair,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A root of its leaves' name is no issuer to BoringSSL.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "root");
         let pem = params.self_signed(&key).unwrap().pem();
         Self { params, key, pem }
     }
@@ -29,7 +31,7 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    fn secrets(&self, account: &str) -> Value {
+    pub(crate) fn secrets(&self, account: &str) -> Value {
         let (chain, key) = self.identity(account);
         json!([
             {"name": "default", "tls_certificate": {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}},
@@ -38,7 +40,7 @@ impl Authority {
     }
 }
 
-fn common(names: &[&str], alpn: &[&str]) -> Value {
+pub(crate) fn common(names: &[&str], alpn: &[&str]) -> Value {
     let names: Vec<Value> =
         names.iter().map(|name| json!({"san_type": "URI", "matcher": {"exact": name}})).collect();
     json!({
@@ -51,7 +53,7 @@ fn common(names: &[&str], alpn: &[&str]) -> Value {
     })
 }
 
-fn server(origin: std::net::SocketAddr, secrets: Value) -> Value {
+pub(crate) fn server(origin: std::net::SocketAddr, secrets: Value) -> Value {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "echo"}}]);
     let settings = json!({
         "forward_client_cert_details": "APPEND_FORWARD",
@@ -70,7 +72,7 @@ fn server(origin: std::net::SocketAddr, secrets: Value) -> Value {
     json!({"listeners": [listener], "clusters": [cluster("echo", &[origin])], "secrets": secrets})
 }
 
-fn client(to: std::net::SocketAddr, names: &[&str], secrets: Value) -> Value {
+pub(crate) fn client(to: std::net::SocketAddr, names: &[&str], secrets: Value) -> Value {
     let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "mesh"}}]);
     let mut mesh = cluster("mesh", &[to]);
     mesh["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["metadata"] =

@@ -270,6 +270,7 @@ impl HttpFilterKind {
             return Ok(Self::DynamicForwardProxy);
         }
         if any.is::<filters::grpc_stats::v3::FilterConfig>() {
+            cx.note("messages are not counted");
             return Ok(Self::GrpcStats);
         }
         if any.is::<filters::grpc_web::v3::GrpcWeb>() {
