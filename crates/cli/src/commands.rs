@@ -13,6 +13,7 @@ mod experimental;
 mod explain;
 mod get;
 mod install;
+mod kube_inject;
 mod load;
 mod logs;
 mod manifest;
@@ -76,6 +77,9 @@ pub(crate) enum Command {
     Manifest(manifest::Cmd),
     /// Show the starting points of installations
     Profile(profile::Cmd),
+    /// Put proxies into the pods of manifests
+    #[command(name = "kube-inject")]
+    KubeInject(kube_inject::Cmd),
     /// Take the mesh out of a cluster
     Uninstall(uninstall::Cmd),
     /// Install another version in the place of the one that is there
@@ -125,6 +129,7 @@ impl Command {
                 | Self::Explain(_)
                 | Self::Get(_)
                 | Self::Profile(_)
+                | Self::KubeInject(_)
                 | Self::ProxyConfig(_)
                 | Self::ProxyStatus(_)
                 | Self::Validate(_)
@@ -146,6 +151,7 @@ impl Command {
             Self::Get(cmd) => cmd.run(globals),
             Self::Install(cmd) => cmd.run(globals),
             Self::Manifest(cmd) => cmd.run(globals),
+            Self::KubeInject(cmd) => cmd.run(globals),
             Self::Profile(cmd) => cmd.run(globals),
             Self::Uninstall(cmd) => cmd.run(globals),
             Self::Upgrade(cmd) => cmd.run(globals),

@@ -30,6 +30,20 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, CliError> {
     Ok(documents)
 }
 
+/// Reads every document of these files, as [`read`] does, with lists left whole.
+pub(crate) fn read_whole(paths: &[PathBuf]) -> Result<Vec<Document>, CliError> {
+    let mut documents = Vec::new();
+    for (name, text) in texts_of(paths)? {
+        let parsed = serde_saphyr::from_multiple::<Value>(&text)
+            .map_err(|error| CliError(format!("{name}: {error}")))?;
+        let objects = parsed.into_iter().enumerate().filter(|(_, object)| !object.is_null());
+        documents.extend(
+            objects.map(|(at, object)| Document { origin: format!("{name} (document {})", at + 1), object }),
+        );
+    }
+    Ok(documents)
+}
+
 /// The text of every file of these paths, with its name; a folder means its YAML and JSON files, `-` standard input.
 pub(crate) fn texts_of(paths: &[PathBuf]) -> Result<Vec<(String, String)>, CliError> {
     let mut all = Vec::new();

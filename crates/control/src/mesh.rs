@@ -22,6 +22,7 @@ pub(crate) struct Mesh {
     pub(crate) injector: Arc<InjectSettings>,
     mesh_text: Value,
     injector_values: Value,
+    injector_config: Value,
     /// The keys of ConfigMaps whose newest value is not used, and why.
     refused: BTreeMap<(String, &'static str), String>,
 }
@@ -34,6 +35,7 @@ impl Default for Mesh {
             injector: Arc::default(),
             mesh_text: Value::Null,
             injector_values: Value::Null,
+            injector_config: Value::Null,
             refused: BTreeMap::new(),
         }
     }
@@ -51,8 +53,9 @@ impl Mesh {
             return self.judged(name, "mesh", mesh) | self.judged(name, "meshNetworks", networks);
         }
         if name == settings.revisioned("istio-sidecar-injector") {
+            let config = self.take_injector_config(text("config"));
             let values = self.take_values(text("values"));
-            return self.judged(name, "values", values);
+            return self.judged(name, "config", config) | self.judged(name, "values", values);
         }
         false
     }
@@ -123,7 +126,7 @@ impl Mesh {
         let value = yaml(text)?;
         let config = MeshConfig::istio_default().overlaid(&value).map_err(|e| e.to_string())?;
         sound(validate_mesh_config(&config))?;
-        self.injector = injector(&self.injector_values, &value)?;
+        self.injector = injector(&self.injector_values, &self.injector_config, &value)?;
         self.mesh_text = value;
         Ok(replace(&mut self.config, config))
     }
@@ -139,8 +142,15 @@ impl Mesh {
 
     fn take_values(&mut self, text: &str) -> Result<bool, String> {
         let values = yaml(text)?;
-        self.injector = injector(&values, &self.mesh_text)?;
+        self.injector = injector(&values, &self.injector_config, &self.mesh_text)?;
         self.injector_values = values;
+        Ok(false)
+    }
+
+    fn take_injector_config(&mut self, text: &str) -> Result<bool, String> {
+        let config = yaml(text)?;
+        self.injector = injector(&self.injector_values, &config, &self.mesh_text)?;
+        self.injector_config = config;
         Ok(false)
     }
 }
@@ -156,8 +166,8 @@ fn sound(problems: Vec<Problem>) -> Result<(), String> {
     if words.is_empty() { Ok(()) } else { Err(words.join("; ")) }
 }
 
-fn injector(values: &Value, mesh: &Value) -> Result<Arc<InjectSettings>, String> {
-    InjectSettings::from_values(values, mesh).map(Arc::new).map_err(|e| e.to_string())
+fn injector(values: &Value, config: &Value, mesh: &Value) -> Result<Arc<InjectSettings>, String> {
+    InjectSettings::build(values, config, mesh).map(Arc::new).map_err(|e| e.to_string())
 }
 
 fn yaml(text: &str) -> Result<Value, String> {

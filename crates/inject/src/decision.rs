@@ -1,7 +1,9 @@
-//! Whether a pod gets a sidecar.
+//! Whether a pod gets a proxy.
 
 use lateen_base::Labels;
 use serde_json::Value;
+
+use crate::Settings;
 
 /// What happens to pods that neither ask for a sidecar nor refuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +27,8 @@ pub enum Decision {
 const SYSTEM_NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
 
 /// Decides for a pod by its own labels and annotations; the namespace's label was the webhook's selector.
-/// A word of the pod (`sidecar.istio.io/inject`, label before annotation) beats the policy.
-pub fn decide(pod: &Value, namespace: &str, policy: Policy) -> Decision {
+/// A word of the pod (`sidecar.istio.io/inject`, label before annotation) beats the selectors, which beat the policy.
+pub fn decide(pod: &Value, namespace: &str, settings: &Settings) -> Decision {
     let skip = |reason: &str| Decision::Skip(reason.to_owned());
     if SYSTEM_NAMESPACES.contains(&namespace) {
         return Decision::Skip(format!("namespace {namespace} is never injected"));
@@ -40,11 +42,16 @@ pub fn decide(pod: &Value, namespace: &str, policy: Policy) -> Decision {
     let word = ["labels", "annotations"]
         .iter()
         .find_map(|place| pod["metadata"][place]["sidecar.istio.io/inject"].as_str());
-    match (word, policy) {
-        (Some("true" | "yes" | "on" | "y"), _) => Decision::Inject,
-        (Some("false" | "no" | "off" | "n"), _) => skip("sidecar.istio.io/inject says no"),
-        (_, Policy::Enabled) => Decision::Inject,
-        (_, Policy::Disabled) => skip("the policy is to inject only on request"),
+    let labels = &pod["metadata"]["labels"];
+    match word {
+        Some("true" | "yes" | "on" | "y") => Decision::Inject,
+        Some("false" | "no" | "off" | "n") => skip("sidecar.istio.io/inject says no"),
+        _ if settings.never.iter().any(|selector| selector.matches(labels)) => {
+            skip("neverInjectSelector matches its labels")
+        }
+        _ if settings.always.iter().any(|selector| selector.matches(labels)) => Decision::Inject,
+        _ if settings.policy == Policy::Enabled => Decision::Inject,
+        _ => skip("the policy is to inject only on request"),
     }
 }
 
@@ -63,17 +70,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pods_word_beats_the_policy() {
+    fn the_pods_word_beats_selectors_and_they_the_policy() {
+        let with = |policy: Policy, config: Value| {
+            let mut settings = Settings::build(&Value::Null, &config, &Value::Null).unwrap();
+            settings.policy = policy;
+            settings
+        };
+        let plain = json!({});
         let pod =
             |place: &str, word: &str| json!({ "metadata": { place: { "sidecar.istio.io/inject": word } } });
-        assert_eq!(decide(&pod("labels", "true"), "default", Policy::Disabled), Decision::Inject);
-        assert_ne!(decide(&pod("annotations", "false"), "default", Policy::Enabled), Decision::Inject);
-        assert_eq!(decide(&json!({}), "default", Policy::Enabled), Decision::Inject);
-        assert_ne!(decide(&json!({}), "kube-system", Policy::Enabled), Decision::Inject);
+        let disabled = with(Policy::Disabled, plain.clone());
+        let enabled = with(Policy::Enabled, plain);
+        assert_eq!(decide(&pod("labels", "true"), "default", &disabled), Decision::Inject);
+        assert_ne!(decide(&pod("annotations", "false"), "default", &enabled), Decision::Inject);
+        assert_eq!(decide(&json!({}), "default", &enabled), Decision::Inject);
+        assert_ne!(decide(&json!({}), "kube-system", &enabled), Decision::Inject);
         assert_ne!(
-            decide(&json!({ "spec": { "hostNetwork": true } }), "default", Policy::Enabled),
+            decide(&json!({ "spec": { "hostNetwork": true } }), "default", &enabled),
             Decision::Inject
         );
+        let labelled = |key: &str| json!({ "metadata": { "labels": { key: "x" } } });
+        let selectors = json!({
+            "neverInjectSelector": [{ "matchExpressions": [{ "key": "never", "operator": "Exists" }] }],
+            "alwaysInjectSelector": [{ "matchExpressions": [{ "key": "always", "operator": "Exists" }] }],
+        });
+        let never = with(Policy::Enabled, selectors.clone());
+        assert_ne!(decide(&labelled("never"), "default", &never), Decision::Inject);
+        let always = with(Policy::Disabled, selectors);
+        assert_eq!(decide(&labelled("always"), "default", &always), Decision::Inject);
+        assert_ne!(decide(&labelled("other"), "default", &always), Decision::Inject);
     }
 
     #[test]

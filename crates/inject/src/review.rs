@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Decision, Settings, decide, inject};
+use crate::{Decision, Settings, Workload, decide, inject};
 
 /// Answers an `AdmissionReview` of a pod's creation: allowed, with the sidecar as a JSON patch where the pod gets one.
 /// A pod that should get a sidecar and cannot is refused, with the reason.
@@ -22,10 +22,11 @@ pub fn review(review: &Value, settings: &Settings) -> Value {
         let message = "request.object is missing: the injector answers reviews of pods";
         return answer(json!({ "allowed": false, "status": { "code": 400, "message": message } }));
     }
-    if let Decision::Skip(_) = decide(pod, namespace, settings.policy) {
+    if let Decision::Skip(_) = decide(pod, namespace, settings) {
         return answer(json!({ "allowed": true }));
     }
-    match inject(pod, namespace, settings) {
+    let workload = Workload::of_pod(pod, namespace);
+    match inject(pod, &workload, settings) {
         Ok(injected) => answer(json!({
             "allowed": true,
             "patchType": "JSONPatch",
@@ -78,7 +79,7 @@ mod tests {
         assert_eq!(response["uid"], "7");
         assert_eq!(response["allowed"], true);
         let injected = patched(&pod, &response);
-        let proxy = &injected["spec"]["containers"][1];
+        let proxy = &injected["spec"]["initContainers"][1];
         assert_eq!(proxy["name"], "istio-proxy");
         let env = |name: &str| {
             let all = proxy["env"].as_array().unwrap();

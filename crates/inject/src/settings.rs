@@ -1,54 +1,42 @@
-//! What the injector is told: the installation's values and the mesh configuration.
+//! What the injector is told: the installation's values, its own configuration, the mesh configuration.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use lateen_api::install::{default_values, layer, lookup};
+use serde_json::{Map, Value, json};
 
 use crate::Policy;
+use crate::selector::Selector;
+
+/// The address of the tracing collector that needs no mention.
+const ZIPKIN: &str = "zipkin.istio-system:9411";
 
 /// The settings of an injector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The registry and folder of images, such as `docker.io/istio`.
-    pub hub: String,
-    /// The tag of images.
-    pub tag: String,
-    /// The image's name, or a whole reference when it has a slash.
-    pub image: String,
-    /// `imagePullPolicy` of containers; empty leaves it out.
-    pub image_pull_policy: String,
-    /// The revision; empty is `default`.
-    pub revision: String,
-    /// The namespace of the control plane.
-    pub istio_namespace: String,
-    /// `CLUSTER_ID`.
-    pub cluster_id: String,
-    /// `MESH_ID`; empty takes the trust domain.
-    pub mesh_id: String,
-    /// The network of the cluster's pods.
-    pub network: String,
-    /// The cluster's DNS domain.
-    pub cluster_domain: String,
+    values: Value,
     /// Whether pods get a sidecar that ask for none and refuse none.
     pub policy: Policy,
+    /// Pods that get none whatever the policy, unless they ask for one themselves.
+    pub never: Vec<Selector>,
+    /// Pods that get one whatever the policy, unless they refuse it themselves.
+    pub always: Vec<Selector>,
     /// The proxy as a restartable init container.
     pub native_sidecar: bool,
-    /// `ISTIO_META_INTERCEPTION_MODE`: REDIRECT, TPROXY or NONE.
-    pub interception_mode: String,
-    /// `resources` of the proxy's container.
-    pub resources: Value,
-    /// `--proxyLogLevel`.
-    pub log_level: String,
-    /// `--proxyComponentLogLevel`.
-    pub component_log_level: String,
-    /// `--log_output_level`.
-    pub agent_log_level: String,
-    /// The port of readiness and merged metrics.
-    pub status_port: u16,
-    /// `readinessProbe.initialDelaySeconds`, `periodSeconds`, `failureThreshold`.
-    pub readiness: [u32; 3],
+    /// Templates that users have added, by name.
+    pub templates: BTreeMap<String, String>,
+    /// The templates of pods that name none.
+    pub default_templates: Vec<String>,
+    /// Annotations that every injected pod gets.
+    pub annotations: Map<String, Value>,
     /// `trustDomain` of the mesh.
     pub trust_domain: String,
     /// `defaultConfig` of the mesh as somebody wrote it.
     pub default_config: Map<String, Value>,
+    /// Whether inbound traffic goes to the loopback address (`inboundTrafficPolicy`), and so do probes.
+    pub inbound_to_localhost: bool,
+    /// Whether the proxy serves the application's metrics with its own.
+    pub merge_metrics: bool,
 }
 
 /// Why settings were refused.
@@ -63,160 +51,237 @@ pub struct SettingsError {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            hub: "docker.io/istio".into(),
-            tag: "1.26.0".into(),
-            image: "proxyv2".into(),
-            image_pull_policy: String::new(),
-            revision: String::new(),
-            istio_namespace: "istio-system".into(),
-            cluster_id: "Kubernetes".into(),
-            mesh_id: String::new(),
-            network: String::new(),
-            cluster_domain: "cluster.local".into(),
-            policy: Policy::Enabled,
-            native_sidecar: false,
-            interception_mode: "REDIRECT".into(),
-            resources: serde_json::json!({
-                "limits": { "cpu": "2", "memory": "1Gi" },
-                "requests": { "cpu": "10m", "memory": "40Mi" },
-            }),
-            log_level: "warning".into(),
-            component_log_level: "misc:error".into(),
-            agent_log_level: "default:info".into(),
-            status_port: 15020,
-            readiness: [0, 15, 4],
-            trust_domain: "cluster.local".into(),
-            default_config: Map::new(),
-        }
+        // The built-in values are part of the binary, and a test reads them.
+        Self::build(&Value::Null, &Value::Null, &Value::Null).expect("the built-in values are valid")
     }
 }
 
 impl Settings {
-    /// Reads the `values` of the ConfigMap `istio-sidecar-injector` and the `mesh` of the ConfigMap `istio`.
-    /// What is absent keeps its default; unknown keys are somebody else's.
+    /// Reads the `values` and `config` of the ConfigMap `istio-sidecar-injector` and the `mesh` of the ConfigMap
+    /// `istio`. What is absent keeps its default.
     ///
     /// # Errors
     /// When a value has the wrong type.
-    pub fn from_values(values: &Value, mesh: &Value) -> Result<Self, SettingsError> {
-        let mut settings = Self::default();
-        let read = Reader { root: values };
-        read.text("revision", &mut settings.revision)?;
-        read.text("global.hub", &mut settings.hub)?;
-        read.text("global.tag", &mut settings.tag)?;
-        read.text("global.imagePullPolicy", &mut settings.image_pull_policy)?;
-        read.text("global.istioNamespace", &mut settings.istio_namespace)?;
-        read.text("global.meshID", &mut settings.mesh_id)?;
-        read.text("global.network", &mut settings.network)?;
-        read.text("global.multiCluster.clusterName", &mut settings.cluster_id)?;
-        if settings.cluster_id.is_empty() {
-            settings.cluster_id = "Kubernetes".into();
-        }
-        read.text("global.proxy.image", &mut settings.image)?;
-        read.text("global.proxy.clusterDomain", &mut settings.cluster_domain)?;
-        read.text("global.proxy.logLevel", &mut settings.log_level)?;
-        read.text("global.proxy.componentLogLevel", &mut settings.component_log_level)?;
-        read.text("global.logging.level", &mut settings.agent_log_level)?;
-        read.number("global.proxy.statusPort", &mut settings.status_port)?;
-        for (at, name) in ["InitialDelaySeconds", "PeriodSeconds", "FailureThreshold"].into_iter().enumerate()
-        {
-            read.number(&format!("global.proxy.readiness{name}"), &mut settings.readiness[at])?;
-        }
-        read.flag("sidecarInjectorWebhook.nativeSidecars", &mut settings.native_sidecar)?;
-        let mut auto_inject = String::new();
-        read.text("global.proxy.autoInject", &mut auto_inject)?;
-        settings.policy = match auto_inject.as_str() {
-            "" | "enabled" => Policy::Enabled,
-            "disabled" => Policy::Disabled,
-            other => {
+    pub fn build(values: &Value, config: &Value, mesh: &Value) -> Result<Self, SettingsError> {
+        let mut all = default_values();
+        layer::overlay(&mut all, &object(values, "values")?);
+        let config = object(config, "config")?;
+        let mesh = object(mesh, "mesh")?;
+        let webhook = |key: &str| {
+            let of = |place: Option<&Value>| {
+                place.and_then(|place| place.get(key)).filter(|v| !v.is_null()).cloned()
+            };
+            of(Some(&config)).or_else(|| of(all.get("sidecarInjectorWebhook"))).unwrap_or_default()
+        };
+        let native = lookup(&all, "pilot.env.ENABLE_NATIVE_SIDECARS");
+        let native_sidecar = match lookup(&all, "sidecarInjectorWebhook.nativeSidecars").or(native) {
+            None => true,
+            Some(Value::Bool(flag)) => *flag,
+            Some(Value::String(text)) if matches!(text.as_str(), "true" | "auto" | "") => true,
+            Some(Value::String(text)) if text == "false" => false,
+            Some(other) => {
                 return Err(error(
-                    "global.proxy.autoInject",
-                    format!("{other:?}: write enabled or disabled"),
+                    "pilot.env.ENABLE_NATIVE_SIDECARS",
+                    format!("{other}: write true or false"),
                 ));
             }
         };
-        if let Some(resources) = read.at("global.proxy.resources") {
-            settings.resources = resources.clone();
-        }
-        let read = Reader { root: mesh };
-        read.text("trustDomain", &mut settings.trust_domain)?;
-        match read.at("defaultConfig") {
-            Some(Value::Object(config)) => settings.default_config = config.clone(),
-            None => {}
+        let policy = match config.get("policy").or_else(|| lookup(&all, "global.proxy.autoInject")) {
+            Some(Value::String(word)) if word == "disabled" => Policy::Disabled,
+            Some(Value::String(word)) if word == "enabled" => Policy::Enabled,
+            None => Policy::Enabled,
+            Some(other) => {
+                return Err(error("global.proxy.autoInject", format!("{other}: write enabled or disabled")));
+            }
+        };
+        let default_config = match mesh.get("defaultConfig") {
+            Some(Value::Object(config)) => config.clone(),
+            None | Some(Value::Null) => Map::new(),
             Some(_) => return Err(error("defaultConfig", "expected an object")),
+        };
+        let mut default_templates = Vec::new();
+        for name in list(&webhook("defaultTemplates"), "defaultTemplates")? {
+            default_templates.push(plain(name));
         }
-        if let Some(Value::String(mode)) = settings.default_config.get("interceptionMode") {
-            settings.interception_mode = mode.clone();
+        if default_templates.is_empty() {
+            default_templates.push("sidecar".to_owned());
         }
+        let settings = Self {
+            policy,
+            never: selectors(&webhook("neverInjectSelector"), "neverInjectSelector")?,
+            always: selectors(&webhook("alwaysInjectSelector"), "alwaysInjectSelector")?,
+            native_sidecar,
+            templates: templates(&webhook("templates"))?,
+            default_templates,
+            annotations: match webhook("injectedAnnotations") {
+                Value::Object(annotations) => annotations,
+                _ => Map::new(),
+            },
+            trust_domain: match mesh.get("trustDomain").map(plain) {
+                Some(domain) if !domain.is_empty() => domain,
+                _ => "cluster.local".to_owned(),
+            },
+            default_config,
+            inbound_to_localhost: mesh.pointer("/inboundTrafficPolicy/mode") == Some(&json!("LOCALHOST")),
+            merge_metrics: mesh.get("enablePrometheusMerge") != Some(&Value::Bool(false)),
+            values: all,
+        };
+        settings.numbers()?;
         Ok(settings)
     }
 
-    /// The revision's name as labels have it.
-    pub fn revision_name(&self) -> &str {
-        if self.revision.is_empty() { "default" } else { &self.revision }
+    fn numbers(&self) -> Result<(), SettingsError> {
+        for key in [
+            "statusPort",
+            "readinessInitialDelaySeconds",
+            "readinessPeriodSeconds",
+            "readinessFailureThreshold",
+        ] {
+            let path = format!("global.proxy.{key}");
+            if self.text(&path).parse::<u32>().is_err() {
+                return Err(error(&path, format!("{:?}: expected a number in range", self.text(&path))));
+            }
+        }
+        Ok(())
     }
 
-    /// The reference of the proxy's image.
-    pub fn image_reference(&self) -> String {
-        if self.image.contains('/') {
-            self.image.clone()
-        } else {
-            format!("{}/{}:{}", self.hub, self.image, self.tag)
+    /// All values, defaults included.
+    pub fn values(&self) -> &Value {
+        &self.values
+    }
+
+    pub(crate) fn value(&self, path: &str) -> Option<&Value> {
+        lookup(&self.values, path)
+    }
+
+    pub(crate) fn text(&self, path: &str) -> String {
+        self.value(path).map(plain).unwrap_or_default()
+    }
+
+    pub(crate) fn flag(&self, path: &str) -> bool {
+        self.text(path) == "true"
+    }
+
+    /// The port of readiness and merged metrics.
+    pub(crate) fn status_port(&self) -> String {
+        self.text("global.proxy.statusPort")
+    }
+
+    /// The revision's name as labels have it.
+    pub fn revision_name(&self) -> String {
+        match self.text("revision") {
+            revision if revision.is_empty() => "default".to_owned(),
+            revision => revision,
         }
     }
 
-    /// `host:port` of the control plane's discovery and CA.
-    pub fn discovery_address(&self) -> String {
-        match self.default_config.get("discoveryAddress").and_then(Value::as_str) {
-            Some(address) => address.to_owned(),
-            None => self.built_in_discovery_address(),
+    /// The reference of an image: by name beside the other images, or what has a slash as it is.
+    pub(crate) fn image(&self, name: &str) -> String {
+        let or = |path: &str, default: &str| match self.text(path) {
+            text if text.is_empty() => default.to_owned(),
+            text => text,
+        };
+        match name.contains('/') {
+            true => name.to_owned(),
+            false => {
+                format!("{}/{name}:{}", or("global.hub", "docker.io/istio"), or("global.tag", "1.26.0"))
+            }
+        }
+    }
+
+    /// `host:port` of the certificate authority.
+    pub(crate) fn ca_address(&self) -> String {
+        match self.text("global.caAddress") {
+            address if !address.is_empty() => address,
+            _ => self.built_in_discovery_address(),
         }
     }
 
     /// The address that a proxy takes when nobody says one.
     pub(crate) fn built_in_discovery_address(&self) -> String {
-        let service =
-            if self.revision.is_empty() { "istiod".into() } else { format!("istiod-{}", self.revision) };
-        format!("{service}.{}.svc:15012", self.istio_namespace)
+        let service = match self.text("revision").as_str() {
+            "" | "default" => "istiod".to_owned(),
+            revision => format!("istiod-{revision}"),
+        };
+        let namespace = match self.text("global.istioNamespace") {
+            namespace if namespace.is_empty() => "istio-system".to_owned(),
+            namespace => namespace,
+        };
+        format!("{service}.{namespace}.svc:15012")
+    }
+
+    /// A proxy's own configuration: the mesh's `defaultConfig`, `own` over it, without what every proxy takes anyway.
+    pub(crate) fn proxy_config(&self, own: Option<&Value>) -> Map<String, Value> {
+        let mut config = Value::Object(self.default_config.clone());
+        if let Some(own) = own {
+            layer::overlay(&mut config, own);
+        }
+        let discovery = self.built_in_discovery_address();
+        let mut config = match config {
+            Value::Object(config) => config,
+            _ => Map::new(),
+        };
+        config.retain(|key, value| {
+            let built_in = match key.as_str() {
+                "discoveryAddress" => *value == discovery.as_str(),
+                "configPath" => value == "./etc/istio/proxy",
+                "binaryPath" => value == "/usr/local/bin/envoy",
+                "drainDuration" => value == "45s",
+                "terminationDrainDuration" => value == "5s",
+                "statusPort" => *value == 15020,
+                "proxyAdminPort" => *value == 15000,
+                "proxyMetadata" => value.as_object().is_some_and(Map::is_empty),
+                // How much is traced is the control plane's to know.
+                "tracing" => {
+                    value.pointer("/zipkin/address").is_some_and(|address| address == ZIPKIN)
+                        && value
+                            .as_object()
+                            .is_some_and(|t| t.keys().all(|k| matches!(k.as_str(), "zipkin" | "sampling")))
+                }
+                _ => false,
+            };
+            !(built_in || value.is_null())
+        });
+        config
     }
 }
 
-/// Typed look-ups by dotted path.
-struct Reader<'a> {
-    root: &'a Value,
+fn object(value: &Value, what: &str) -> Result<Value, SettingsError> {
+    match value {
+        Value::Null => Ok(json!({})),
+        Value::Object(_) => Ok(value.clone()),
+        _ => Err(error(what, "expected an object")),
+    }
 }
 
-impl<'a> Reader<'a> {
-    fn at(&self, path: &str) -> Option<&'a Value> {
-        path.split('.').try_fold(self.root, |value, key| value.get(key)).filter(|value| !value.is_null())
+fn list<'a>(value: &'a Value, path: &str) -> Result<&'a [Value], SettingsError> {
+    match value {
+        Value::Null => Ok(&[]),
+        Value::Array(items) => Ok(items),
+        _ => Err(error(path, "expected a list")),
     }
+}
 
-    fn text(&self, path: &str, into: &mut String) -> Result<(), SettingsError> {
-        match self.at(path) {
-            Some(Value::String(text)) => text.clone_into(into),
-            Some(Value::Number(number)) => *into = number.to_string(),
-            Some(_) => return Err(error(path, "expected a string")),
-            None => {}
-        }
-        Ok(())
+fn selectors(value: &Value, path: &str) -> Result<Vec<Selector>, SettingsError> {
+    let read = |(at, item)| Selector::read(item).map_err(|message| error(&format!("{path}[{at}]"), message));
+    list(value, path)?.iter().enumerate().map(read).collect()
+}
+
+fn templates(value: &Value) -> Result<BTreeMap<String, String>, SettingsError> {
+    let mut templates = BTreeMap::new();
+    for (name, text) in value.as_object().into_iter().flatten() {
+        let path = format!("templates.{name}");
+        let text = text.as_str().ok_or_else(|| error(&path, "expected the text of a pod in YAML"))?;
+        templates.insert(name.clone(), text.to_owned());
     }
+    Ok(templates)
+}
 
-    fn number<N: TryFrom<u64>>(&self, path: &str, into: &mut N) -> Result<(), SettingsError> {
-        let Some(value) = self.at(path) else { return Ok(()) };
-        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
-        *into = number
-            .and_then(|number| N::try_from(number).ok())
-            .ok_or_else(|| error(path, format!("{value}: expected a number in range")))?;
-        Ok(())
-    }
-
-    fn flag(&self, path: &str, into: &mut bool) -> Result<(), SettingsError> {
-        match self.at(path) {
-            Some(Value::Bool(flag)) => *into = *flag,
-            Some(value) => return Err(error(path, format!("{value}: expected true or false"))),
-            None => {}
-        }
-        Ok(())
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

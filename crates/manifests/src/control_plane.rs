@@ -91,23 +91,10 @@ fn configuration(make: &Maker<'_>, namespace: &str) -> Vec<Value> {
     )];
     if !installation.flag("global.omitSidecarInjectorConfigMap") {
         let values = format!("{:#}", installation.injector_values());
-        let config = yaml(&injector_config(installation));
+        let config = yaml(&installation.injector_config());
         maps.push(map("istio-sidecar-injector", json!({ "config": config, "values": values })));
     }
     maps
-}
-
-/// What the injector does beside the values: its policy, selectors and the templates that users have added.
-fn injector_config(installation: &Installation) -> Value {
-    let webhook = installation.value("sidecarInjectorWebhook").cloned().unwrap_or_default();
-    json!({
-        "policy": installation.text("global.proxy.autoInject"),
-        "alwaysInjectSelector": webhook["alwaysInjectSelector"],
-        "neverInjectSelector": webhook["neverInjectSelector"],
-        "injectedAnnotations": webhook["injectedAnnotations"],
-        "defaultTemplates": webhook["defaultTemplates"],
-        "templates": webhook["templates"],
-    })
 }
 
 fn deployment(make: &Maker<'_>, name: &str, namespace: &str) -> Value {

@@ -267,6 +267,20 @@ impl Installation {
         values
     }
 
+    /// What the injector does beside the values: its policy, selectors and the templates that users have added; the
+    /// `config` of the ConfigMap `istio-sidecar-injector`.
+    pub fn injector_config(&self) -> Value {
+        let webhook = self.value("sidecarInjectorWebhook").cloned().unwrap_or_default();
+        json!({
+            "policy": self.text("global.proxy.autoInject"),
+            "alwaysInjectSelector": webhook["alwaysInjectSelector"],
+            "neverInjectSelector": webhook["neverInjectSelector"],
+            "injectedAnnotations": webhook["injectedAnnotations"],
+            "defaultTemplates": webhook["defaultTemplates"],
+            "templates": webhook["templates"],
+        })
+    }
+
     pub(crate) fn cni_enabled(&self) -> bool {
         let cni = self.spec().components.cni.as_ref();
         cni.is_some_and(|cni| cni.enabled == Some(true)) || self.flag("pilot.cni.enabled")

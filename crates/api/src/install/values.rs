@@ -42,6 +42,8 @@ fn object(values: &Map<String, Value>, known: &Map<String, Value>, path: &str, e
                     object(gateway, like.as_object().unwrap_or(known), &here, errors);
                 }
             }
+            // Resources of any name.
+            None if path.ends_with(".limits") || path.ends_with(".requests") => {}
             None => {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
                 let hint = match nearest(key, &names) {

@@ -158,7 +158,16 @@ fn link(target: &Path, place: &Path) -> io::Result<()> {
         Err(_) if place.is_dir() => fs::remove_dir(place)?,
         Err(_) => {}
     }
-    symlink(target, place)
+    match symlink(target, place) {
+        // Containers share a folder in which one volume is mounted below another, and start at the same time.
+        Err(error)
+            if error.kind() == io::ErrorKind::AlreadyExists
+                && fs::read_link(place).is_ok_and(|present| present == target) =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// Writes a version beside the present one, then swaps `..data` to it in one step.
