@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use self::builtin::Definitions;
+pub(crate) use self::builtin::Definitions;
 pub(crate) use self::gnostic::document as v2_protobuf;
 use self::schema::Dialect;
 use crate::api::Api;

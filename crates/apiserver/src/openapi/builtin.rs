@@ -22,10 +22,10 @@ use crate::resource::Resource;
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Group, version and kind.
-type Kind = (&'static str, &'static str, &'static str);
+pub(crate) type Kind = (&'static str, &'static str, &'static str);
 
 /// All definitions, with references among them in schemars' form.
-pub(super) struct Definitions {
+pub(crate) struct Definitions {
     kinds: BTreeMap<Kind, Cow<'static, str>>,
     schemas: BTreeMap<String, Value>,
 }
@@ -52,7 +52,7 @@ macro_rules! collect {
 
 impl Definitions {
     /// Makes them; it takes some milliseconds, and some megabytes as long as they are held.
-    pub(super) fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let mut collector = collect!(
             core::Namespace,
             core::Node,
@@ -104,6 +104,11 @@ impl Definitions {
         let mut schemas: BTreeMap<String, Value> = made.into_iter().collect();
         for (name, schema) in &mut schemas {
             add_merge_keys(name, schema);
+            // A default or an example in a schema of schemas: any value, which the generator calls an object.
+            if let Some(schema) = schema.as_object_mut().filter(|_| name.ends_with(".apiextensions.v1.JSON"))
+            {
+                schema.remove("type");
+            }
         }
         for ((group, version, kind), name) in &collector.kinds {
             if let Some(Value::Object(schema)) = schemas.get_mut(name.as_ref()) {
@@ -122,8 +127,18 @@ impl Definitions {
         self.kinds.get(found).map(|name| name.to_string())
     }
 
+    /// Group, version and kind of every object, with the name of its definition.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (Kind, &str)> {
+        self.kinds.iter().map(|(kind, name)| (*kind, name.as_ref()))
+    }
+
+    /// The definition that a schema refers to.
+    pub(crate) fn reference(schema: &Value) -> Option<&str> {
+        super::schema::target(schema.get("$ref"))
+    }
+
     /// Every definition.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&String, &Value)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.schemas.iter()
     }
 

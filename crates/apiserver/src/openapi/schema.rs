@@ -82,7 +82,7 @@ pub(super) fn references(schema: &Value, into: &mut Vec<String>) {
     }
 }
 
-fn target(reference: Option<&Value>) -> Option<&str> {
+pub(super) fn target(reference: Option<&Value>) -> Option<&str> {
     reference?.as_str()?.strip_prefix(REFERENCE)
 }
 
