@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::object;
@@ -94,7 +94,10 @@ pub(crate) fn allows(api: &Api, user: &User, action: Action<'_>) -> bool {
     if user.is_in("system:masters") {
         return true;
     }
-    let review = matches!(action.resource, "selfsubjectaccessreviews" | "selfsubjectreviews");
+    let review = matches!(
+        action.resource,
+        "selfsubjectaccessreviews" | "selfsubjectreviews" | "selfsubjectrulesreviews"
+    );
     if user.is_in("system:authenticated") && (review || action.resource.is_empty() && action.verb == "get") {
         return true;
     }
@@ -104,6 +107,40 @@ pub(crate) fn allows(api: &Api, user: &User, action: Action<'_>) -> bool {
             && grant.subjects.iter().any(|s| s.is(user))
             && grant.rules.iter().any(|rule| rule.allows(&action))
     })
+}
+
+/// What the user may do in a namespace: rules on resources, and on paths outside of them.
+pub(crate) fn rules_of(api: &Api, user: &User, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+    let everything = ["*"];
+    if user.is_in("system:masters") {
+        return (
+            vec![json!({"verbs": everything, "apiGroups": everything, "resources": everything})],
+            vec![json!({"verbs": everything, "nonResourceURLs": everything})],
+        );
+    }
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    let grants = api.roles.current(api);
+    let own = grants.grants.iter().filter(|grant| {
+        grant.namespace.as_deref().is_none_or(|place| place == namespace)
+            && grant.subjects.iter().any(|subject| subject.is(user))
+    });
+    for grant in own {
+        for rule in &grant.rules {
+            if !rule.resources.is_empty() {
+                let mut said =
+                    json!({"verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources});
+                if !rule.names.is_empty() {
+                    said["resourceNames"] = json!(rule.names);
+                }
+                resources.push(said);
+            }
+            // A binding in a namespace grants no paths.
+            if !rule.paths.is_empty() && grant.namespace.is_none() {
+                paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.paths}));
+            }
+        }
+    }
+    (resources, paths)
 }
 
 impl Roles {

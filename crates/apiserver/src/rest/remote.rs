@@ -6,6 +6,7 @@ mod forward;
 mod upgrade;
 mod websocket;
 
+use futures::StreamExt;
 use http::Response;
 use serde_json::{Value, json};
 
@@ -108,12 +109,21 @@ async fn attach(mut job: Job<'_>, pod: &Value) -> Result<Response<Body>, Status>
         ..LogRequest::default()
     };
     let log = job.api.providers.logs()?.open(request).await?;
+    // Dropped with the log, which ends with the container.
+    let (open, over) = tokio::sync::oneshot::channel::<()>();
+    let log = log.inspect(move |_| {
+        let _ = &open;
+    });
     let running = RunningCommand {
         stdin: None,
         stdout: Some(Box::pin(tokio_util::io::StreamReader::new(log))),
         stderr: None,
         resize: None,
-        exit: Box::pin(std::future::ready(Ok(0))),
+        exit: Box::pin(async {
+            // It is never sent.
+            let _ = over.await;
+            Ok(0)
+        }),
     };
     let wanted = Wanted { tty: false, ..wanted };
     command::serve(upgrade, wanted, running, job.stopped)

@@ -1,4 +1,5 @@
-//! Resources that answer a question: TokenReview, SelfSubjectReview, SelfSubjectAccessReview, SubjectAccessReview.
+//! Resources that answer a question: who somebody is (TokenReview, SelfSubjectReview), and what somebody may do
+//! (SubjectAccessReview with its kin, SelfSubjectRulesReview).
 
 use http::Response;
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ pub(super) async fn answer(job: &Job<'_>) -> Result<Response<Body>, Status> {
         "tokenreviews" => token_review(job, &review["spec"])?,
         "selfsubjectreviews" => json!({"userInfo": user_info(job.user)}),
         "selfsubjectaccessreviews" => access_review(job, &review["spec"], job.user),
+        "selfsubjectrulesreviews" => rules_review(job, &review["spec"]),
         _ => access_review(job, &review["spec"], &subject(&review["spec"])),
     };
     Ok(response::json(201, &review))
@@ -76,6 +78,12 @@ fn access_review(job: &Job<'_>, spec: &Value, user: &User) -> Value {
         path: &url,
     };
     json!({"allowed": access::allows(job.api, user, action)})
+}
+
+fn rules_review(job: &Job<'_>, spec: &Value) -> Value {
+    let (resources, paths) =
+        access::rules_of(job.api, job.user, spec["namespace"].as_str().unwrap_or("default"));
+    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
 }
 
 fn texts(value: &Value) -> Vec<String> {

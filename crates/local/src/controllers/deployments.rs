@@ -17,6 +17,8 @@ use crate::api::{Change, name_of};
 const HASH: &str = "pod-template-hash";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
+const MOST: &str = "deployment.kubernetes.io/max-replicas";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What brings the ReplicaSets, and the status, nearer to the deployments.
 pub(crate) fn reconcile(
@@ -44,7 +46,7 @@ fn one(deployment: &Deployment, sets: &[Arc<ReplicaSet>], now: &Time) -> Vec<Opt
         None => {}
         Some(current) => {
             changes.extend(scale(spec, current, &own));
-            changes.extend(mark_revision(deployment, current, &own));
+            changes.extend(mark_revision(deployment, spec, current, &own));
             changes.extend(clean_up(spec, current, &own));
         }
     }
@@ -87,10 +89,7 @@ fn create(deployment: &Deployment, spec: &DeploymentSpec, own: &[&ReplicaSet]) -
             name: Some(format!("{}-{hash}", name_of(meta))),
             namespace: meta.namespace.clone(),
             labels: template.metadata.as_ref().and_then(|meta| meta.labels.clone()),
-            annotations: Some(BTreeMap::from([
-                (REVISION.to_owned(), revision.to_string()),
-                (DESIRED.to_owned(), wanted(spec).to_string()),
-            ])),
+            annotations: Some(annotations(deployment, spec, None, revision)),
             owner_references: Some(vec![controller(deployment)]),
             ..ObjectMeta::default()
         },
@@ -195,8 +194,29 @@ fn revision(meta: &ObjectMeta) -> u64 {
     meta.annotations.as_ref().and_then(|annotations| annotations.get(REVISION)?.parse().ok()).unwrap_or(0)
 }
 
+/// The annotations of a deployment's set: the deployment's own, so that a rollback brings them back, and the counts.
+fn annotations(
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    set: Option<&ReplicaSet>,
+    revision: u64,
+) -> BTreeMap<String, String> {
+    let mut all = set.and_then(|set| set.metadata.annotations.clone()).unwrap_or_default();
+    let own = deployment.metadata.annotations.iter().flatten();
+    all.extend(own.filter(|(key, _)| *key != LAST_APPLIED).map(|(key, value)| (key.clone(), value.clone())));
+    all.insert(REVISION.to_owned(), revision.to_string());
+    all.insert(DESIRED.to_owned(), wanted(spec).to_string());
+    all.insert(MOST.to_owned(), (wanted(spec) + limits(spec).0).to_string());
+    all
+}
+
 /// The current set has the highest revision (a rollback brings an old set to the front), the deployment shows it.
-fn mark_revision(deployment: &Deployment, current: &ReplicaSet, own: &[&ReplicaSet]) -> Vec<Option<Change>> {
+fn mark_revision(
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    current: &ReplicaSet,
+    own: &[&ReplicaSet],
+) -> Vec<Option<Change>> {
     let highest = own
         .iter()
         .filter(|set| !std::ptr::eq(**set, current))
@@ -206,9 +226,11 @@ fn mark_revision(deployment: &Deployment, current: &ReplicaSet, own: &[&ReplicaS
     let mark = |meta: &mut ObjectMeta, revision: u64| {
         meta.annotations.get_or_insert_default().insert(REVISION.to_owned(), revision.to_string());
     };
-    if revision(&current.metadata) <= highest {
+    let due = if revision(&current.metadata) <= highest { highest + 1 } else { revision(&current.metadata) };
+    let annotations = annotations(deployment, spec, Some(current), due);
+    if current.metadata.annotations.as_ref() != Some(&annotations) {
         let mut set = current.clone();
-        mark(&mut set.metadata, highest + 1);
+        set.metadata.annotations = Some(annotations);
         return vec![Change::replace(&set)];
     }
     if revision(&deployment.metadata) == revision(&current.metadata) {
