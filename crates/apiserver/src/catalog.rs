@@ -91,9 +91,9 @@ impl Catalog {
         &self.groups
     }
 
-    /// Resources that definitions have added, in every version.
-    pub(crate) fn custom(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.iter().filter(|r| r.custom().is_some())
+    /// Every resource in every version.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.iter()
     }
 
     /// Resources of one group and version.

@@ -53,7 +53,7 @@ pub(crate) fn v3(api: &Api, group: &str, version: &str) -> Option<Value> {
             None => definitions.name(resource),
         };
         wanted.extend(name.iter().filter(|name| !schemas.contains_key(*name)).cloned());
-        add_paths(resource, name.as_deref(), &mut paths);
+        add_paths(resource, name.as_deref(), Dialect::V3, &mut paths);
     }
     if paths.is_empty() {
         return None;
@@ -69,28 +69,33 @@ pub(crate) fn v3(api: &Api, group: &str, version: &str) -> Option<Value> {
 /// `/openapi/v2`.
 pub(crate) fn v2(api: &Api) -> Value {
     let definitions = Definitions::load();
-    let mut all = Map::new();
+    let (mut all, mut paths) = (Map::new(), Map::new());
     for (name, source) in definitions.all() {
         all.insert(name.clone(), schema::translate(source, Dialect::V2));
     }
-    for resource in api.catalog().custom() {
-        if let Some((name, source)) = custom::definition(api, resource) {
-            all.insert(name, schema::translate(&source, Dialect::V2));
-        }
+    for resource in api.catalog().all() {
+        let name = match custom::definition(api, resource) {
+            Some((name, source)) => {
+                all.insert(name.clone(), schema::translate(&source, Dialect::V2));
+                Some(name)
+            }
+            None => definitions.name(resource),
+        };
+        add_paths(resource, name.as_deref(), Dialect::V2, &mut paths);
     }
-    json!({"swagger": "2.0", "info": info(), "paths": {}, "definitions": all})
+    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": all})
 }
 
 fn info() -> Value {
     json!({"title": "Kubernetes", "version": format!("v1.32.0-lateen.{}", env!("CARGO_PKG_VERSION"))})
 }
 
-fn add_paths(resource: &Resource, schema: Option<&str>, paths: &mut Map<String, Value>) {
+fn add_paths(resource: &Resource, schema: Option<&str>, dialect: Dialect, paths: &mut Map<String, Value>) {
     let start =
         if resource.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", resource.group) };
     let place = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{start}/{}{place}/{}", resource.version, resource.plural());
-    let operation = |action: &str, forced: bool| operation(resource, schema, action, forced);
+    let operation = |action: &str, forced: bool| operation(resource, schema, dialect, action, forced);
     if resource.is_review() {
         paths.insert(collection, json!({"post": operation("post", false)}));
         return;
@@ -112,8 +117,17 @@ fn add_paths(resource: &Resource, schema: Option<&str>, paths: &mut Map<String, 
     );
 }
 
-fn operation(resource: &Resource, schema: Option<&str>, action: &str, forced: bool) -> Value {
-    let parameter = |(name, kind): (&str, &str)| json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}});
+fn operation(
+    resource: &Resource,
+    schema: Option<&str>,
+    dialect: Dialect,
+    action: &str,
+    forced: bool,
+) -> Value {
+    let parameter = |(name, kind): (&str, &str)| match dialect {
+        Dialect::V2 => json!({"name": name, "in": "query", "type": kind, "uniqueItems": true}),
+        Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}}),
+    };
     let mut parameters: Vec<Value> = Vec::new();
     if matches!(action, "post" | "put" | "patch") {
         parameters.extend(PARAMETERS.iter().copied().map(parameter));
@@ -121,14 +135,18 @@ fn operation(resource: &Resource, schema: Option<&str>, action: &str, forced: bo
     if forced {
         parameters.push(parameter(("force", "boolean")));
     }
-    let schema = schema.map_or_else(
-        || json!({"type": "object"}),
-        |name| json!({"$ref": format!("#/components/schemas/{name}")}),
-    );
+    let schema = match schema {
+        None => json!({"type": "object"}),
+        Some(name) => json!({"$ref": format!("{}{name}", dialect.place())}),
+    };
+    let response = match dialect {
+        Dialect::V2 => json!({"description": "OK", "schema": schema}),
+        Dialect::V3 => json!({"description": "OK", "content": {"application/json": {"schema": schema}}}),
+    };
     json!({
         "operationId": format!("{action}_{}_{}_{}", resource.group, resource.version, resource.plural()),
         "parameters": parameters,
-        "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
+        "responses": {"200": response},
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": kind(resource),
     })

@@ -26,6 +26,8 @@ struct Row {
     input: String,
     wanted: Vec<String>,
     exit: i32,
+    /// The minor version of kubectl that does this first.
+    since: u64,
 }
 
 fn rows() -> Vec<Row> {
@@ -34,7 +36,7 @@ fn rows() -> Vec<Row> {
         let Some((mark, rest)) = line.split_at_checked(2) else { continue };
         if mark == "$ " {
             let (wanted, input) = (Vec::new(), String::new());
-            rows.push(Row { line: index + 1, command: rest.to_owned(), input, wanted, exit: 0 });
+            rows.push(Row { line: index + 1, command: rest.to_owned(), input, wanted, exit: 0, since: 0 });
             continue;
         }
         let Some(row) = rows.last_mut() else { continue };
@@ -42,6 +44,7 @@ fn rows() -> Vec<Row> {
             "< " => row.input.extend([rest, "\n"]),
             "> " => row.wanted.push(rest.to_owned()),
             "! " => row.exit = rest.parse().unwrap(),
+            "@ " => row.since = rest.parse().unwrap(),
             _ => {}
         }
     }
@@ -60,25 +63,33 @@ fn matches(line: &str, pattern: &str) -> bool {
     })
 }
 
-/// The kubectl on the PATH, and the older one that Google's SDK brings along beside it: it speaks SPDY.
-fn kubectls() -> Vec<PathBuf> {
+/// The kubectl on the PATH, and those that `LATEEN_KUBECTLS` lists (as `PATH` does), each with its minor version.
+fn kubectls() -> Vec<(PathBuf, u64)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let Some(newest) =
-        std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file())
-    else {
+    let first = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
+    if first.is_none() {
         assert!(std::env::var_os("LATEEN_REQUIRE_TOOLS").is_none(), "there is no kubectl");
         eprintln!("skipped: there is no kubectl");
-        return Vec::new();
-    };
-    let real = newest.canonicalize().unwrap();
-    let old = real.with_file_name("kubectl.1.27");
-    std::iter::once(real).chain(Some(old).filter(|file| file.is_file())).collect()
+    }
+    let more = std::env::var_os("LATEEN_KUBECTLS").unwrap_or_default();
+    let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
+    first
+        .into_iter()
+        .chain(more)
+        .map(|program| (program.canonicalize().unwrap(), minor_version(&program)))
+        .collect()
+}
+
+fn minor_version(program: &Path) -> u64 {
+    let output = Command::new(program).args(["version", "--client", "-o", "json"]).output().unwrap();
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    version["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse().unwrap()
 }
 
 struct Shell<'a> {
     dir: &'a Path,
     kubeconfig: PathBuf,
-    namespace: &'static str,
+    namespace: String,
 }
 
 impl Shell<'_> {
@@ -89,7 +100,7 @@ impl Shell<'_> {
             .env("PATH", path)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", self.dir)
-            .env("NAMESPACE", self.namespace)
+            .env("NAMESPACE", &self.namespace)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -102,9 +113,9 @@ impl Shell<'_> {
 }
 
 /// What is not as the table has it.
-fn judge(shell: &Shell<'_>) -> Vec<String> {
+fn judge(shell: &Shell<'_>, minor: u64) -> Vec<String> {
     let mut wrong = Vec::new();
-    for row in rows() {
+    for row in rows().into_iter().filter(|row| row.since <= minor) {
         let (exit, text) = shell.run(&row.command, &row.input);
         let missing: Vec<&String> =
             row.wanted.iter().filter(|wanted| !text.lines().any(|line| matches(line, wanted))).collect();
@@ -134,13 +145,13 @@ async fn stock_kubectls_find_what_they_know() {
     let config = ClusterConfig { state, data_plane: DataPlane::Lateen, executable: program };
     let cluster = config.start(&Progress::new(|line| eprintln!("{line}"))).await.unwrap();
     let mut wrong = Vec::new();
-    for (number, kubectl) in kubectls.into_iter().enumerate() {
+    for (number, (kubectl, minor)) in kubectls.into_iter().enumerate() {
         let folder = dir.path().join(format!("kubectl-{number}"));
         std::fs::create_dir(&folder).unwrap();
         symlink(&kubectl, folder.join("kubectl")).unwrap();
         let own = folder.join("config");
         std::fs::copy(&kubeconfig, &own).unwrap();
-        let namespace = ["table-new", "table-old"][number];
+        let namespace = format!("table-{number}");
         let done = tokio::task::spawn_blocking(move || {
             let shell = Shell { dir: &folder, kubeconfig: own, namespace };
             let (exit, text) = shell.run(
@@ -148,7 +159,7 @@ async fn stock_kubectls_find_what_they_know() {
                 "",
             );
             assert_eq!(exit, 0, "{text}");
-            judge(&shell)
+            judge(&shell, minor)
         });
         wrong.extend(done.await.unwrap().into_iter().map(|text| format!("{}: {text}", kubectl.display())));
     }

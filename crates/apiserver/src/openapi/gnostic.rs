@@ -11,9 +11,56 @@ pub(crate) fn document(document: &Value) -> Vec<u8> {
     info.text(1, document["info"]["title"].as_str().unwrap_or_default());
     info.text(2, document["info"]["version"].as_str().unwrap_or_default());
     out.message(2, info);
-    out.message(8, Message::default());
+    out.message(8, paths(&document["paths"]));
     out.message(9, named_schemas(document["definitions"].as_object()));
     out.0
+}
+
+fn paths(paths: &Value) -> Message {
+    let mut out = Message::default();
+    for (name, item) in paths.as_object().into_iter().flatten() {
+        let mut operations = Message::default();
+        for (field, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+            if item[method].is_object() {
+                operations.message(field, operation(&item[method]));
+            }
+        }
+        let mut named = Message::default();
+        named.text(1, name);
+        named.message(2, operations);
+        out.message(2, named);
+    }
+    out
+}
+
+/// What clients look for: parameters, and whose operation it is.
+fn operation(value: &Value) -> Message {
+    let mut out = Message::default();
+    out.text(5, value["operationId"].as_str().unwrap_or_default());
+    for parameter in value["parameters"].as_array().into_iter().flatten() {
+        let mut query = Message::default();
+        for (field, key) in [(2, "in"), (4, "name"), (6, "type")] {
+            query.text(field, parameter[key].as_str().unwrap_or_default());
+        }
+        // A parameter is one of several, which is one of several.
+        let wrapped = [3, 2, 1].into_iter().fold(query, |inner, field| {
+            let mut outer = Message::default();
+            outer.message(field, inner);
+            outer
+        });
+        out.message(8, wrapped);
+    }
+    for (key, value) in value.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("x-")) {
+        out.message(13, extension(key, value));
+    }
+    out
+}
+
+fn extension(name: &str, value: &Value) -> Message {
+    let mut named = Message::default();
+    named.text(1, name);
+    named.message(2, any(value));
+    named
 }
 
 /// `Definitions` and `Properties` look alike.
@@ -58,12 +105,7 @@ fn schema(value: &Value) -> Message {
             }
             "allOf" => value.as_array().into_iter().flatten().for_each(|one| out.message(24, schema(one))),
             "properties" => out.message(25, named_schemas(value.as_object())),
-            extension if extension.starts_with("x-") => {
-                let mut named = Message::default();
-                named.text(1, extension);
-                named.message(2, any(value));
-                out.message(31, named);
-            }
+            name if name.starts_with("x-") => out.message(31, extension(name, value)),
             _ => {}
         }
     }

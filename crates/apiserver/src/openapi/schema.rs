@@ -9,6 +9,16 @@ pub(super) enum Dialect {
     V3,
 }
 
+impl Dialect {
+    /// Where definitions are.
+    pub(super) fn place(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
+        }
+    }
+}
+
 /// How schemars refers to a definition.
 const REFERENCE: &str = "#/$defs/";
 
@@ -47,12 +57,13 @@ pub(super) fn translate(schema: &Value, dialect: Dialect) -> Value {
 
 fn refer(schema: &mut Map<String, Value>, dialect: Dialect) {
     let Some(name) = target(schema.get("$ref")).map(str::to_owned) else { return };
+    let reference = json!(format!("{}{name}", dialect.place()));
     match dialect {
-        Dialect::V2 => drop(schema.insert("$ref".into(), json!(format!("#/definitions/{name}")))),
+        Dialect::V2 => drop(schema.insert("$ref".into(), reference)),
         // Beside a reference nothing counts there.
         Dialect::V3 => {
             schema.remove("$ref");
-            schema.insert("allOf".into(), json!([{"$ref": format!("#/components/schemas/{name}")}]));
+            schema.insert("allOf".into(), json!([{"$ref": reference}]));
         }
     }
 }

@@ -115,14 +115,7 @@ fn words(line: &str) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_kubectl_finds_a_cluster() {
-    let more = std::env::var_os("LATEEN_KUBECTLS").unwrap_or_default();
-    let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
-    for program in std::iter::once(PathBuf::from("kubectl")).chain(more) {
-        let Some(minor) = minor_version(&program) else {
-            assert!(std::env::var_os("LATEEN_REQUIRE_TOOLS").is_none(), "{} does not run", program.display());
-            eprintln!("skipped: {} does not run", program.display());
-            continue;
-        };
+    for (program, minor) in kubectls() {
         let server = Server::start().await;
         let home = tempfile::tempdir().unwrap();
         let kubeconfig = server.handle.kubeconfig_path().to_owned();
@@ -131,6 +124,22 @@ async fn stock_kubectl_finds_a_cluster() {
         });
         work.await.unwrap();
     }
+}
+
+/// The kubectls that there are, each with its minor version.
+pub(crate) fn kubectls() -> Vec<(PathBuf, u64)> {
+    let more = std::env::var_os("LATEEN_KUBECTLS").unwrap_or_default();
+    let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
+    let all = std::iter::once(PathBuf::from("kubectl")).chain(more);
+    all.filter_map(|program| {
+        let minor = minor_version(&program);
+        if minor.is_none() {
+            assert!(std::env::var_os("LATEEN_REQUIRE_TOOLS").is_none(), "{} does not run", program.display());
+            eprintln!("skipped: {} does not run", program.display());
+        }
+        minor.map(|minor| (program, minor))
+    })
+    .collect()
 }
 
 /// The minor version that a kubectl says it has; none when it does not run.
@@ -200,7 +209,7 @@ fn plain_objects(k: &Kubectl<'_>) {
     assert_eq!(k.ok("label pod p tier=front", ""), "pod/p labeled\n");
     assert_eq!(k.ok("get pod -l tier=front -o name", ""), "pod/p\n");
     assert!(k.ok("get pod --show-labels", "").contains("run=p,tier=front"));
-    assert_eq!(k.ok("annotate pod p note=x", ""), "pod/p annotated\n");
+    assert!(k.ok("annotate pod p note=x", "").starts_with("pod/p annotate"));
     let described = k.ok("describe pod p", "");
     let annotations = described.lines().find(|line| line.starts_with("Annotations:"));
     assert_eq!(annotations.map(words), Some(vec!["Annotations:", "note:", "x"]), "{described}");
@@ -261,6 +270,19 @@ fn custom_objects(k: &Kubectl<'_>) {
 
 /// What kubectl reads from the schemas.
 fn schemas(k: &Kubectl<'_>) {
+    // Before 1.27 kubectl explained by version 2, in other words.
+    let plain = if k.since(27) { " --output=plaintext-openapiv2" } else { "" };
+    let old = k.ok(&format!("explain deploy.spec.template.spec.containers{plain}"), "");
+    assert!(old.contains("VERSION:  apps/v1") && old.contains("imagePullPolicy"), "{old}");
+    assert!(k.ok(&format!("explain vt{plain}"), "").contains("KIND:     VirtualThing"));
+    assert!(k.fails("explain pod.spec.nothing", "").contains("field \"nothing\" does not exist"));
+    let wrong = k.fails("create --validate=true -f -", &WORKLOAD.replace("replicas: 2", "replicaz: 2"));
+    assert!(wrong.contains("unknown field \"") && wrong.contains("replicaz"), "{wrong}");
+    let listed = k.ok("get --raw /openapi/v3", "");
+    assert!(listed.contains("apis/example.com/v1"), "{listed}");
+    if !k.since(27) {
+        return;
+    }
     let pods = k.ok("explain pod.spec.containers.image", "");
     assert!(pods.contains("KIND:       Pod") && pods.contains("FIELD: image <string>"), "{pods}");
     assert!(k.ok("explain deploy", "").contains("GROUP:      apps"));
@@ -271,14 +293,6 @@ fn schemas(k: &Kubectl<'_>) {
     );
     let custom = k.ok("explain vt.spec", "");
     assert!(custom.contains("hosts\t<[]string>"), "{custom}");
-    let old = k.ok("explain deploy.spec.template.spec.containers --output=plaintext-openapiv2", "");
-    assert!(old.contains("VERSION:  apps/v1") && old.contains("imagePullPolicy"), "{old}");
-    assert!(k.ok("explain vt --output=plaintext-openapiv2", "").contains("KIND:     VirtualThing"));
-    assert!(k.fails("explain pod.spec.nothing", "").contains("field \"nothing\" does not exist"));
-    let wrong = k.fails("create --validate=strict -f -", &WORKLOAD.replace("replicas: 2", "replicaz: 2"));
-    assert!(wrong.contains("unknown field \"spec.replicaz\""), "{wrong}");
-    let listed = k.ok("get --raw /openapi/v3", "");
-    assert!(listed.contains("apis/example.com/v1"), "{listed}");
 }
 
 fn access(k: &Kubectl<'_>) {

@@ -1,7 +1,8 @@
-//! Commands in pods and forwarded ports, by stock kubectl: over WebSockets as it does since 1.31, and over SPDY as before.
+//! Commands in pods and forwarded ports, by stock kubectl: over WebSockets as it does since 1.31, and over SPDY as before
+//! (`LATEEN_KUBECTLS` lists older ones).
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
@@ -68,24 +69,6 @@ impl PodLogs for Lines {
     }
 }
 
-/// The kubectl on the PATH, and the older ones that lie beside it (Google's SDK brings some along).
-fn kubectls() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let Some(newest) =
-        std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file())
-    else {
-        assert!(std::env::var_os("LATEEN_REQUIRE_TOOLS").is_none(), "there is no kubectl");
-        eprintln!("skipped: there is no kubectl");
-        return Vec::new();
-    };
-    let real = newest.canonicalize().unwrap();
-    let old = real.with_file_name("kubectl.1.27");
-    if !old.is_file() {
-        eprintln!("skipped for SPDY: there is no {}", old.display());
-    }
-    std::iter::once(real).chain(Some(old).filter(|file| file.is_file())).collect()
-}
-
 struct Kubectl<'a> {
     program: &'a Path,
     kubeconfig: &'a Path,
@@ -125,7 +108,7 @@ async fn kubectl_reaches_into_pods() {
     server.handle.serve_logs(Arc::new(Lines));
     let kubeconfig = server.handle.kubeconfig_path().to_owned();
     let work = tokio::task::spawn_blocking(move || {
-        for program in kubectls() {
+        for (program, _) in crate::kubectl::kubectls() {
             let kubectl = Kubectl { program: &program, kubeconfig: &kubeconfig };
             commands(&kubectl);
             forwarding(&kubectl);
