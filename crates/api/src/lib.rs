@@ -1,6 +1,7 @@
 //! Istio kinds, mesh configuration and networks: types, defaults, validation, CRDs; one table of kinds.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod crd;
 pub mod field;
 mod grpc_status;

@@ -29,6 +29,7 @@ mod up;
 mod upgrade;
 mod validate;
 mod version;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -111,6 +112,9 @@ pub(crate) enum Command {
     Apiserver(apiserver::Cmd),
     /// Run the control plane
     Discovery(Box<discovery::Cmd>),
+    /// Wait until the proxy of this pod is ready
+    #[command(hide = true)]
+    Wait(wait::Cmd),
     /// Run a built-in sample application
     #[command(hide = true)]
     App(app::Cmd),
@@ -165,6 +169,7 @@ impl Command {
             Self::Experimental(cmd) => cmd.run(globals),
             Self::Apiserver(cmd) => cmd.run(globals),
             Self::Discovery(cmd) => cmd.run(globals),
+            Self::Wait(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),
         }
     }

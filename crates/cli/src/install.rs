@@ -58,7 +58,8 @@ impl Settings {
         Ok(Installation::build(&self.operators()?, &self.all_sets())?)
     }
 
-    fn operators(&self) -> Result<Vec<Value>, CliError> {
+    /// The objects of the files.
+    pub(crate) fn operators(&self) -> Result<Vec<Value>, CliError> {
         let mut operators = Vec::new();
         for document in manifest::read(&self.files)? {
             // Read alone first, so that the message names the file.
@@ -69,7 +70,8 @@ impl Settings {
         Ok(operators)
     }
 
-    fn all_sets(&self) -> Vec<String> {
+    /// The flags, `--revision` among them.
+    pub(crate) fn all_sets(&self) -> Vec<String> {
         let revision = self.revision.iter().map(|revision| format!("revision={revision}"));
         self.sets.iter().cloned().chain(revision).collect()
     }

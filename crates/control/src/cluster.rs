@@ -153,7 +153,11 @@ impl Cluster for Client {
     fn replace_webhook(&self, object: Value) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let kind = Watched::Webhook.resource();
+            let kind = match object["kind"].as_str() {
+                Some("ValidatingWebhookConfiguration") => Watched::Validator,
+                _ => Watched::Webhook,
+            };
+            let kind = kind.resource();
             self.replace(&kind, "", &name, object).await.map(drop).map_err(|e| e.to_string())
         })
     }

@@ -20,7 +20,8 @@ use crate::proxies::Proxies;
 use crate::refusals::Refusals;
 use crate::serve::{self, ListenError};
 use crate::settings::Settings;
-use crate::{tls, webhook};
+use crate::tls;
+use crate::webhook::{self, Webhooks};
 
 /// What a control plane is built on.
 pub struct Deps {
@@ -85,9 +86,9 @@ impl Control {
         let bound = ports.bound()?;
 
         let (publish, published) = watch::channel(None);
-        let (webhook_sender, webhook_object) = watch::channel(None);
+        let (webhook_sender, webhooks) = watch::channel(Webhooks::default());
         let (unlisted_sender, unlisted) = watch::channel(Watched::all().into_iter().collect());
-        let outlets = Outlets { published: publish, webhook: webhook_sender, unlisted: unlisted_sender };
+        let outlets = Outlets { published: publish, webhooks: webhook_sender, unlisted: unlisted_sender };
         tasks.spawn(Engine::new(settings.clone(), outlets).run(inputs));
         let (proxies, metrics) = (Proxies::default(), Metrics::new());
         let debug = Debug {
@@ -111,12 +112,7 @@ impl Control {
             root_pem.clone(),
             published.clone(),
         ));
-        tasks.spawn(webhook::keep_trusted(
-            settings.clone(),
-            cluster.clone(),
-            root_pem.clone(),
-            webhook_object,
-        ));
+        tasks.spawn(webhook::keep_trusted(settings.clone(), cluster.clone(), root_pem.clone(), webhooks));
         let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;
         tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone()), None));

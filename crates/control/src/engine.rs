@@ -8,7 +8,6 @@ use lateen_base::ObjectRef;
 use lateen_kube::WatchEvent;
 use lateen_registry::Registry;
 use lateen_translate::Snapshot;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use crate::debounce::Debounce;
@@ -17,6 +16,7 @@ use crate::input::{Input, Watched};
 use crate::mesh::Mesh;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
+use crate::webhook::Webhooks;
 
 /// Everything that the control plane knows, at one moment.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub(crate) struct Published {
 /// Where the engine's words go. The first publication waits until every kind was listed.
 pub(crate) struct Outlets {
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
-    pub(crate) webhook: watch::Sender<Option<Value>>,
+    pub(crate) webhooks: watch::Sender<Webhooks>,
     /// The kinds that were not listed yet.
     pub(crate) unlisted: watch::Sender<BTreeSet<Watched>>,
 }
@@ -96,7 +96,7 @@ impl Engine {
         let changed = match kind {
             Watched::Secret => self.secrets.take(&event),
             Watched::ConfigMap => self.take_maps(event),
-            Watched::Webhook => self.take_webhook(event),
+            Watched::Webhook | Watched::Validator => self.take_webhooks(kind, event),
             kind => {
                 let view = self.registry.view();
                 let rejected = self.ingest.rejected().len();
@@ -124,14 +124,8 @@ impl Engine {
         changed
     }
 
-    fn take_webhook(&mut self, event: WatchEvent) -> bool {
-        let object = match event {
-            WatchEvent::Applied(object) => Some(object),
-            WatchEvent::Replaced(objects) => objects.into_iter().next(),
-            WatchEvent::Deleted(_) => None,
-            WatchEvent::Failed(_) => return false,
-        };
-        self.outlets.webhook.send_replace(object);
+    fn take_webhooks(&mut self, kind: Watched, event: WatchEvent) -> bool {
+        self.outlets.webhooks.send_modify(|webhooks| webhooks.take(kind, event));
         false
     }
 

@@ -29,8 +29,10 @@ pub enum Watched {
     Secret,
     /// `v1/ConfigMap` of the control plane's namespace: mesh configuration and the injector's.
     ConfigMap,
-    /// The webhooks, whose CA bundle the control plane keeps.
+    /// Mutating webhooks, of whose the control plane's own it keeps the CA bundle.
     Webhook,
+    /// Validating webhooks, likewise.
+    Validator,
     /// One of Istio's kinds.
     Istio(Kind),
 }
@@ -61,6 +63,7 @@ impl Watched {
             Self::Secret,
             Self::ConfigMap,
             Self::Webhook,
+            Self::Validator,
         ];
         kube.into_iter().chain(KINDS.iter().map(|info| Self::Istio(info.kind))).collect()
     }
@@ -89,6 +92,13 @@ impl Watched {
                 "mutatingwebhookconfigurations",
                 false,
             ),
+            Self::Validator => ResourceKind::new(
+                "admissionregistration.k8s.io",
+                "v1",
+                "ValidatingWebhookConfiguration",
+                "validatingwebhookconfigurations",
+                false,
+            ),
             Self::Istio(kind) => {
                 let info = kind.info();
                 ResourceKind::new(info.group, info.storage, info.name, info.plural, true)
@@ -100,10 +110,6 @@ impl Watched {
     pub fn scope(self, settings: &Settings) -> Scope {
         match self {
             Self::ConfigMap => Scope { namespace: Some(settings.namespace.clone()), ..Scope::default() },
-            Self::Webhook => {
-                let name = settings.revisioned("istio-sidecar-injector");
-                Scope { fields: Some(format!("metadata.name={name}")), ..Scope::default() }
-            }
             _ => Scope::default(),
         }
     }

@@ -137,3 +137,63 @@ fn move_to(pod: &mut Value, list: &str, name: &str, first: bool) {
     let to = if first { 0 } else { containers.len() };
     containers.insert(to, container);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn injected(pod: &Value, values: &Value) -> Result<Value, InjectError> {
+        let settings = Settings::build(values, &Value::Null, &Value::Null).unwrap();
+        inject(pod, &Workload::of_pod(pod, "default"), &settings)
+    }
+
+    fn annotated(annotations: Value) -> Value {
+        json!({ "metadata": { "annotations": annotations }, "spec": { "containers": [{ "name": "app" }] } })
+    }
+
+    #[test]
+    fn an_application_that_waits_comes_after_its_proxy() {
+        let pod = annotated(json!({
+            "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true",
+            "sidecar.istio.io/nativeSidecar": "false",
+        }));
+        let spec = &injected(&pod, &Value::Null).unwrap()["spec"];
+        assert_eq!(spec["containers"][0]["name"], PROXY_NAME);
+        assert_eq!(
+            spec["containers"][0]["lifecycle"]["postStart"]["exec"]["command"],
+            json!(["pilot-agent", "wait"])
+        );
+    }
+
+    #[test]
+    fn mounts_are_read_whatever_the_case_of_their_keys() {
+        let pod = annotated(json!({
+            "sidecar.istio.io/userVolume": r#"[{"name":"c","secret":{"secretName":"s"}}]"#,
+            "sidecar.istio.io/userVolumeMount": r#"[{"name":"c", "mountpath":"/etc/c", "readonly":true}]"#,
+            "sidecar.istio.io/nativeSidecar": "false",
+        }));
+        let spec = &injected(&pod, &Value::Null).unwrap()["spec"];
+        let mounts = spec["containers"][1]["volumeMounts"].as_array().unwrap();
+        assert!(mounts.contains(&json!({ "name": "c", "mountPath": "/etc/c", "readOnly": true })));
+        assert!(spec["volumes"].as_array().unwrap().iter().any(|volume| volume["name"] == "c"));
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_by_its_name() {
+        for (annotation, text, want) in [
+            (
+                "inject.istio.io/templates",
+                "sidcar",
+                "there is no template \"sidcar\"; there are: gateway, grpc-agent, sidecar, own",
+            ),
+            ("inject.istio.io/templates", "own", "template \"own\": actions"),
+            ("proxy.istio.io/config", "concurency: 2", "did you mean \"concurrency\"?"),
+            ("sidecar.istio.io/userVolume", "7", "annotation sidecar.istio.io/userVolume"),
+            ("status.sidecar.istio.io/port", "x", "annotation status.sidecar.istio.io/port"),
+        ] {
+            let values = json!({ "sidecarInjectorWebhook": { "templates": { "own": "spec: {{ .Spec }}" } } });
+            let said = injected(&annotated(json!({ annotation: text })), &values).unwrap_err().to_string();
+            assert!(said.contains(want), "{said}");
+        }
+    }
+}

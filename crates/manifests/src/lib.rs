@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod base;
+mod chart;
 mod control_plane;
 mod diff;
 mod gateway;
@@ -25,6 +26,7 @@ mod webhook;
 
 use serde_json::Value;
 
+pub use chart::{ChartFile, chart};
 pub use diff::{DiffError, diff};
 pub use installation::{Installation, InstallationError};
 pub use object::{COMPONENT_LABEL, OWNER_LABEL, Part, REVISION_LABEL};

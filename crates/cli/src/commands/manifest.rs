@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lateen_manifests::{diff, render};
+use lateen_manifests::{chart, diff, render};
 
 use super::{CliError, Outcome, install};
 use crate::globals::Globals;
@@ -22,6 +22,8 @@ enum Command {
     Generate(Generate),
     /// Say what differs between two manifests (exit status 1 when something does)
     Diff(Diff),
+    /// Write a Helm chart of an installation into a folder
+    Chart(Chart),
     /// Install; the same as `install`
     #[command(visible_alias = "install")]
     Apply(install::Cmd),
@@ -38,6 +40,15 @@ struct Generate {
     /// A folder for a file of each part, in the place of standard output
     #[arg(long, short)]
     output: Option<PathBuf>,
+}
+
+/// Arguments of `manifest chart`.
+#[derive(clap::Args)]
+struct Chart {
+    /// The folder
+    folder: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// Arguments of `manifest diff`.
@@ -59,6 +70,7 @@ impl Cmd {
         match self.command {
             Command::Generate(generate) => generate.run(),
             Command::Diff(diff) => diff.run(),
+            Command::Chart(chart) => chart.run(),
             Command::Apply(cmd) => cmd.run(globals),
         }
     }
@@ -80,6 +92,18 @@ impl Generate {
         for part in &parts {
             let file = folder.join(format!("{}.yaml", part.part.label()));
             std::fs::write(&file, yaml(&part.objects)?).map_err(|error| failed(&file, error))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Chart {
+    fn run(self) -> Outcome {
+        for file in chart(&self.settings.operators()?, &self.settings.all_sets())? {
+            let path = self.folder.join(&file.path);
+            let failed = |error: std::io::Error| CliError(format!("{}: {error}", path.display()));
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
+            std::fs::write(&path, file.text).map_err(failed)?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -125,8 +125,8 @@ async fn the_secure_port_knows_who_asks() {
 #[tokio::test]
 async fn roots_webhook_and_mesh_config_are_kept() {
     let mut objects = bookinfo();
-    let webhook =
-        json!({ "metadata": { "name": "istio-sidecar-injector" }, "webhooks": [{ "clientConfig": {} }] });
+    let webhook = json!({ "metadata": { "name": "istio-sidecar-injector" }, "webhooks": [{ "clientConfig": {
+            "service": { "name": "istiod", "namespace": "istio-system" } } }] });
     objects.push((Watched::Webhook, vec![webhook]));
     let world = World::start(objects).await;
     eventually(|| world.cluster.roots.lock().unwrap().len() == 2).await;

@@ -275,7 +275,7 @@ fn lifecycle(proxy: &Proxy<'_>) -> Option<Value> {
     let exec = |command: Vec<&str>| json!({ "exec": { "command": command } });
     match (proxy.native, proxy.holds_application()) {
         (true, _) => Some(json!({ "preStop": exec(vec!["pilot-agent", "request", &port, "POST", "drain"]) })),
-        (false, true) => Some(json!({ "postStart": exec(vec!["pilot-agent", "wait", &port]) })),
+        (false, true) => Some(json!({ "postStart": exec(vec!["pilot-agent", "wait"]) })),
         (false, false) => None,
     }
 }
