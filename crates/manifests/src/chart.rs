@@ -11,6 +11,9 @@ const PLACEHOLDERS: &[(&str, &str, &str)] = &[
     ("namespace", "lateen-chart-namespace", "{{ .Release.Namespace }}"),
 ];
 
+/// Behind the name of the injector's webhooks, which is plain in the usual namespace.
+const SUFFIX: &str = "{{ if ne .Release.Namespace \"istio-system\" }}-{{ .Release.Namespace }}{{ end }}";
+
 /// A file of a chart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChartFile {
@@ -30,6 +33,7 @@ pub fn chart(files: &[Value], sets: &[String]) -> Result<Vec<ChartFile>, Install
     let mut all = sets.to_vec();
     all.extend(PLACEHOLDERS.iter().map(|(key, placeholder, _)| format!("{key}={placeholder}")));
     let installation = Installation::build(files, &all)?;
+    let injector = installation.revisioned("istio-sidecar-injector");
     let mut chart = vec![
         file("Chart.yaml", &description(&plain)),
         file("values.yaml", &json!({ "global": { "hub": plain.hub(), "tag": plain.tag() } })),
@@ -38,10 +42,10 @@ pub fn chart(files: &[Value], sets: &[String]) -> Result<Vec<ChartFile>, Install
         let (definitions, objects): (Vec<&Value>, Vec<&Value>) =
             part.objects.iter().partition(|object| object["kind"] == "CustomResourceDefinition");
         if !definitions.is_empty() {
-            chart.push(ChartFile { path: "crds/istio.yaml".into(), text: documents(&definitions, false) });
+            chart.push(ChartFile { path: "crds/istio.yaml".into(), text: documents(&definitions, None) });
         }
         let path = format!("templates/{}.yaml", part.part.label().to_lowercase());
-        chart.push(ChartFile { path, text: documents(&objects, true) });
+        chart.push(ChartFile { path, text: documents(&objects, Some(&injector)) });
     }
     Ok(chart)
 }
@@ -61,24 +65,22 @@ fn file(path: &str, value: &Value) -> ChartFile {
     ChartFile { path: path.to_owned(), text: crate::control_plane::yaml(value) }
 }
 
-fn documents(objects: &[&Value], templated: bool) -> String {
+/// The objects as templates, given the name of the injector's webhooks; else as they are.
+fn documents(objects: &[&Value], injector: Option<&str>) -> String {
     let mut text = String::new();
     for object in objects {
         text.push_str("---\n");
         text.push_str(&crate::control_plane::yaml(object));
     }
-    if templated {
-        // Braces of our own, in texts of ConfigMaps, are not Helm's.
-        text = text.replace("{{", "{{ \"{{\" }}");
-    }
-    for (key, placeholder, action) in PLACEHOLDERS {
-        // Definitions are not templates; they only have the tag, in a label.
-        let with = match (templated, *key) {
-            (true, _) => (*action).to_owned(),
-            (false, "tag") => env!("CARGO_PKG_VERSION").to_owned(),
-            (false, _) => continue,
-        };
-        text = text.replace(placeholder, &with);
+    let Some(injector) = injector else {
+        // What is no template only has the tag, in a label.
+        return text.replace(PLACEHOLDERS[1].1, env!("CARGO_PKG_VERSION"));
+    };
+    // Braces of our own, in texts of ConfigMaps, are not Helm's.
+    text = text.replace("{{", "{{ \"{{\" }}");
+    text = text.replace(&format!("{injector}-{}", PLACEHOLDERS[2].1), &format!("{injector}{SUFFIX}"));
+    for (_, placeholder, action) in PLACEHOLDERS {
+        text = text.replace(placeholder, action);
     }
     text
 }
@@ -92,7 +94,7 @@ mod tests {
         let sets = ["profile=demo".to_owned()];
         let chart = chart(&[], &sets).unwrap();
         let filled = |text: &str| {
-            let text = text.replace("{{ .Values.global.hub }}", "docker.io/istio");
+            let text = text.replace(SUFFIX, "").replace("{{ .Values.global.hub }}", "docker.io/istio");
             let text = text.replace("{{ .Values.global.tag }}", "1.26.0");
             text.replace("{{ .Release.Namespace }}", "istio-system").replace("{{ \"{{\" }}", "{{")
         };
@@ -108,7 +110,10 @@ mod tests {
             .flat_map(|part| part.objects)
             .filter(|object| object["kind"] != "CustomResourceDefinition")
             .collect();
-        assert_eq!(got, want);
+        assert_eq!(got.len(), want.len());
+        for (got, want) in got.iter().zip(&want) {
+            assert_eq!(got, want);
+        }
         assert!(chart.iter().all(|file| !file.text.contains("lateen-chart")), "a placeholder is left");
         let values = chart.iter().find(|file| file.path == "values.yaml").unwrap();
         assert!(values.text.contains("hub: docker.io/istio"));
