@@ -4,6 +4,7 @@
 mod call;
 mod matching;
 mod review;
+pub(crate) mod service_account;
 mod webhooks;
 
 use futures::future::join_all;

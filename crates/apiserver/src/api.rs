@@ -24,7 +24,7 @@ use crate::token::{IssuedToken, TokenRequest, Tokens};
 use crate::watch::{Cursor, Watch, WatchStart};
 
 pub(crate) use self::delete::{Deleted, FOREGROUND};
-pub(crate) use self::meta::{now, rfc3339, uuid};
+pub(crate) use self::meta::{now, rfc3339, suffix, uuid};
 
 /// Everything a request works on.
 pub(crate) struct Api {

@@ -11,6 +11,7 @@ mod dump_xds;
 mod env;
 mod experimental;
 mod explain;
+mod fortio;
 mod get;
 mod install;
 mod kube_inject;
@@ -89,6 +90,9 @@ pub(crate) enum Command {
     Tag(tag::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
+    /// What the program fortio does: load, curl, server, version
+    #[command(hide = true)]
+    Fortio(fortio::Cmd),
     /// Show what a proxy was given
     ///
     /// A group of commands used to retrieve information about proxy configuration from the Envoy config dump.
@@ -161,6 +165,7 @@ impl Command {
             Self::Upgrade(cmd) => cmd.run(globals),
             Self::Tag(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
+            Self::Fortio(cmd) => cmd.run(globals),
             Self::ProxyConfig(cmd) => cmd.run(globals),
             Self::ProxyStatus(cmd) => cmd.run(globals),
             Self::Proxy(cmd) => cmd.run(globals),

@@ -42,15 +42,15 @@ struct Cli {
 
 fn main() -> ExitCode {
     let mut args: Vec<_> = std::env::args_os().collect();
+    let called = args.first().and_then(|path| std::path::Path::new(path).file_name()?.to_str());
+    let name = called.and_then(|name| ALIASES.iter().find(|alias| **alias == name)).unwrap_or(&ALIASES[0]);
+    if called == Some("fortio") {
+        args.insert(1, "fortio".into());
+    }
     // fortio's flags are not ours: `-n` is calls there and the namespace here.
-    if args.get(1).is_some_and(|command| command == "load") {
+    if args.get(1).is_some_and(|command| command == "load" || command == "fortio") {
         args.insert(2, "--".into());
     }
-    let name = args
-        .first()
-        .and_then(|path| std::path::Path::new(path).file_name()?.to_str())
-        .and_then(|name| ALIASES.iter().find(|alias| **alias == name))
-        .unwrap_or(&ALIASES[0]);
     let matches = Cli::command().name(*name).bin_name(*name).get_matches_from(args);
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,

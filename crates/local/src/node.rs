@@ -1,6 +1,5 @@
 //! The node agent: runs the pods of its node as child processes.
 
-mod api_access;
 mod backoff;
 mod board;
 mod container;

@@ -194,8 +194,11 @@ mod tests {
         let settings = Settings {
             version: version.into(),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            pod_ip: None,
+            address: None,
             port: None,
             pod: "reviews-pod".into(),
+            root: "/".into(),
             args: vec![],
             client: client.clone(),
         };

@@ -1,4 +1,4 @@
-//! The built-in sample applications: Bookinfo, httpbin, helloworld, tcp-echo and sleep.
+//! The built-in sample applications: Bookinfo, httpbin, helloworld, fortio's server, nginx, tcp-echo and sleep.
 //!
 //! They behave as the images of the same names do where Istio's labs look at it, speak HTTP/1.1 and cleartext HTTP/2,
 //! print one line per request, pass trace headers on, and send their calls through `http_proxy` where it is set.
@@ -7,8 +7,10 @@
 
 mod bookinfo;
 mod client;
+mod fortio;
 mod helloworld;
 mod httpbin;
+mod nginx;
 mod propagation;
 mod server;
 mod settings;
@@ -42,8 +44,18 @@ pub enum AppError {
 }
 
 /// The applications.
-pub const NAMES: &[&str] =
-    &["productpage", "details", "reviews", "ratings", "httpbin", "helloworld", "tcp-echo", "sleep"];
+pub const NAMES: &[&str] = &[
+    "productpage",
+    "details",
+    "reviews",
+    "ratings",
+    "httpbin",
+    "helloworld",
+    "fortio",
+    "nginx",
+    "tcp-echo",
+    "sleep",
+];
 
 /// Runs an application until SIGTERM or SIGINT.
 ///
@@ -61,9 +73,11 @@ pub fn run(name: &str, version: &str, port: Option<u16>, args: &[String]) -> Res
             "ratings" => server::serve(&settings, 9080, bookinfo::ratings()).await,
             "helloworld" => server::serve(&settings, 5000, helloworld::app(&settings)).await,
             "httpbin" => {
-                httpbin::announce(settings.address(80));
+                httpbin::announce(settings.address(80)?);
                 server::serve(&settings, 80, httpbin::app()).await
             }
+            "fortio" => fortio::serve(&settings).await,
+            "nginx" => nginx::serve(&settings).await,
             "tcp-echo" => tcp_echo::serve(&settings).await,
             "sleep" => server::until_terminated().await,
             other => Err(AppError::Unknown(other.to_owned())),

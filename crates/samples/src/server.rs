@@ -17,7 +17,7 @@ use crate::{AppError, Settings};
 
 /// Serves until SIGTERM or SIGINT; requests under way are finished.
 pub(crate) async fn serve(settings: &Settings, default_port: u16, app: Router) -> Result<(), AppError> {
-    let address = settings.address(default_port);
+    let address = settings.address(default_port)?;
     let listener = TcpListener::bind(address).await.map_err(|source| AppError::Bind { address, source })?;
     serve_on(listener, app).await
 }
@@ -41,7 +41,9 @@ async fn ended() {
 }
 
 async fn log(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
-    let line = format!("{} {} {:?}", request.method(), request.uri(), request.version());
+    // Over HTTP/2 the target is a whole URL; the line shows its path, as over HTTP/1.1.
+    let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let line = format!("{} {target} {:?}", request.method(), request.version());
     let referer = header(request.headers(), &REFERER);
     let agent = header(request.headers(), &USER_AGENT);
     let response = next.run(request).await;

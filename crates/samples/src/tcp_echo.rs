@@ -28,7 +28,8 @@ pub(crate) async fn serve(settings: &Settings) -> Result<(), AppError> {
     server::until_terminated().await
 }
 
-async fn accept(listener: TcpListener, prefix: String) {
+/// Echoes on every connection. With an empty prefix a line comes back as it was.
+pub(crate) async fn accept(listener: TcpListener, prefix: String) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -54,8 +55,9 @@ async fn echo(mut stream: TcpStream, prefix: &str) -> std::io::Result<()> {
             return write.shutdown().await;
         }
         println!("request: {}", String::from_utf8_lossy(&line).trim_end());
-        write.write_all(prefix.as_bytes()).await?;
-        write.write_all(b" ").await?;
+        if !prefix.is_empty() {
+            write.write_all(format!("{prefix} ").as_bytes()).await?;
+        }
         write.write_all(&line).await?;
     }
 }

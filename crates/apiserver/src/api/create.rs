@@ -41,6 +41,7 @@ impl Api {
         fill_metadata(&call, &mut value);
         let mut warnings = fields::check(&call, &mut value)?;
         reset_status(&call, &mut value);
+        admission::service_account::mount(self, &call, &mut value);
         defaults::apply(resource, &mut value, None);
         let name = object::name(&value).to_owned();
         let request = admission::Request {
@@ -53,6 +54,7 @@ impl Api {
         if let Some(changed) = admission::mutate(self, request, &mut warnings).await? {
             value = changed;
             warnings.extend(fields::check(&call, &mut value)?);
+            admission::service_account::mount(self, &call, &mut value);
             defaults::apply(resource, &mut value, None);
         }
         let mut causes = meta::causes(resource, &value);

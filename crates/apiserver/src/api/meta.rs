@@ -35,7 +35,7 @@ pub(crate) fn uuid() -> String {
 }
 
 /// The five letters that end a generated name; no vowels, as in Kubernetes.
-pub(super) fn suffix() -> String {
+pub(crate) fn suffix() -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut random = rand::rng();
     (0..5).map(|_| LETTERS[random.random_range(0..LETTERS.len())] as char).collect()

@@ -316,3 +316,38 @@ async fn logs_come_from_the_node_agent() {
     assert_eq!(rest.get(&format!("{pods}/p/log?container=c")).await.code, 400);
     assert_eq!(rest.get(&format!("{pods}/q/log")).await.code, 404);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_container_gets_its_service_account() {
+    let world = World::start().await;
+    let rest = &world.server.rest;
+    world
+        .configure("mutating", "inject", "/inject", rule(&["CREATE"], "", &["v1"], &["pods"]), json!({}))
+        .await;
+    let place = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let create = async |name: &str, spec: Value| {
+        let mut own = json!({"containers": [{"name": "app", "image": "x"},
+            {"name": "other", "image": "x", "volumeMounts": [{"name": "mine", "mountPath": place}]}],
+            "volumes": [{"name": "mine", "emptyDir": {}}]});
+        own.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let pod = json!({"metadata": {"name": name}, "spec": own});
+        rest.post("/api/v1/namespaces/default/pods", &pod).await.expect(201)["spec"].clone()
+    };
+    let spec = create("with", json!({})).await;
+    let volume = &spec["volumes"][1];
+    let name = volume["name"].as_str().unwrap();
+    assert!(name.starts_with("kube-api-access-") && name.len() == 21, "{name}");
+    assert_eq!(volume["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"], 3607);
+    let mounted = |index: usize| spec["containers"][index]["volumeMounts"].as_array().unwrap().clone();
+    let own = json!({"name": name, "mountPath": place, "readOnly": true});
+    assert_eq!((mounted(0), mounted(2)), (vec![own.clone()], vec![own]), "also what a webhook has added");
+    assert_eq!((mounted(1).len(), &mounted(1)[0]["name"]), (1, &json!("mine")));
+    assert_eq!(spec["volumes"].as_array().unwrap().len(), 2);
+
+    let refusing = json!({"metadata": {"name": "bare"}, "automountServiceAccountToken": false});
+    rest.post("/api/v1/namespaces/default/serviceaccounts", &refusing).await.expect(201);
+    let none = create("by-account", json!({"serviceAccountName": "bare"})).await;
+    assert_eq!(none["volumes"].as_array().unwrap().len(), 1);
+    let by_pod = json!({"serviceAccountName": "bare", "automountServiceAccountToken": true});
+    assert_eq!(create("by-pod", by_pod).await["volumes"].as_array().unwrap().len(), 2);
+}

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{CliError, Outcome};
+use super::{CliError, Outcome, fortio};
 use crate::globals::Globals;
 
 /// Arguments of `lateen app`.
@@ -22,7 +22,11 @@ pub(crate) struct Cmd {
 }
 
 impl Cmd {
-    pub(crate) fn run(self, _globals: &Globals) -> Outcome {
+    pub(crate) fn run(self, globals: &Globals) -> Outcome {
+        if self.name == "fortio" {
+            // A container of this image may be a server or a client.
+            return fortio::Cmd::of_container(&self.args).run(globals);
+        }
         lateen_samples::run(&self.name, &self.version, self.port, &self.args).map_err(CliError::new)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -17,6 +17,11 @@ pub(crate) struct Cmd {
 }
 
 impl Cmd {
+    /// The command with these flags.
+    pub(super) fn of(args: &[String]) -> Self {
+        Self { args: args.to_vec() }
+    }
+
     pub(crate) fn run(self, _globals: &Globals) -> Outcome {
         let options = Options::parse(&self.args).map_err(CliError::new)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()

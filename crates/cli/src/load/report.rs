@@ -24,7 +24,8 @@ pub(crate) fn text(options: &Options, outcome: &Outcome) -> String {
     for (code, count) in &outcome.codes {
         text += &format!("Code {code:>3} : {count} ({:.1} %)\n", 100.0 * *count as f64 / calls.max(1) as f64);
     }
-    text += &format!("Response Body/Total Sizes : {}\n", sizes(&outcome.body));
+    text += &format!("Response Header Sizes : {}\n", sizes(&outcome.heads));
+    text += &format!("Response Body/Total Sizes : {}\n", sizes(&outcome.sizes));
     text += &format!(
         "All done {calls} calls (plus 0 warmup) {:.3} ms avg, {:.1} qps\n",
         outcome.latency.mean() / 1000.0,
@@ -38,9 +39,22 @@ fn sizes(sizes: &Sizes) -> String {
     let mean = sizes.sum as f64 / count;
     let deviation = (sizes.squares / count - mean * mean).max(0.0).sqrt();
     format!(
-        "count {} avg {mean:.2} +/- {deviation:.1} min {} max {} sum {}",
-        sizes.count, sizes.min, sizes.max, sizes.sum
+        "count {} avg {} +/- {} min {} max {} sum {}",
+        sizes.count,
+        significant(mean, 8),
+        significant(deviation, 4),
+        sizes.min,
+        sizes.max,
+        sizes.sum
     )
+}
+
+/// A number of at least 0 with so many significant digits and no zeros at the end (Go's `%.8g`).
+fn significant(number: f64, digits: usize) -> String {
+    let magnitude = if number > 0.0 { number.log10().floor() } else { 0.0 };
+    let decimals = (digits as f64 - 1.0 - magnitude).clamp(0.0, 16.0);
+    let text = format!("{number:.*}", decimals as usize);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// The report as JSON, with fortio's names.
@@ -70,6 +84,25 @@ pub(crate) fn json(options: &Options, outcome: &Outcome) -> Value {
             "Max": outcome.latency.max() as f64 / 1e6,
             "Percentiles": percentiles,
         },
-        "Sizes": { "Count": outcome.body.count, "Sum": outcome.body.sum },
+        "Sizes": { "Count": outcome.sizes.count, "Sum": outcome.sizes.sum },
+        "HeaderSizes": { "Count": outcome.heads.count, "Sum": outcome.heads.sum },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_as_fortio_writes_them() {
+        let line = |all: &[u64]| {
+            let mut heads = Sizes::default();
+            all.iter().for_each(|size| heads.record(*size));
+            sizes(&heads)
+        };
+        let mixed: Vec<u64> = [230; 5].into_iter().chain([231; 5]).chain([0; 10]).collect();
+        assert_eq!(line(&mixed), "count 20 avg 115.25 +/- 115.3 min 0 max 231 sum 2305");
+        assert_eq!(line(&[1, 1, 2]), "count 3 avg 1.3333333 +/- 0.4714 min 1 max 2 sum 4");
+        assert_eq!(line(&[]), "count 0 avg 0 +/- 0 min 0 max 0 sum 0");
+    }
 }

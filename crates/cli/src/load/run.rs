@@ -16,6 +16,11 @@ use tokio::net::TcpStream;
 
 use super::{Options, Until};
 
+/// What the proxy of a pod, not the application, listens on.
+const PROXY_PORTS: std::ops::RangeInclusive<u16> = 15_000..=15_090;
+/// The longest latency that is told from longer ones, in microseconds: an hour.
+const LONGEST: u64 = 3_600_000_000;
+
 /// Why nothing could be sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
@@ -34,8 +39,10 @@ pub(crate) struct Outcome {
     pub(crate) sockets: u64,
     /// Latencies in microseconds.
     pub(crate) latency: Histogram<u64>,
-    /// Sizes of response bodies.
-    pub(crate) body: Sizes,
+    /// Sizes of response heads; an answer that is an error counts as 0, as fortio has it.
+    pub(crate) heads: Sizes,
+    /// Sizes of responses, head and body.
+    pub(crate) sizes: Sizes,
     /// How long it took.
     pub(crate) elapsed: Duration,
 }
@@ -51,7 +58,8 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    fn record(&mut self, size: u64) {
+    /// Counts one more.
+    pub(crate) fn record(&mut self, size: u64) {
         self.min = if self.count == 0 { size } else { self.min.min(size) };
         self.max = self.max.max(size);
         self.count += 1;
@@ -80,13 +88,27 @@ struct Target {
 impl Target {
     fn of(options: &Options) -> Self {
         let url = &options.url;
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::within(url, variable)
+    }
+
+    /// In a pod on loopback `localhost` is where the application binds, and for the proxy's ports the pod's address.
+    fn within(url: &http::Uri, variable: impl Fn(&str) -> Option<String>) -> Self {
         let authority = url.authority().map(ToString::to_string).unwrap_or_default();
-        let direct = format!("{}:{}", url.host().unwrap_or_default(), url.port_u16().unwrap_or(80));
-        let path = url.path_and_query().map_or("/", |path| path.as_str());
-        let proxy = std::env::var("http_proxy").ok().filter(|proxy| !proxy.is_empty());
-        match proxy.as_deref().map(|proxy| proxy.trim_start_matches("http://").trim_end_matches('/')) {
-            Some(proxy) => Self { address: proxy.to_owned(), uri: url.to_string(), host: authority },
-            None => Self { address: direct, uri: path.to_owned(), host: authority },
+        let (host, port) = (url.host().unwrap_or_default(), url.port_u16().unwrap_or(80));
+        let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let own = if PROXY_PORTS.contains(&port) { "LATEEN_POD_IP" } else { "LATEEN_BIND_ADDRESS" };
+        let is_local = matches!(host, "localhost" | "127.0.0.1");
+        if let Some(ip) = variable(own).filter(|_| is_local) {
+            return Self { address: format!("{ip}:{port}"), uri: path, host: authority };
+        }
+        let excepted = variable("no_proxy").is_some_and(|list| list.split(',').any(|one| one.trim() == host));
+        match variable("http_proxy").filter(|_| !excepted) {
+            Some(proxy) => {
+                let address = proxy.trim_start_matches("http://").trim_end_matches('/').to_owned();
+                Self { address, uri: url.to_string(), host: authority }
+            }
+            None => Self { address: format!("{host}:{port}"), uri: path, host: authority },
         }
     }
 
@@ -155,9 +177,16 @@ pub(crate) async fn all(options: &Options) -> Result<Outcome, RunError> {
 
 impl Outcome {
     fn new(elapsed: Duration) -> Self {
-        // Three significant digits are always valid.
-        let latency = Histogram::new(3).unwrap_or_else(|_| unreachable!("3 is a valid precision"));
-        Self { codes: BTreeMap::new(), sockets: 0, latency, body: Sizes::default(), elapsed }
+        let latency = Histogram::new_with_bounds(1, LONGEST, 3);
+        let latency = latency.unwrap_or_else(|_| unreachable!("these bounds and 3 digits are valid"));
+        Self {
+            codes: BTreeMap::new(),
+            sockets: 0,
+            latency,
+            heads: Sizes::default(),
+            sizes: Sizes::default(),
+            elapsed,
+        }
     }
 
     fn merge(&mut self, other: Self) {
@@ -165,9 +194,10 @@ impl Outcome {
             *self.codes.entry(code).or_default() += count;
         }
         self.sockets += other.sockets;
-        // Both histograms grow on their own.
+        // Both histograms have the same bounds.
         let _ = self.latency.add(&other.latency);
-        self.body.add(other.body);
+        self.heads.add(other.heads);
+        self.sizes.add(other.sizes);
     }
 }
 
@@ -221,14 +251,63 @@ async fn exchange(
         };
         let response = sender.send_request(target.request(options)?).await.map_err(http)?;
         let code = i32::from(response.status().as_u16());
+        let head = head_size(&response);
         let body = response.into_body().collect().await.map_err(http)?.to_bytes();
-        Ok((sender, code, body.len()))
+        Ok((sender, code, head, body.len() as u64))
     };
-    let (sender, code, size) = tokio::time::timeout(options.timeout, work)
+    let (sender, code, head, body) = tokio::time::timeout(options.timeout, work)
         .await
         .map_err(|_| RunError::Http("timed out".into()))??;
-    outcome.body.record(size as u64);
+    let good = code < 400;
+    outcome.heads.record(if good { head } else { 0 });
+    outcome.sizes.record(head + body);
     // As fortio does: an error ends the connection.
-    *connection = (code < 400).then_some(sender);
+    *connection = good.then_some(sender);
     Ok(code)
+}
+
+/// Bytes of the response's head as it was on the wire.
+fn head_size<B>(response: &http::Response<B>) -> u64 {
+    let line = format!("{:?} {}\r\n\r\n", response.version(), response.status()).len();
+    let fields =
+        response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    (line + fields.sum::<usize>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_take_the_proxy_but_for_the_pods_own_ports() {
+        let variables = BTreeMap::from([
+            ("http_proxy", "http://127.10.0.9:15007"),
+            ("no_proxy", "localhost,direct"),
+            ("LATEEN_POD_IP", "127.10.0.9"),
+            ("LATEEN_BIND_ADDRESS", "127.110.0.9"),
+        ]);
+        let of = |url: &str, variables: &BTreeMap<&str, &str>| {
+            let target =
+                Target::within(&url.parse().unwrap(), |name| variables.get(name).map(|v| (*v).to_owned()));
+            format!("{} {} {}", target.address, target.uri, target.host)
+        };
+        for (url, wanted) in [
+            ("http://httpbin:8000/get", "127.10.0.9:15007 http://httpbin:8000/get httpbin:8000"),
+            ("http://direct/x", "direct:80 /x direct"),
+            ("http://localhost:8080/", "127.110.0.9:8080 / localhost:8080"),
+            ("http://127.0.0.1:15000/stats", "127.10.0.9:15000 /stats 127.0.0.1:15000"),
+        ] {
+            assert_eq!(of(url, &variables), wanted);
+        }
+        assert_eq!(of("http://localhost:8080/", &BTreeMap::new()), "localhost:8080 / localhost:8080");
+    }
+
+    #[test]
+    fn latencies_are_kept_as_they_are() {
+        let mut outcome = Outcome::new(Duration::ZERO);
+        let mut other = Outcome::new(Duration::ZERO);
+        other.latency.saturating_record(250_000);
+        outcome.merge(other);
+        assert!((outcome.latency.mean() - 250_000.0).abs() < 250.0);
+    }
 }

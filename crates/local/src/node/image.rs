@@ -34,6 +34,8 @@ const TABLE: &[(&str, Program)] = &[
     ("curl", plain("sleep")),
     ("curl-ssl", plain("sleep")),
     ("sleep", plain("sleep")),
+    ("fortio", plain("fortio")),
+    ("nginx", plain("nginx")),
     ("tcp-echo-server", plain("tcp-echo")),
 ];
 
@@ -92,6 +94,8 @@ mod tests {
         let go = Program::App { name: "httpbin", version: None, port: Some(8080) };
         assert_eq!(program("mccutchen/go-httpbin:v2.15.0"), Some(go));
         assert_eq!(program("curlimages/curl"), Some(plain("sleep")));
+        assert_eq!(program("fortio/fortio:latest_release"), Some(plain("fortio")));
+        assert_eq!(program("nginx"), Some(plain("nginx")));
         assert_eq!(program("istio/proxyv2:1.26.0"), Some(Program::Proxy));
         assert_eq!(program("redis:7"), None);
         assert!(unknown("redis:7").contains("\"redis:7\""));

@@ -169,6 +169,7 @@ fn general(
         ("KUBERNETES_SERVICE_PORT_HTTPS", port),
         ("LATEEN_POD_ROOT", root.to_string_lossy().into_owned()),
         ("LATEEN_BIND_ADDRESS", bind_address(around.cluster, pod, &container.name, ip).to_string()),
+        ("LATEEN_POD_IP", ip.to_string()),
         ("LATEEN_DNS", format!("{node}:{DNS_PORT}")),
     ]
     .map(|(name, value)| (name.to_owned(), value))

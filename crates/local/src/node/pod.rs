@@ -15,7 +15,6 @@ use crate::api::{Part, deletion, namespace_of};
 use crate::instant;
 use crate::net::http_proxy;
 use crate::node::Node;
-use crate::node::api_access;
 use crate::node::board::Board;
 use crate::node::container::{Supervisor, container_root};
 use crate::node::events::{Severity, full_name};
@@ -211,13 +210,12 @@ impl Worker {
     }
 }
 
-/// The pod as its containers see it: with its addresses, and the token that every pod gets.
+/// The pod as its containers see it: with its addresses.
 pub(super) fn own(node: &Node, pod: &Pod, ip: Ipv4Addr) -> Pod {
     let mut own = pod.clone();
     let status = own.status.get_or_insert_default();
     status.pod_ip = Some(ip.to_string());
     status.host_ip = Some(node.around.cluster.node().to_string());
-    api_access::add(&mut own);
     own
 }
 
@@ -361,7 +359,6 @@ async fn refresh(mut files: Files, mut updates: Updates) {
         let Some(latest) = updates.borrow_and_update().clone() else { return };
         let mut own = (*latest).clone();
         own.status.clone_from(&files.pod.status);
-        api_access::add(&mut own);
         files.pod = Arc::new(own);
         if let Err(error) = files.materialise().await {
             tracing::debug!(%error, pod = full_name(&files.pod.metadata), "volumes keep their last contents");
