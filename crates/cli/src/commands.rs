@@ -24,6 +24,7 @@ mod proxy;
 mod proxy_config;
 mod proxy_role;
 mod proxy_status;
+mod samples;
 mod tag;
 mod uninstall;
 mod up;
@@ -88,6 +89,8 @@ pub(crate) enum Command {
     Upgrade(upgrade::Cmd),
     /// Give revisions names, which namespaces follow
     Tag(tag::Cmd),
+    /// Write the labs' manifests and scripts into a folder
+    Samples(samples::Cmd),
     /// Send requests and report, with fortio's flags
     Load(load::Cmd),
     /// What the program fortio does: load, curl, server, version
@@ -164,6 +167,7 @@ impl Command {
             Self::Uninstall(cmd) => cmd.run(globals),
             Self::Upgrade(cmd) => cmd.run(globals),
             Self::Tag(cmd) => cmd.run(globals),
+            Self::Samples(cmd) => cmd.run(globals),
             Self::Load(cmd) => cmd.run(globals),
             Self::Fortio(cmd) => cmd.run(globals),
             Self::ProxyConfig(cmd) => cmd.run(globals),

@@ -180,15 +180,16 @@ pub(super) fn command(
     Ok(Launch { program, args, env, folder: root.clone() }.command())
 }
 
-/// A path below a mount of the container, as it is on this host; any other argument as it is.
+/// A path below a mount of the container, as it is on this host, links of mounts followed; any other argument as it is.
 fn inside(arg: &str, container: &Container, root: &Path) -> String {
     let mounts = container.volume_mounts.iter().flatten();
     let below =
         mounts.map(|mount| Path::new(&mount.mount_path)).any(|mount| Path::new(arg).starts_with(mount));
-    match arg.strip_prefix('/') {
-        Some(relative) if below => root.join(relative).display().to_string(),
-        _ => arg.to_owned(),
-    }
+    let Some(relative) = arg.strip_prefix('/').filter(|_| below) else { return arg.to_owned() };
+    let place = root.join(relative);
+    // A mount is a link here and a folder to who asks: `ls -l` shows what is in it.
+    let folder = std::fs::read_link(&place).ok().filter(|to| to.is_absolute() && to.is_dir());
+    folder.unwrap_or(place).display().to_string()
 }
 
 /// (host, port, address) triples in the order in which they are tried; a missing port is any.
@@ -270,6 +271,12 @@ mod tests {
         assert_eq!(of("/etc/istio/certs2"), "/etc/istio/certs2");
         assert_eq!(of("/dev/null"), "/dev/null");
         assert_eq!(of("-al"), "-al");
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, root) = (dir.path().join("volume"), dir.path().join("root"));
+        std::fs::create_dir_all(&volume).unwrap();
+        std::fs::create_dir_all(root.join("etc/istio")).unwrap();
+        std::os::unix::fs::symlink(&volume, root.join("etc/istio/certs")).unwrap();
+        assert_eq!(inside("/etc/istio/certs", &container, &root), volume.display().to_string());
     }
 
     #[test]

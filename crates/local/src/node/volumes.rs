@@ -35,6 +35,10 @@ pub(crate) enum VolumeError {
     Kind { volume: String },
     #[error("container {container} mounts volume \"{volume}\", which the pod does not have")]
     NoVolume { container: String, volume: String },
+    #[error(
+        "container {container} mounts volume \"{volume}\" with subPathExpr, which is not supported: use subPath"
+    )]
+    Expression { container: String, volume: String },
     #[error("volume \"{volume}\" : no token for service account {account}: {reason}")]
     Token { volume: String, account: String, reason: String },
     #[error("volume \"{volume}\" : {path}: {source}")]
@@ -99,24 +103,27 @@ impl Volumes {
     /// Links the container's mounts into its root folder.
     pub(crate) fn mount(&self, pod: &Pod, container: &Container, root: &Path) -> Result<(), VolumeError> {
         fs::create_dir_all(root).map_err(|source| io_error("", root, source))?;
-        let known: Vec<&str> = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.volumes.iter().flatten())
-            .map(|volume| &*volume.name)
-            .collect();
+        let known: Vec<&Volume> = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).collect();
         let mut mounts: Vec<_> = container.volume_mounts.iter().flatten().collect();
         // A mount below another one goes into that one's volume, so it comes later.
         mounts.sort_by_key(|mount| Path::new(&mount.mount_path).components().count());
         for mount in mounts {
-            if !known.contains(&&*mount.name) {
+            let Some(volume) = known.iter().find(|volume| volume.name == mount.name) else {
                 let (container, volume) = (container.name.clone(), mount.name.clone());
                 return Err(VolumeError::NoVolume { container, volume });
+            };
+            if mount.sub_path_expr.is_some() {
+                let (container, volume) = (container.name.clone(), mount.name.clone());
+                return Err(VolumeError::Expression { container, volume });
             }
             let target = match mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
                 Some(sub) => self.folder.join(&mount.name).join(relative(&mount.name, sub)?),
                 None => self.folder.join(&mount.name),
             };
+            if is_empty_folder(volume) {
+                // A path within it that is not there yet becomes a folder, as kubelets have it.
+                fs::create_dir_all(&target).map_err(|source| io_error(&mount.name, &target, source))?;
+            }
             let place = root.join(relative(&mount.name, mount.mount_path.trim_start_matches('/'))?);
             link(&target, &place).map_err(|source| io_error(&mount.name, &place, source))?;
         }
@@ -228,7 +235,7 @@ fn payload(
     tokens: &Tokens,
 ) -> Result<Option<Payload>, VolumeError> {
     let maker = Maker { pod, volume: &volume.name, objects, tokens };
-    if volume.empty_dir.is_some() {
+    if is_empty_folder(volume) {
         return Ok(None);
     }
     let mut files = Payload::new();
@@ -245,17 +252,15 @@ fn payload(
         for source in projected.sources.iter().flatten() {
             maker.projection(source, projected.default_mode, &mut files)?;
         }
-    } else if !is_bare(volume) {
-        return Err(VolumeError::Kind { volume: volume.name.clone() });
     } else {
-        // A volume without a source is an empty folder, as Kubernetes defaults it.
-        return Ok(None);
+        return Err(VolumeError::Kind { volume: volume.name.clone() });
     }
     Ok(Some(files))
 }
 
-fn is_bare(volume: &Volume) -> bool {
-    *volume == Volume { name: volume.name.clone(), ..Volume::default() }
+/// An `emptyDir`, or a volume without a source, which Kubernetes makes one.
+fn is_empty_folder(volume: &Volume) -> bool {
+    volume.empty_dir.is_some() || *volume == Volume { name: volume.name.clone(), ..Volume::default() }
 }
 
 struct Maker<'a> {
@@ -466,6 +471,7 @@ mod tests {
             json!([
                 {"name": "tokens", "mountPath": "/etc/istio/proxy/tokens"},
                 {"name": "tokens", "mountPath": "/etc/labels", "subPath": "labels"},
+                {"name": "envoy", "mountPath": "/var/own", "subPath": "a/b"},
                 {"name": "envoy", "mountPath": "/etc/istio/proxy"},
             ]),
         );
@@ -478,6 +484,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&token).unwrap(), "jwt");
         assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(root.join("etc/labels")).unwrap(), "app=\"a\"");
+        fs::write(root.join("var/own/file"), "x").unwrap();
+        assert_eq!(fs::read_to_string(root.join("etc/istio/proxy/a/b/file")).unwrap(), "x");
     }
 
     #[test]
