@@ -24,6 +24,7 @@ mod proxy;
 mod proxy_config;
 mod proxy_role;
 mod proxy_status;
+mod request;
 mod samples;
 mod tag;
 mod uninstall;
@@ -122,6 +123,9 @@ pub(crate) enum Command {
     /// Wait until the proxy of this pod is ready
     #[command(hide = true)]
     Wait(wait::Cmd),
+    /// Ask the admin interface of this pod's proxy (pilot-agent)
+    #[command(hide = true)]
+    Request(request::Cmd),
     /// Run a built-in sample application
     #[command(hide = true)]
     App(app::Cmd),
@@ -142,6 +146,7 @@ impl Command {
                 | Self::Profile(_)
                 | Self::KubeInject(_)
                 | Self::ProxyConfig(_)
+                | Self::Request(_)
                 | Self::ProxyStatus(_)
                 | Self::Validate(_)
                 | Self::Version(_)
@@ -179,6 +184,7 @@ impl Command {
             Self::Apiserver(cmd) => cmd.run(globals),
             Self::Discovery(cmd) => cmd.run(globals),
             Self::Wait(cmd) => cmd.run(globals),
+            Self::Request(cmd) => cmd.run(globals),
             Self::App(cmd) => cmd.run(globals),
         }
     }

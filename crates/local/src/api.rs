@@ -154,16 +154,17 @@ impl Api {
     }
 
     /// Carries out a controller's decision. What somebody else has done or undone meanwhile is no failure.
-    pub(crate) async fn carry_out(&self, change: Change) -> Result<(), ApiError> {
+    /// Returns what was written, if anything was.
+    pub(crate) async fn carry_out(&self, change: Change) -> Result<Option<Value>, ApiError> {
         let done = match change {
-            Change::Create(collection, object) => self.backend.create(collection, object).await.map(drop),
+            Change::Create(collection, object) => self.backend.create(collection, object).await.map(Some),
             Change::Replace(collection, object, part) => {
-                self.backend.replace(collection, object, part).await.map(drop)
+                self.backend.replace(collection, object, part).await.map(Some)
             }
-            Change::Delete(deletion) => self.backend.delete(deletion).await,
+            Change::Delete(deletion) => self.backend.delete(deletion).await.map(|()| None),
         };
         match done {
-            Err(ApiError::Conflict(_) | ApiError::NotFound(_)) => Ok(()),
+            Err(ApiError::Conflict(_) | ApiError::NotFound(_)) => Ok(None),
             other => other,
         }
     }

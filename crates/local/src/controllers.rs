@@ -10,3 +10,4 @@ pub(crate) mod schedule;
 pub(crate) mod selector;
 pub(crate) mod services;
 mod template_hash;
+mod told;

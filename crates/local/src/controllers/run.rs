@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{deployments, endpoints, namespaces, replica_sets, schedule, services};
+use super::{deployments, endpoints, namespaces, replica_sets, schedule, services, told};
 use crate::addresses::ClusterNumber;
 use crate::api::{Api, ApiError, Change};
 use crate::instant;
@@ -65,7 +65,7 @@ impl Controllers {
         loop {
             changes.borrow_and_update();
             let decided = decide().await;
-            let done = join_all(decided.iter().map(|change| self.api.carry_out(change.clone()))).await;
+            let done = join_all(decided.iter().map(|change| self.carry_out(change))).await;
             let mut failed = false;
             for (change, outcome) in decided.iter().zip(done) {
                 if let Err(error) = outcome {
@@ -85,6 +85,13 @@ impl Controllers {
             // A refused write is not tried again at every change, or two refusals would chase each other.
             tokio::time::sleep(if failed { RETRY.0 } else { GATHER }).await;
         }
+    }
+
+    async fn carry_out(&self, change: &Change) -> Result<(), ApiError> {
+        let before = told::before(&self.api, change).await;
+        let made = self.api.carry_out(change.clone()).await?;
+        told::tell(&self.api, &self.events, change, made.as_ref(), before).await;
+        Ok(())
     }
 
     async fn refused(&self, controller: &str, change: &Change, error: &ApiError) {
