@@ -116,14 +116,19 @@ fn targets(annotations: Annotations<'_>) -> Vec<(String, String)> {
 /// Adds a variable to the proxy's container.
 pub(crate) fn add_env(pod: &mut Value, name: &str, value: &str) {
     for list in ["containers", "initContainers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in list_mut(pod, list) {
             if container["name"] == PROXY_NAME
-                && let Some(env) = container["env"].as_array_mut()
+                && let Some(env) = container.get_mut("env").and_then(Value::as_array_mut)
             {
                 env.push(json!({ "name": name, "value": value }));
             }
         }
     }
+}
+
+/// The containers of a list; none where there is no such list, which is not made.
+pub(crate) fn list_mut<'a>(pod: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {
+    pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 /// The map at `key`, made where there is none.

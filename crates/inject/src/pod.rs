@@ -110,7 +110,7 @@ fn has(pod: &Value, list: &str, name: &str) -> bool {
 }
 
 fn remove(pod: &mut Value, list: &str, name: &str) {
-    if let Some(containers) = pod["spec"][list].as_array_mut() {
+    if let Some(containers) = pod["spec"].get_mut(list).and_then(Value::as_array_mut) {
         containers.retain(|container| container["name"] != name);
     }
 }
@@ -131,7 +131,7 @@ fn order(pod: &mut Value, native: bool, hold: bool) {
 }
 
 fn move_to(pod: &mut Value, list: &str, name: &str, first: bool) {
-    let Some(containers) = pod["spec"][list].as_array_mut() else { return };
+    let Some(containers) = pod["spec"].get_mut(list).and_then(Value::as_array_mut) else { return };
     let Some(at) = containers.iter().position(|container| container["name"] == name) else { return };
     let container = containers.remove(at);
     let to = if first { 0 } else { containers.len() };
@@ -163,6 +163,18 @@ mod tests {
             spec["containers"][0]["lifecycle"]["postStart"]["exec"]["command"],
             json!(["pilot-agent", "wait"])
         );
+    }
+
+    #[test]
+    fn nothing_is_null_that_was_not_there() {
+        let pod = json!({
+            "metadata": { "annotations": { "inject.istio.io/templates": "gateway" } },
+            "spec": { "containers": [{ "name": "istio-proxy", "image": "auto" }] },
+        });
+        let spec = &injected(&pod, &Value::Null).unwrap()["spec"];
+        assert!(spec.get("initContainers").is_none(), "{spec}");
+        let text = injected(&annotated(json!({})), &Value::Null).unwrap()["spec"].to_string();
+        assert!(!text.contains(":null"), "{text}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::describe::list_mut;
+
 /// The field of a container, and how the agent's path ends.
 const PROBES: &[(&str, &str)] =
     &[("readinessProbe", "readyz"), ("livenessProbe", "livez"), ("startupProbe", "startupz")];
@@ -14,7 +16,7 @@ pub(crate) fn rewrite(pod: &mut Value, status_port: u64, proxy: &str) -> Map<Str
     for (list, which) in
         [("initContainers", &restarted as &dyn Fn(&Value) -> bool), ("containers", &|_: &Value| true)]
     {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in list_mut(pod, list) {
             if container["name"] == proxy || !which(container) {
                 continue;
             }

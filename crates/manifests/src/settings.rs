@@ -17,24 +17,19 @@ impl Workload<'_> {
     pub(crate) fn shape(&self, deployment: &mut Value, service: &mut Value) {
         self.values(deployment, service);
         let Some(k8s) = self.k8s else { return };
-        let set = |at: &mut Value, value: &Value| {
+        let set = |parent: &mut Value, key: &str, value: &Value| {
             if !value.is_null() {
-                extend(at, value);
+                extend(&mut parent[key], value);
             }
         };
-        set(&mut deployment["spec"]["strategy"], &k8s.strategy);
+        set(&mut deployment["spec"], "strategy", &k8s.strategy);
         let template = &mut deployment["spec"]["template"];
-        set(&mut template["metadata"]["annotations"], &k8s.pod_annotations);
+        set(&mut template["metadata"], "annotations", &k8s.pod_annotations);
         let pod = &mut template["spec"];
-        let mut field = |name: &str, value: &Value| {
-            if !value.is_null() {
-                extend(&mut pod[name], value);
-            }
-        };
-        field("affinity", &k8s.affinity);
-        field("nodeSelector", &k8s.node_selector);
-        field("securityContext", &k8s.security_context);
-        field("hostNetwork", &k8s.host_network);
+        set(pod, "affinity", &k8s.affinity);
+        set(pod, "nodeSelector", &k8s.node_selector);
+        set(pod, "securityContext", &k8s.security_context);
+        set(pod, "hostNetwork", &k8s.host_network);
         if !k8s.priority_class_name.is_empty() {
             pod["priorityClassName"] = json!(k8s.priority_class_name);
         }
@@ -44,15 +39,15 @@ impl Workload<'_> {
         if !k8s.image_pull_policy.is_empty() {
             container["imagePullPolicy"] = json!(k8s.image_pull_policy);
         }
-        set(&mut container["resources"], &k8s.resources);
-        set(&mut container["readinessProbe"], &k8s.readiness_probe);
+        set(container, "resources", &k8s.resources);
+        set(container, "readinessProbe", &k8s.readiness_probe);
         append(container, "volumeMounts", &k8s.volume_mounts);
         k8s.env.iter().for_each(|variable| set_env(container, variable));
         if let Some(replicas) = k8s.replica_count {
             deployment["spec"]["replicas"] = json!(replicas);
         }
-        set(&mut service["metadata"]["annotations"], &k8s.service_annotations);
-        set(&mut service["spec"], &k8s.service);
+        set(&mut service["metadata"], "annotations", &k8s.service_annotations);
+        set(service, "spec", &k8s.service);
     }
 
     fn values(&self, deployment: &mut Value, service: &mut Value) {
@@ -128,7 +123,7 @@ fn append(at: &mut Value, key: &str, items: &[Value]) {
     if items.is_empty() {
         return;
     }
-    match at[key].as_array_mut() {
+    match at.get_mut(key).and_then(Value::as_array_mut) {
         Some(list) => list.extend(items.iter().cloned()),
         None => at[key] = json!(items),
     }
@@ -136,7 +131,7 @@ fn append(at: &mut Value, key: &str, items: &[Value]) {
 
 /// Sets a variable, in the place of the one of its name where there is one.
 fn set_env(container: &mut Value, variable: &Value) {
-    let Some(env) = container["env"].as_array_mut() else {
+    let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) else {
         container["env"] = json!([variable]);
         return;
     };
