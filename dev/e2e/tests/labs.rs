@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use e2e::{Cluster, DataPlane, eventually, tools};
 
 /// A test per data plane.
@@ -101,6 +103,21 @@ lab!(lab_2_bookinfo, |cluster: &Cluster| {
         let head: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
         assert_eq!(head.join(" "), columns, "{table}");
     }
+    let inside = cluster.kubectl(&[
+        "exec",
+        "deploy/ratings-v1",
+        "-c",
+        "ratings",
+        "--",
+        "curl",
+        "-s",
+        "productpage:9080/productpage",
+    ]);
+    assert!(inside.contains("<title>Simple Bookstore App</title>"), "{inside}");
+    let stats =
+        ["exec", "deploy/ratings-v1", "-c", "istio-proxy", "--", "pilot-agent", "request", "GET", "stats"];
+    assert!(cluster.kubectl(&stats).contains("cluster_manager"), "the proxy's own statistics");
+    proxy_config(cluster);
     // Stock Envoy writes its log every ten seconds.
     eventually("the access log", || {
         let log = cluster.kubectl(&["logs", "-l", "app=productpage", "-c", "istio-proxy", "--tail", "-1"]);
@@ -112,6 +129,54 @@ lab!(lab_2_bookinfo, |cluster: &Cluster| {
         if in_step { Ok(()) } else { Err(status) }
     });
 });
+
+/// What `proxy-config` prints of productpage's sidecar: the heads, and the lines that a user of Istio looks for.
+fn proxy_config(cluster: &Cluster) {
+    let pod =
+        cluster.kubectl(&["get", "pod", "-l", "app=productpage", "-o", "jsonpath={.items[0].metadata.name}"]);
+    for (part, head, lines) in [
+        (
+            "cluster",
+            "SERVICE FQDN PORT SUBSET DIRECTION TYPE DESTINATION RULE",
+            &[
+                "9080 - inbound STATIC",
+                "reviews.default.svc.cluster.local 9080 - outbound EDS reviews.default",
+                "reviews.default.svc.cluster.local 9080 v2 outbound EDS reviews.default",
+                "PassthroughCluster - - - ORIGINAL_DST",
+                "BlackHoleCluster - - - STATIC",
+            ][..],
+        ),
+        ("listener", "ADDRESSES PORT MATCH DESTINATION", &["15007 ALL Route: http_proxy"]),
+        (
+            "route",
+            "NAME VHOST NAME DOMAINS MATCH VIRTUAL SERVICE",
+            &["http_proxy reviews.default.svc.cluster.local:9080 reviews, reviews.default + 1 more... /*"],
+        ),
+        (
+            "endpoint",
+            "ENDPOINT STATUS OUTLIER CHECK CLUSTER",
+            &["HEALTHY OK outbound|9080|v3|reviews.default.svc.cluster.local"],
+        ),
+        (
+            "secret",
+            "RESOURCE NAME TYPE STATUS VALID CERT SERIAL NUMBER NOT AFTER NOT BEFORE",
+            &["default Cert Chain ACTIVE true", "ROOTCA CA ACTIVE true"],
+        ),
+    ] {
+        let table = cluster.lateen(&["proxy-config", part, &pod]);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let table: Vec<String> = table.lines().map(words).collect();
+        assert_eq!(table[0], head, "{part}");
+        for line in lines {
+            assert!(table.iter().any(|found| found.contains(line)), "{part} has no {line:?}: {table:#?}");
+        }
+    }
+    let bootstrap = cluster.lateen(&["proxy-config", "bootstrap", &pod]);
+    assert!(bootstrap.starts_with("Istio Version:"), "{bootstrap}");
+    let clusters: Value =
+        serde_json::from_str(&cluster.lateen(&["proxy-config", "cluster", &pod, "-o", "json"])).unwrap();
+    assert!(clusters.as_array().is_some_and(|list| list.len() > 10));
+}
 
 lab!(lab_3_1_dynamic_routing, |cluster: &Cluster| {
     cluster.apply_sample("bookinfo/networking/virtual-service-all-v1.yaml");
