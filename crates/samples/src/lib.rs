@@ -14,6 +14,7 @@ mod nginx;
 mod propagation;
 mod server;
 mod settings;
+mod sleep;
 mod tcp_echo;
 
 use std::io;
@@ -79,7 +80,7 @@ pub fn run(name: &str, version: &str, port: Option<u16>, args: &[String]) -> Res
             "fortio" => fortio::serve(&settings).await,
             "nginx" => nginx::serve(&settings).await,
             "tcp-echo" => tcp_echo::serve(&settings).await,
-            "sleep" => server::until_terminated().await,
+            "sleep" => sleep::run(&settings.args).await,
             other => Err(AppError::Unknown(other.to_owned())),
         }
     })

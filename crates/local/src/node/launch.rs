@@ -129,6 +129,10 @@ pub(crate) fn launch(
     Launch { program: around.executable.clone(), args, env, folder: root.to_owned() }
 }
 
+/// Programs of the machine that a container may be told to run in the place of what its image is.
+const HOST_PROGRAMS: &[&str] = &["ash", "bash", "cat", "curl", "env", "sh", "sleep", "tail"];
+
+/// The application's command line. A command that is a program of the machine is run by `sleep`, which becomes it.
 fn application(
     name: &str,
     version: Option<&str>,
@@ -136,6 +140,11 @@ fn application(
     command: Vec<String>,
     args: Vec<String>,
 ) -> Vec<String> {
+    let program = command.first().and_then(|word| Path::new(word).file_name()?.to_str());
+    if program.is_some_and(|program| HOST_PROGRAMS.contains(&program)) {
+        let own = ["app", "sleep", "--"].map(str::to_owned);
+        return own.into_iter().chain(command).chain(args).collect();
+    }
     let mut out = vec!["app".to_owned(), name.to_owned()];
     if let Some(version) = version {
         out.extend(["--app-version".to_owned(), version.to_owned()]);
@@ -294,6 +303,9 @@ mod tests {
         assert_eq!(app.env["LATEEN_BIND_ADDRESS"], "127.12.0.9");
         let gateway = pod(json!([{"name": "istio-proxy", "image": "proxyv2", "args": ["proxy", "router"]}]));
         assert!(!launched(&gateway, 0).env.contains_key("ISTIO_META_LATEEN_APP_ADDRESS"));
+        let shell =
+            pod(json!([{"name": "h", "image": "httpbin", "command": ["/bin/sh", "-c"], "args": ["true"]}]));
+        assert_eq!(launched(&shell, 0).args, ["app", "sleep", "--", "/bin/sh", "-c", "true"]);
         let go = pod(json!([{"name": "h", "image": "mccutchen/go-httpbin"}]));
         assert_eq!(launched(&go, 0).args, ["app", "httpbin", "--port", "8080"]);
     }

@@ -116,14 +116,15 @@ impl Volumes {
                 let (container, volume) = (container.name.clone(), mount.name.clone());
                 return Err(VolumeError::Expression { container, volume });
             }
+            let own = self.folder.join(&mount.name);
             let target = match mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
-                Some(sub) => self.folder.join(&mount.name).join(relative(&mount.name, sub)?),
-                None => self.folder.join(&mount.name),
+                Some(sub) => own.join(relative(&mount.name, sub)?),
+                None => own.clone(),
             };
-            if is_empty_folder(volume) {
-                // A path within it that is not there yet becomes a folder, as kubelets have it.
-                fs::create_dir_all(&target).map_err(|source| io_error(&mount.name, &target, source))?;
-            }
+            // Other mounts may go below this one. In an empty folder a path that is not there becomes one, as kubelets
+            // have it.
+            let needed = if is_empty_folder(volume) { &target } else { &own };
+            fs::create_dir_all(needed).map_err(|source| io_error(&mount.name, needed, source))?;
             let place = root.join(relative(&mount.name, mount.mount_path.trim_start_matches('/'))?);
             link(&target, &place).map_err(|source| io_error(&mount.name, &place, source))?;
         }
@@ -486,6 +487,26 @@ mod tests {
         assert_eq!(fs::read_to_string(root.join("etc/labels")).unwrap(), "app=\"a\"");
         fs::write(root.join("var/own/file"), "x").unwrap();
         assert_eq!(fs::read_to_string(root.join("etc/istio/proxy/a/b/file")).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_mount_below_another_one_needs_no_contents_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let pod = pod(
+            json!([{"name": "ca", "configMap": {"name": "ca"}},
+                {"name": "crl", "configMap": {"name": "crl", "optional": true}}]),
+            json!([{"name": "ca", "mountPath": "/var/run/ca"}, {"name": "crl", "mountPath": "/var/run/ca/crl"}]),
+        );
+        let mut volumes = Volumes::new(dir.path());
+        volumes.mount(&pod, &first(&pod), &root).unwrap();
+        let objects = Objects(BTreeMap::from([
+            ("ca", json!({"data": {"root.pem": "1"}})),
+            ("crl", json!({"data": {"x": "2"}})),
+        ]));
+        volumes.materialise(&pod, &objects, &Tokens::new()).unwrap();
+        assert_eq!(fs::read_to_string(root.join("var/run/ca/root.pem")).unwrap(), "1");
+        assert_eq!(fs::read_to_string(root.join("var/run/ca/crl/x")).unwrap(), "2");
     }
 
     #[test]
