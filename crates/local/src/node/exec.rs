@@ -265,9 +265,9 @@ mod tests {
         let container =
             json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/etc/istio/certs"}]});
         let container: Container = serde_json::from_value(container).unwrap();
-        let of = |arg: &str| inside(arg, &container, Path::new("/state/root"));
-        assert_eq!(of("/etc/istio/certs"), "/state/root/etc/istio/certs");
-        assert_eq!(of("/etc/istio/certs/tls.crt"), "/state/root/etc/istio/certs/tls.crt");
+        let of = |arg: &str| inside(arg, &container, Path::new("/state/files"));
+        assert_eq!(of("/etc/istio/certs"), "/state/files/etc/istio/certs");
+        assert_eq!(of("/etc/istio/certs/tls.crt"), "/state/files/etc/istio/certs/tls.crt");
         assert_eq!(of("/etc/istio/certs2"), "/etc/istio/certs2");
         assert_eq!(of("/dev/null"), "/dev/null");
         assert_eq!(of("-al"), "-al");
