@@ -70,6 +70,11 @@ pub(crate) async fn serve(settings: &Settings) -> Result<(), AppError> {
 
 /// The pod's own configuration, else the image's.
 fn configuration(root: &Path) -> Result<Config, AppError> {
+    // Users know their files by the pod's paths.
+    let refuse = |path: &Path, why: &dyn std::fmt::Display| {
+        let shown = Path::new("/").join(path.strip_prefix(root).unwrap_or(path));
+        AppError::Setting(format!("nginx: [emerg] {}: {why}", shown.display()))
+    };
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| refuse(path, &error));
     let main = root.join("etc/nginx/nginx.conf");
     if main.exists() {
@@ -85,10 +90,6 @@ fn configuration(root: &Path) -> Result<Config, AppError> {
         servers.extend(Config::included(&read(file)?).map_err(|error| refuse(file, &error))?.servers);
     }
     if files.is_empty() { Ok(Config::preset()) } else { Ok(Config { servers }) }
-}
-
-fn refuse(path: &Path, why: &dyn std::fmt::Display) -> AppError {
-    AppError::Setting(format!("nginx: [emerg] {}: {why}", path.display()))
 }
 
 /// A server with what it needs to serve.

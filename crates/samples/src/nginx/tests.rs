@@ -87,7 +87,9 @@ fn the_pods_files_decide() {
     std::fs::write(folder.join("b.conf"), "server { listen 8081;\n gzip on; }").unwrap();
     let refused = configuration(dir.path()).unwrap_err().to_string();
     assert!(
-        refused.contains("b.conf") && refused.contains("\"gzip\"") && refused.contains("line 2"),
+        refused.contains(" /etc/nginx/conf.d/b.conf: ")
+            && refused.contains("\"gzip\"")
+            && refused.contains("line 2"),
         "{refused}"
     );
 }
