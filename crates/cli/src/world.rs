@@ -10,7 +10,7 @@ use lateen_base::ClusterId;
 use lateen_control::Secrets;
 use lateen_kube::WatchEvent;
 use lateen_registry::manifests::Manifests;
-use lateen_translate::offline::{self, CONFIG_CLUSTER, Options};
+use lateen_translate::offline::{self, CONFIG_CLUSTER};
 use lateen_translate::{Proxy, Snapshot};
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ pub(crate) struct WorldArgs {
     /// Domain of the services of Kubernetes
     #[arg(long, default_value = "cluster.local")]
     pub(crate) domain: String,
-    /// Environment of the control plane, such as PILOT_ENABLE_IP_AUTOALLOCATE=false
+    /// Environment of the control plane; what Lateen does not read is said
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct World {
 impl World {
     /// Reads the manifests. Objects that are broken are said on standard error and left out, as the control plane does.
     pub(crate) fn read(args: &WorldArgs) -> Result<Self, CliError> {
-        let features = Features::read(&args.env)?;
+        judge_environment(&args.env)?;
         let mut inputs = vec![(CONFIG_CLUSTER, args.files.clone())];
         for pair in &args.clusters {
             let (name, path) =
@@ -69,8 +69,7 @@ impl World {
         }
         let mesh = mesh_config(args.mesh_config.as_deref())?;
         let networks = mesh_networks(args.mesh_networks.as_deref())?;
-        let options = Options { domain: args.domain.clone(), auto_allocate: features.auto_allocate };
-        let (snapshot, warnings) = offline::snapshot(mesh, networks, options, clusters);
+        let (snapshot, warnings) = offline::snapshot(mesh, networks, &args.domain, clusters);
         for warning in warnings {
             eprintln!("Warning: {warning}");
         }
@@ -80,31 +79,20 @@ impl World {
     }
 }
 
-/// What the environment of a control plane turns on and off.
-struct Features {
-    auto_allocate: bool,
-}
-
-impl Features {
-    /// Reads `NAME=VALUE`s. What has no effect here is said.
-    fn read(pairs: &[String]) -> Result<Self, CliError> {
-        let mut features = Self { auto_allocate: true };
-        for pair in pairs {
-            let (name, value) =
-                pair.split_once('=').ok_or_else(|| CliError(format!("--env {pair}: write NAME=VALUE")))?;
-            let flag = || {
-                let value = value.parse::<bool>();
-                value.map_err(|_| CliError(format!("--env {pair}: expected true or false")))
-            };
-            match name {
-                "PILOT_ENABLE_IP_AUTOALLOCATE" => features.auto_allocate = flag()?,
-                // What sidecars' own TLS is, here: always on.
-                "ENABLE_TLS_ON_SIDECAR_INGRESS" if flag()? => {}
-                _ => eprintln!("Warning: --env {pair}: Lateen does not read it"),
-            }
+/// Says of each `NAME=VALUE` of a control plane's environment that would make a difference that it makes none here.
+fn judge_environment(pairs: &[String]) -> Result<(), CliError> {
+    for pair in pairs {
+        let (name, value) =
+            pair.split_once('=').ok_or_else(|| CliError(format!("--env {pair}: write NAME=VALUE")))?;
+        match (name, value) {
+            // Which of Istio's two ways gives addresses to hosts without: here there is one, stable as either. And what is
+            // always on.
+            ("PILOT_ENABLE_IP_AUTOALLOCATE", "true" | "false")
+            | ("ENABLE_TLS_ON_SIDECAR_INGRESS", "true") => {}
+            _ => eprintln!("Warning: --env {pair}: Lateen does not read it"),
         }
-        Ok(features)
     }
+    Ok(())
 }
 
 /// The Secrets of a manifest as a server keeps them: in a namespace, text encoded.

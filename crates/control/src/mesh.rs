@@ -103,7 +103,6 @@ impl Mesh {
             root_namespace: self.root_namespace(settings).into(),
             config_cluster: settings.cluster.clone(),
             networks: self.networks.clone(),
-            auto_allocate: settings.auto_allocate,
         }
     }
 

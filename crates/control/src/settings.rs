@@ -33,8 +33,6 @@ pub struct Settings {
     pub debounce: Debounce,
     /// Further names of its serving certificate (`ISTIOD_CUSTOM_HOST`).
     pub custom_hosts: Vec<String>,
-    /// Whether hosts of ServiceEntries without address are given one (`PILOT_ENABLE_IP_AUTOALLOCATE`).
-    pub auto_allocate: bool,
     /// How requests to the API server are tried again.
     pub retry: Retry,
     /// Where it listens.
@@ -134,7 +132,6 @@ impl Default for Settings {
             connection_age: Duration::from_secs(30 * 60),
             debounce: Debounce::default(),
             custom_hosts: Vec::new(),
-            auto_allocate: true,
             retry: Retry::default(),
             ports: Ports::on([0, 0, 0, 0].into()),
         }

@@ -30,8 +30,6 @@ pub struct Settings {
     pub config_cluster: ClusterId,
     /// Networks as the mesh configuration names them.
     pub networks: Arc<MeshNetworks>,
-    /// Whether hosts of ServiceEntries without address are given one (`PILOT_ENABLE_IP_AUTOALLOCATE`).
-    pub auto_allocate: bool,
 }
 
 impl Default for Settings {
@@ -42,7 +40,6 @@ impl Default for Settings {
             root_namespace: "istio-system".into(),
             config_cluster: "Kubernetes".into(),
             networks: Arc::default(),
-            auto_allocate: true,
         }
     }
 }

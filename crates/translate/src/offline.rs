@@ -12,38 +12,21 @@ use crate::Snapshot;
 /// The cluster whose Istio objects configure the mesh, as Istio calls a single one.
 pub const CONFIG_CLUSTER: &str = "Kubernetes";
 
-/// What manifests do not say.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Domain of the services of Kubernetes.
-    pub domain: String,
-    /// Whether hosts without address get one, as [`Settings::auto_allocate`] has it.
-    pub auto_allocate: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let settings = Settings::default();
-        Self { domain: settings.domain, auto_allocate: settings.auto_allocate }
-    }
-}
-
 /// The mesh that the manifests of these clusters make, and a warning for each object that was left out.
 pub fn snapshot(
     mesh: MeshConfig,
     networks: MeshNetworks,
-    options: Options,
+    domain: &str,
     clusters: Vec<(ClusterId, Manifests)>,
 ) -> (Arc<Snapshot>, Vec<String>) {
     let or = |text: &str, otherwise: &str| if text.is_empty() { otherwise } else { text }.to_owned();
     let networks = Arc::new(networks);
     let settings = Settings {
-        domain: options.domain,
+        domain: domain.to_owned(),
         trust_domain: or(&mesh.trust_domain, "cluster.local"),
         root_namespace: Namespace::new(or(&mesh.root_namespace, "istio-system")),
         config_cluster: CONFIG_CLUSTER.into(),
         networks: networks.clone(),
-        auto_allocate: options.auto_allocate,
     };
     let mut registry = Registry::new(settings.clone());
     let mut warnings = Vec::new();

@@ -90,7 +90,7 @@ impl World<'_> {
         manifests.read("bench", &self.manifests(others));
         let clusters = vec![(offline::CONFIG_CLUSTER.into(), manifests)];
         let (snapshot, warnings) =
-            offline::snapshot(mesh, MeshNetworks::default(), offline::Options::default(), clusters);
+            offline::snapshot(mesh, MeshNetworks::default(), "cluster.local", clusters);
         if let Some(warning) = warnings.first() {
             return Err(text(warning));
         }

@@ -67,9 +67,6 @@ pub(crate) struct Cmd {
     /// Lifetime of a root certificate that it makes
     #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", default_value = "87600h", value_parser = parse_duration, hide = true)]
     root_lifetime: Duration,
-    /// Give addresses to hosts of ServiceEntries that have none
-    #[arg(long, env = "PILOT_ENABLE_IP_AUTOALLOCATE", default_value_t = true, action = clap::ArgAction::Set, hide = true)]
-    auto_allocate: bool,
     /// Further names of its serving certificate
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',', hide = true)]
     custom_hosts: Vec<String>,
@@ -124,7 +121,6 @@ impl Cmd {
             root: self.pod_root.clone(),
             token_audiences: self.token_audiences.clone(),
             root_lifetime: self.root_lifetime,
-            auto_allocate: self.auto_allocate,
             custom_hosts: self.custom_hosts.iter().filter(|host| !host.is_empty()).cloned().collect(),
             connection_age: self.connection_age,
             debounce: Debounce {

@@ -168,7 +168,7 @@ impl Registry {
 
     /// The hosts whose allocated addresses are now others.
     fn allocate(&mut self) -> Vec<HostId> {
-        let entries = self.view.configs.of_kind(Kind::ServiceEntry).filter(|_| self.settings.auto_allocate);
+        let entries = self.view.configs.of_kind(Kind::ServiceEntry);
         let fresh = allocate::allocate(entries.filter_map(|object| match &object.spec {
             Spec::ServiceEntry(entry) => Some((&object.namespace, entry.as_ref())),
             _ => None,

@@ -29,7 +29,6 @@ pub(crate) fn snapshot(manifests: &str, mesh: Option<&Value>) -> Arc<Snapshot> {
         root_namespace: "istio-system".into(),
         config_cluster: "Kubernetes".into(),
         networks: networks.clone(),
-        ..Settings::default()
     };
     let mut registry = Registry::new(settings.clone());
     for document in parse_yaml("world.yaml", manifests) {

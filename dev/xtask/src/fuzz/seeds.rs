@@ -61,8 +61,7 @@ fn resources(samples: &[(PathBuf, String)]) -> Result<Vec<Vec<u8>>, String> {
         }
         let clusters = vec![(offline::CONFIG_CLUSTER.into(), manifests)];
         let mesh = MeshConfig::istio_default();
-        let (snapshot, _) =
-            offline::snapshot(mesh, MeshNetworks::default(), offline::Options::default(), clusters);
+        let (snapshot, _) = offline::snapshot(mesh, MeshNetworks::default(), "cluster.local", clusters);
         for proxy in proxies() {
             let proxy = Proxy::from_json(&proxy).map_err(|error| error.to_string())?;
             let made = generate(&snapshot, &proxy);
