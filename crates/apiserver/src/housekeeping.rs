@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::access::User;
 use crate::api::{Api, Call, DeleteOptions, WriteOptions};
@@ -27,9 +28,14 @@ pub(crate) async fn run(api: Arc<Api>, mut stopped: watch::Receiver<bool>) {
     let mut changed = api.store.removals();
     let user = User::master("system:serviceaccount:kube-system:housekeeping");
     let keeper = Housekeeper { api: &api, user: &user };
+    let mut next_events = Instant::now();
     loop {
         changed.mark_unchanged();
         let again = keeper.pass().await;
+        if Instant::now() >= next_events {
+            keeper.forget_events().await;
+            next_events = Instant::now() + SLOW;
+        }
         tokio::select! {
             () = crate::server::until(&mut stopped) => return,
             done = changed.changed() => if done.is_err() { return },
@@ -48,12 +54,10 @@ struct Housekeeper<'a> {
 }
 
 impl Housekeeper<'_> {
-    /// One look at everything; true when something is left to do soon.
+    /// One look at everything that may have to go; true when something is left to do soon.
     async fn pass(&self) -> bool {
-        let mut left = self.end_namespaces().await;
-        left |= self.collect_dependents().await;
-        self.forget_events().await;
-        left
+        let left = self.end_namespaces().await;
+        left | self.collect_dependents().await
     }
 
     async fn forget_events(&self) {

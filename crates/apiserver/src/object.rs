@@ -5,17 +5,55 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::api::FOREGROUND;
 use crate::resource::Resource;
 
 /// A stored object, version-neutral: everything but `apiVersion`, `kind` and `metadata.resourceVersion`, which are put
-/// back when it is served. Memory holds these bytes and the labels, nothing decoded.
+/// back when it is served. Memory holds these bytes, the labels and the ties, nothing else decoded.
 #[derive(Debug)]
 pub(crate) struct Object {
     pub(crate) namespace: Box<str>,
     pub(crate) name: Box<str>,
     pub(crate) resource_version: u64,
     pub(crate) labels: Labels,
+    pub(crate) ties: Ties,
     tail: Bytes,
+}
+
+/// What decides on an object's life besides its users: read at each removal of any object, so kept decoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ties {
+    pub(crate) uid: Box<str>,
+    pub(crate) owners: Box<[Owner]>,
+    /// There is a `deletionTimestamp`.
+    pub(crate) deleted: bool,
+    /// The finalizer of foreground deletion is there.
+    pub(crate) foreground: bool,
+}
+
+/// An owner reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: Box<str>,
+    /// `blockOwnerDeletion`.
+    pub(crate) blocks: bool,
+}
+
+impl Ties {
+    fn of(value: &Value) -> Self {
+        let metadata = metadata(value);
+        let owner = |reference: &Value| {
+            let uid = reference["uid"].as_str()?.into();
+            Some(Owner { uid, blocks: reference["blockOwnerDeletion"] == true })
+        };
+        let finalizers = metadata["finalizers"].as_array();
+        Self {
+            uid: uid(value).into(),
+            owners: metadata["ownerReferences"].as_array().into_iter().flatten().filter_map(owner).collect(),
+            deleted: metadata["deletionTimestamp"].is_string(),
+            foreground: finalizers.is_some_and(|all| all.iter().any(|one| one == FOREGROUND)),
+        }
+    }
 }
 
 /// Labels, sorted by key.
@@ -27,6 +65,7 @@ pub(crate) struct Draft {
     pub(crate) namespace: Box<str>,
     pub(crate) name: Box<str>,
     labels: Labels,
+    ties: Ties,
     tail: Bytes,
 }
 
@@ -34,6 +73,7 @@ impl Draft {
     /// Takes the JSON of an object that has a name.
     pub(crate) fn new(mut value: Value) -> Self {
         let labels = labels_of(&value);
+        let ties = Ties::of(&value);
         let namespace = namespace(&value).into();
         let name = name(&value).into();
         let mut tail = Vec::with_capacity(512);
@@ -54,13 +94,13 @@ impl Draft {
                 tail.extend_from_slice(&value.to_string().as_bytes()[1..]);
             }
         }
-        Self { namespace, name, labels, tail: tail.into() }
+        Self { namespace, name, labels, ties, tail: tail.into() }
     }
 
     /// The stored form at a resource version.
     pub(crate) fn at(self, resource_version: u64) -> Arc<Object> {
-        let Self { namespace, name, labels, tail } = self;
-        Arc::new(Object { namespace, name, resource_version, labels, tail })
+        let Self { namespace, name, labels, ties, tail } = self;
+        Arc::new(Object { namespace, name, resource_version, labels, ties, tail })
     }
 
     /// True when nothing but the resource version tells the two apart.
@@ -82,10 +122,11 @@ impl Object {
             name: name.into(),
             resource_version,
             labels: Box::default(),
+            ties: Ties::default(),
             tail: Bytes::copy_from_slice(tail),
         };
-        let labels = labels_of(&object.neutral()?);
-        Some(Arc::new(Self { labels, ..object }))
+        let value = object.neutral()?;
+        Some(Arc::new(Self { labels: labels_of(&value), ties: Ties::of(&value), ..object }))
     }
 
     /// What the database keeps besides the resource version.
@@ -100,6 +141,7 @@ impl Object {
             name: self.name.clone(),
             resource_version,
             labels: self.labels.clone(),
+            ties: self.ties.clone(),
             tail: self.tail.clone(),
         })
     }

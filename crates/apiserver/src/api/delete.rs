@@ -126,18 +126,15 @@ impl Api {
 
     async fn orphan_dependents(&self, call: Call<'_>, uid: &str) -> Result<(), Status> {
         for resource in self.catalog().stored() {
-            for object in self.store.list(&resource.name, None, None, usize::MAX).objects {
+            let objects = self.store.list(&resource.name, None, None, usize::MAX).objects;
+            for object in objects.iter().filter(|o| o.ties.owners.iter().any(|owner| &*owner.uid == uid)) {
                 let mut value = object.value(resource);
                 let Some(owners) =
                     object::metadata_mut(&mut value).get_mut("ownerReferences").and_then(Value::as_array_mut)
                 else {
                     continue;
                 };
-                let before = owners.len();
                 owners.retain(|owner| owner["uid"] != uid);
-                if owners.len() == before {
-                    continue;
-                }
                 let call = Call { resource, namespace: &object.namespace, subresource: None, ..call };
                 match self.update(call, &object.name, value).await {
                     Err(status) if !status.is_not_found() && !status.is_conflict() => return Err(status),

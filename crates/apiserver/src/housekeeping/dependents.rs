@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Housekeeper;
 use crate::api::{DeleteOptions, FOREGROUND, Propagation};
-use crate::object::{self, Object};
+use crate::object::{self, Object, Owner};
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -16,16 +16,6 @@ use crate::status::Status;
 struct Item {
     resource: Arc<Resource>,
     object: Arc<Object>,
-    uid: String,
-    owners: Vec<Owner>,
-    /// Deleted, and held by the finalizer.
-    waiting: bool,
-    deleted: bool,
-}
-
-struct Owner {
-    uid: String,
-    blocks: bool,
 }
 
 impl Housekeeper<'_> {
@@ -36,11 +26,12 @@ impl Housekeeper<'_> {
         if items.is_empty() {
             return false;
         }
-        let present = self.everything().filter_map(|(_, o)| o.neutral());
-        let present: HashSet<String> = present.map(|value| object::uid(&value).to_owned()).collect();
+        let wanted: HashSet<&str> = items.iter().flat_map(|item| item.owners()).map(|o| &*o.uid).collect();
+        let present: HashSet<&str> =
+            self.everything().filter_map(|(_, o)| wanted.get(&*o.ties.uid).copied()).collect();
         let mut left = false;
-        for item in items.iter().filter(|item| !item.owners.is_empty()) {
-            if !item.owners.iter().any(|owner| present.contains(&owner.uid)) {
+        for item in items.iter().filter(|item| !item.owners().is_empty()) {
+            if !item.owners().iter().any(|owner| present.contains(&*owner.uid)) {
                 left |= self.remove(item, Propagation::Background).await.is_err();
             }
         }
@@ -51,20 +42,21 @@ impl Housekeeper<'_> {
     async fn end_owners(&self, items: &[Item]) -> bool {
         let mut dependents: HashMap<&str, Vec<&Item>> = HashMap::new();
         for item in items {
-            for owner in &item.owners {
+            for owner in item.owners() {
                 dependents.entry(&owner.uid).or_default().push(item);
             }
         }
         let mut left = false;
-        for owner in items.iter().filter(|item| item.waiting) {
-            let own = dependents.get(owner.uid.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let blocks = |item: &&&Item| item.owners.iter().any(|o| o.uid == owner.uid && o.blocks);
+        for owner in items.iter().filter(|item| item.waits()) {
+            let uid = owner.uid();
+            let own = dependents.get(uid).map(Vec::as_slice).unwrap_or_default();
+            let blocks = |item: &&&Item| item.owners().iter().any(|o| &*o.uid == uid && o.blocks);
             let blocking: Vec<&&Item> = own.iter().filter(blocks).collect();
             if blocking.is_empty() {
                 left |= self.let_go(owner).await.is_err();
             }
-            for item in blocking.into_iter().filter(|item| !item.deleted) {
-                let has_dependents = dependents.contains_key(item.uid.as_str());
+            for item in blocking.into_iter().filter(|item| !item.object.ties.deleted) {
+                let has_dependents = dependents.contains_key(item.uid());
                 let policy = if has_dependents { Propagation::Foreground } else { Propagation::Background };
                 left |= self.remove(item, policy).await.is_err();
             }
@@ -105,18 +97,20 @@ impl Housekeeper<'_> {
 
 impl Item {
     fn of(resource: Arc<Resource>, object: Arc<Object>) -> Option<Self> {
-        let value = object.neutral()?;
-        let metadata = object::metadata(&value);
-        let deleted = metadata["deletionTimestamp"].is_string();
-        let held = metadata["finalizers"].as_array().is_some_and(|all| all.iter().any(|f| f == FOREGROUND));
-        let references = metadata["ownerReferences"].as_array().into_iter().flatten();
-        let owner = |reference: &Value| {
-            let uid = reference["uid"].as_str()?.to_owned();
-            Some(Owner { uid, blocks: reference["blockOwnerDeletion"] == true })
-        };
-        let owners: Vec<Owner> = references.filter_map(owner).collect();
-        let waiting = deleted && held;
-        let uid = object::uid(&value).to_owned();
-        (waiting || !owners.is_empty()).then_some(Self { resource, object, uid, owners, waiting, deleted })
+        let item = Self { resource, object };
+        (item.waits() || !item.owners().is_empty()).then_some(item)
+    }
+
+    fn uid(&self) -> &str {
+        &self.object.ties.uid
+    }
+
+    fn owners(&self) -> &[Owner] {
+        &self.object.ties.owners
+    }
+
+    /// Deleted, and held by the finalizer.
+    fn waits(&self) -> bool {
+        self.object.ties.deleted && self.object.ties.foreground
     }
 }

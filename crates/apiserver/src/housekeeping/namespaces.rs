@@ -25,8 +25,7 @@ impl Housekeeper<'_> {
     pub(super) async fn end_namespaces(&self) -> bool {
         let mut left = false;
         for namespace in self.api.store.list(&"namespaces".into(), None, None, usize::MAX).objects {
-            let Some(value) = namespace.neutral() else { continue };
-            if object::metadata(&value)["deletionTimestamp"].is_string() {
+            if namespace.ties.deleted {
                 left |= self.end(&namespace).await.unwrap_or(true);
             }
         }

@@ -36,6 +36,28 @@ async fn writes_survive_and_preconditions_hold() {
     assert!(store.changes(&pods, 2).is_some());
 }
 
+#[tokio::test]
+async fn owners_and_endings_are_known_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let pods = ResourceName::from("pods");
+    let value = json!({"metadata": {
+        "namespace": "default", "name": "a", "uid": "u1", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": ["example.com/x", "foregroundDeletion"],
+        "ownerReferences": [{"uid": "u2", "blockOwnerDeletion": true}, {"uid": "u3"}, {"name": "of no uid"}],
+    }});
+    let written = {
+        let store = Store::open(dir.path()).unwrap();
+        store.write(&pods, Write::Create(draft("b", 1))).await.unwrap();
+        store.write(&pods, Write::Create(Draft::new(value))).await.unwrap().ties.clone()
+    };
+    let owners: Vec<(&str, bool)> = written.owners.iter().map(|one| (&*one.uid, one.blocks)).collect();
+    assert_eq!((&*written.uid, owners), ("u1", vec![("u2", true), ("u3", false)]));
+    assert!(written.deleted && written.foreground);
+    let store = reopen(dir.path());
+    assert_eq!(store.get(&pods, "default", "a").unwrap().ties, written);
+    assert_eq!(store.get(&pods, "default", "b").unwrap().ties, crate::object::Ties::default());
+}
+
 /// The writer thread closes the file when the last handle is gone, a moment later.
 fn reopen(dir: &Path) -> Store {
     for _ in 0..6000 {

@@ -10,6 +10,7 @@ mod kubectl;
 mod lists;
 mod remote;
 mod rest;
+mod scale;
 mod survival;
 mod tokens;
 mod watches;

@@ -8,6 +8,7 @@ use base64::Engine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use lateen_apiserver::{Config, Handle};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -131,9 +132,26 @@ impl Rest {
         tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("no answer to {method} {path}"))
     }
 
+    /// Creates all of them, one after the other over one connection.
+    pub(crate) async fn post_all(&self, path: &str, bodies: impl Iterator<Item = Value>) {
+        let mut connection = self.connect().await;
+        for body in bodies {
+            let headers = [("content-type", "application/json")];
+            let request = self.request("POST", path, &headers, &body.to_string());
+            let answer = connection.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), 201, "{path}");
+            answer.into_body().collect().await.unwrap();
+        }
+    }
+
     /// The lines of a watch.
     pub(crate) async fn watch(&self, path: &str) -> Lines {
-        let response = self.send("GET", path, &[], "").await;
+        self.watch_as(path, "application/json").await
+    }
+
+    /// The lines of a watch in the form that `accept` asks for.
+    pub(crate) async fn watch_as(&self, path: &str, accept: &str) -> Lines {
+        let response = self.send("GET", path, &[("accept", accept)], "").await;
         assert_eq!(response.status(), 200, "{path}");
         Lines { body: response.into_body(), rest: Vec::new() }
     }
@@ -145,12 +163,25 @@ impl Rest {
         headers: &[(&str, &str)],
         body: &str,
     ) -> http::Response<Incoming> {
+        self.connect().await.send_request(self.request(method, path, headers, body)).await.unwrap()
+    }
+
+    async fn connect(&self) -> SendRequest<Full<Bytes>> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::from(self.address.ip());
         let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
+        sender
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::builder().method(method).uri(path).header("host", "localhost");
         for (key, value) in headers {
             request = request.header(*key, *value);
@@ -158,7 +189,7 @@ impl Rest {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        sender.send_request(request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()).await.unwrap()
+        request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()
     }
 }
 
@@ -179,6 +210,16 @@ impl Lines {
             let frame =
                 tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("the watch says nothing")?;
             self.rest.extend_from_slice(&frame.unwrap().into_data().unwrap());
+        }
+    }
+
+    /// Reads this many events and looks at none of them.
+    pub(crate) async fn pass(&mut self, mut events: usize) {
+        while events > 0 {
+            let frame =
+                tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("the watch says nothing");
+            let bytes = frame.expect("the watch has ended").unwrap().into_data().unwrap();
+            events -= bytes.iter().filter(|byte| **byte == b'\n').count().min(events);
         }
     }
 
