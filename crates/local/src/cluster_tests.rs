@@ -226,6 +226,34 @@ async fn commands_run_in_a_containers_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_are_asked_whether_a_container_started_and_is_ready() {
+    let world = World::start("/usr/bin/yes").await;
+    let touched = world.dir.path().join("touched");
+    let mut web = deployment("curlimages/curl");
+    let container = &mut web["spec"]["template"]["spec"]["containers"][0];
+    container["startupProbe"] = json!({"exec": {"command": ["sh", "-c", "test -n \"$HOSTNAME\""]}});
+    container["readinessProbe"] = json!({"exec": {"command": ["test", "-e", touched]}, "periodSeconds": 1});
+    world.create(web).await;
+    let is = |pod: &Value, what: &str, wanted: bool| pod["status"]["containerStatuses"][0][what] == wanted;
+    world.pod(|pod| is(pod, "started", true) && is(pod, "ready", false)).await;
+    std::fs::write(&touched, "").unwrap();
+    world.pod(|pod| is(pod, "ready", true)).await;
+    world.node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_command_restarts_its_container() {
+    let world = World::start("/usr/bin/yes").await;
+    let mut web = deployment("curlimages/curl");
+    // The command outlasts its time.
+    web["spec"]["template"]["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["sleep", "600"]}, "timeoutSeconds": 1, "periodSeconds": 1, "failureThreshold": 1});
+    world.create(web).await;
+    world.pod(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    world.node.end().await;
+    assert_eq!(alive(world.dir.path()), 0, "the commands are gone, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_ends_crash_loops() {
     let world = World::start("/bin/false").await;
     world.create(deployment("curlimages/curl")).await;

@@ -20,11 +20,11 @@ use crate::node::board::Board;
 use crate::node::env::{self, Lookup};
 use crate::node::events::full_name;
 use crate::node::health::Checks;
-use crate::node::hooks;
 use crate::node::image::{self, Program};
 use crate::node::launch::{self, Launch};
 use crate::node::logs::{LogFolder, LogWriter};
 use crate::node::status::{Exit, Role, State};
+use crate::node::{exec, hooks};
 
 /// How long a configuration that is not there is waited for before it is looked up again.
 const CONFIG_RETRY: Duration = Duration::from_secs(2);
@@ -225,7 +225,9 @@ impl Supervisor {
             if !hooks::post_start(&self.node, &self.pod, &self.container, launch).await {
                 return "postStart hook";
             }
-            checks.run(&self.pod, &self.board, self.index, &self.node.events).await
+            let (node, pod, container) = (&self.node, &self.pod, &self.container);
+            let commands = exec::Commands { node, pod, container, launch };
+            checks.run(pod, &self.board, self.index, &node.events, &commands).await
         };
         tokio::select! {
             status = child.wait() => return status.ok(),

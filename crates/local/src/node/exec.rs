@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use crate::addresses;
 use crate::node::container::launch_of;
 use crate::node::launch::{self, Launch};
+use crate::node::probe::Runner;
 use crate::node::{Node, image, pod, programs};
 use crate::process::ProcessBook;
 
@@ -178,6 +179,28 @@ pub(super) fn command(
     env.insert("LATEEN_POD_IP".to_owned(), ip);
     let args = args.iter().map(|arg| inside(arg, container, root)).collect();
     Ok(Launch { program, args, env, folder: root.clone() }.command())
+}
+
+/// Runs the commands of hooks and probes in the container whose process was started by `launch`; what they print is not kept.
+pub(super) struct Commands<'a> {
+    pub(super) node: &'a Node,
+    pub(super) pod: &'a Pod,
+    pub(super) container: &'a Container,
+    pub(super) launch: &'a Launch,
+}
+
+#[async_trait]
+impl Runner for Commands<'_> {
+    async fn run(&self, words: &[String]) -> Result<(), String> {
+        let mut command = command(self.node, self.pod, self.container, self.launch, words)?;
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = self.node.spawner.spawn(command).await.map_err(|error| error.to_string())?;
+        match Running::new(child, self.node.book.clone()).exit().await {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(format!("{words:?} ended with exit status {code}")),
+            Err(status) => Err(status.message),
+        }
+    }
 }
 
 /// A path below a mount of the container, as it is on this host, links of mounts followed; any other argument as it is.

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::node::board::Board;
 use crate::node::events::Events;
-use crate::node::probe::{Check, ProbeError};
+use crate::node::probe::{Check, ProbeError, Runner};
 
 /// How often a container that is not ready yet is asked, whatever its period: so that a mesh is up in seconds.
 const EAGER: Duration = Duration::from_millis(150);
@@ -47,8 +47,15 @@ impl Checks {
     }
 
     /// Asks until the container has to be restarted; then returns which probe said so.
-    pub(crate) async fn run(&self, pod: &Pod, board: &Board, index: usize, events: &Events) -> &'static str {
-        let place = Place { pod, board, index, events };
+    pub(crate) async fn run(
+        &self,
+        pod: &Pod,
+        board: &Board,
+        index: usize,
+        events: &Events,
+        runner: &dyn Runner,
+    ) -> &'static str {
+        let place = Place { pod, board, index, events, runner };
         if let Some(startup) = &self.startup
             && !place.starts(startup).await
         {
@@ -84,6 +91,7 @@ struct Place<'a> {
     board: &'a Board,
     index: usize,
     events: &'a Events,
+    runner: &'a dyn Runner,
 }
 
 impl Place<'_> {
@@ -92,7 +100,7 @@ impl Place<'_> {
         let mut tally = check.tally();
         let mut counted = Instant::now() + check.delay;
         loop {
-            match check.ask().await {
+            match check.ask(self.runner).await {
                 Ok(()) => {
                     if tally.count(true) == Some(true) {
                         return true;
@@ -117,7 +125,7 @@ impl Place<'_> {
         let mut tally = check.tally();
         let mut told = Instant::now() + check.delay.max(check.period);
         loop {
-            let answer = check.ask().await;
+            let answer = check.ask(self.runner).await;
             if let Some(ready) = tally.count(answer.is_ok()) {
                 self.board.update(self.index, |report| report.ready = ready);
             }
@@ -137,7 +145,7 @@ impl Place<'_> {
         let mut tally = check.tally();
         sleep(check.delay).await;
         loop {
-            let answer = check.ask().await;
+            let answer = check.ask(self.runner).await;
             if let Err(error) = &answer {
                 self.unhealthy("Liveness", error);
             }

@@ -1,11 +1,11 @@
 //! A container's lifecycle hooks.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
 use crate::node::launch::Launch;
+use crate::node::probe::Runner;
 use crate::node::{Node, exec};
 
 /// What a hook asks for.
@@ -47,13 +47,7 @@ async fn run(
             tokio::time::sleep(time).await;
             Ok(())
         }
-        Step::Command(words) => {
-            let mut command = exec::command(node, pod, container, launch, &words)?;
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            let mut child = node.spawner.spawn(command).await.map_err(|error| error.to_string())?;
-            let status = child.wait().await.map_err(|error| error.to_string())?;
-            if status.success() { Ok(()) } else { Err(format!("{words:?} ended with {status}")) }
-        }
+        Step::Command(words) => exec::Commands { node, pod, container, launch }.run(&words).await,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
@@ -25,20 +26,27 @@ pub(crate) struct Check {
 enum Target {
     Tcp(SocketAddr),
     Http { address: SocketAddr, path: String, headers: Vec<(String, String)> },
+    Exec(Vec<String>),
+}
+
+/// Runs a command in a probed container, for exec probes.
+#[async_trait]
+pub(crate) trait Runner: Send + Sync {
+    /// Runs it to its end. An error's text is what the event says. Whoever drops the future ends the command, with all that
+    /// it has started.
+    async fn run(&self, words: &[String]) -> Result<(), String>;
 }
 
 /// A probe that cannot be carried out.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProbeError {
-    #[error(
-        "exec probes are not supported in loopback isolation (there is no container to run a command in): use httpGet or tcpSocket"
-    )]
-    Exec,
-    #[error("gRPC probes are not supported: use httpGet or tcpSocket")]
+    #[error("an exec probe needs a command")]
+    NoCommand,
+    #[error("gRPC probes are not supported: use httpGet, tcpSocket or exec")]
     Grpc,
     #[error("HTTPS probes are not supported: use HTTP or tcpSocket")]
     Https,
-    #[error("a probe needs httpGet or tcpSocket")]
+    #[error("a probe needs httpGet, tcpSocket or exec")]
     None,
     #[error("port {0:?} is neither a number from 1 to 65535 nor the name of a port of the container")]
     Port(String),
@@ -69,8 +77,8 @@ impl Check {
     }
 
     /// Asks once. An error's text is what the event says.
-    pub(crate) async fn ask(&self) -> Result<(), String> {
-        match tokio::time::timeout(self.timeout, self.target.ask()).await {
+    pub(crate) async fn ask(&self, runner: &dyn Runner) -> Result<(), String> {
+        match tokio::time::timeout(self.timeout, self.target.ask(runner)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("{}: no answer in {} s", self.target.name(), self.timeout.as_secs())),
         }
@@ -87,8 +95,9 @@ fn target(
     container: &Container,
     address: impl Fn(u16) -> IpAddr,
 ) -> Result<Target, ProbeError> {
-    if probe.exec.is_some() {
-        return Err(ProbeError::Exec);
+    if let Some(exec) = &probe.exec {
+        let words = exec.command.clone().unwrap_or_default();
+        return if words.is_empty() { Err(ProbeError::NoCommand) } else { Ok(Target::Exec(words)) };
     }
     if probe.grpc.is_some() {
         return Err(ProbeError::Grpc);
@@ -137,13 +146,14 @@ fn port_number(port: &IntOrString, container: &Container) -> Result<u16, ProbeEr
 }
 
 impl Target {
-    async fn ask(&self) -> Result<(), String> {
+    async fn ask(&self, runner: &dyn Runner) -> Result<(), String> {
         match self {
             Self::Tcp(address) => match TcpStream::connect(address).await {
                 Ok(_) => Ok(()),
                 Err(error) => Err(format!("dial tcp {address}: {}", said(&error))),
             },
             Self::Http { address, path, headers } => get(*address, path, headers).await,
+            Self::Exec(words) => runner.run(words).await,
         }
     }
 
@@ -151,6 +161,7 @@ impl Target {
         match self {
             Self::Tcp(address) => format!("dial tcp {address}"),
             Self::Http { address, path, .. } => format!("Get \"http://{address}{path}\""),
+            Self::Exec(words) => format!("command {words:?}"),
         }
     }
 }
@@ -239,9 +250,31 @@ mod tests {
         Check::new(&probe, &serde_json::from_value(container).unwrap(), |_| [127, 110, 0, 9].into())
     }
 
+    /// Knows one command, which fails, and one that does not end.
+    struct Commands;
+
+    #[async_trait]
+    impl Runner for Commands {
+        async fn run(&self, words: &[String]) -> Result<(), String> {
+            match words[0].as_str() {
+                "false" => Err("exit status 1".to_owned()),
+                "hang" => std::future::pending().await,
+                _ => Ok(()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn commands_are_run_within_their_time() {
+        let of = |word: &str| check(json!({"exec": {"command": [word]}, "timeoutSeconds": 1})).unwrap();
+        assert_eq!(of("true").ask(&Commands).await, Ok(()));
+        assert_eq!(of("false").ask(&Commands).await.unwrap_err(), "exit status 1");
+        assert_eq!(of("hang").ask(&Commands).await.unwrap_err(), "command [\"hang\"]: no answer in 1 s");
+    }
+
     #[test]
     fn what_cannot_be_asked_is_refused() {
-        assert_eq!(check(json!({"exec": {"command": ["ls"]}})).unwrap_err(), ProbeError::Exec);
+        assert_eq!(check(json!({"exec": {"command": []}})).unwrap_err(), ProbeError::NoCommand);
         assert_eq!(check(json!({"grpc": {"port": 1}})).unwrap_err(), ProbeError::Grpc);
         assert_eq!(check(json!({})).unwrap_err(), ProbeError::None);
         let bad = check(json!({"tcpSocket": {"port": "nope"}})).unwrap_err().to_string();
@@ -279,9 +312,9 @@ mod tests {
         });
         let probe = json!({"httpGet": {"port": address.port(), "host": "127.0.0.1", "path": "/ready"}});
         let check = check(probe).unwrap();
-        assert_eq!(check.ask().await, Ok(()));
-        assert_eq!(check.ask().await.unwrap_err(), "HTTP probe failed with statuscode: 503");
+        assert_eq!(check.ask(&Commands).await, Ok(()));
+        assert_eq!(check.ask(&Commands).await.unwrap_err(), "HTTP probe failed with statuscode: 503");
         server.await.unwrap();
-        assert!(check.ask().await.unwrap_err().contains("connection refused"));
+        assert!(check.ask(&Commands).await.unwrap_err().contains("connection refused"));
     }
 }
