@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 use lateen_local::state::StateFolder;
 use lateen_local::{ClusterConfig, DataPlane, Progress};
 
+#[path = "../../../dev/testkit/src/kubectl.rs"]
+mod kubectls;
+
 const TABLE: &str = include_str!("commands.txt");
 
 /// Plays the binary: an application that runs until it is ended, and commands that say what they were asked.
@@ -63,29 +66,6 @@ fn matches(line: &str, pattern: &str) -> bool {
     })
 }
 
-/// The kubectl on the PATH, and those that `LATEEN_KUBECTLS` lists (as `PATH` does), each with its minor version.
-fn kubectls() -> Vec<(PathBuf, u64)> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let first = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
-    if first.is_none() {
-        assert!(std::env::var_os("LATEEN_REQUIRE_TOOLS").is_none(), "there is no kubectl");
-        eprintln!("skipped: there is no kubectl");
-    }
-    let more = std::env::var_os("LATEEN_KUBECTLS").unwrap_or_default();
-    let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
-    first
-        .into_iter()
-        .chain(more)
-        .map(|program| (program.canonicalize().unwrap(), minor_version(&program)))
-        .collect()
-}
-
-fn minor_version(program: &Path) -> u64 {
-    let output = Command::new(program).args(["version", "--client", "-o", "json"]).output().unwrap();
-    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    version["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse().unwrap()
-}
-
 struct Shell<'a> {
     dir: &'a Path,
     kubeconfig: PathBuf,
@@ -132,7 +112,7 @@ fn judge(shell: &Shell<'_>, minor: u64) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_kubectls_find_what_they_know() {
-    let kubectls = kubectls();
+    let kubectls = kubectls::kubectls();
     if kubectls.is_empty() {
         return;
     }

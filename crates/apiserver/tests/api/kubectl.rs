@@ -2,9 +2,10 @@
 //! does), which `.ci/run` sets to one of another age.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::kubectls::kubectls;
 use crate::rest::Server;
 
 const MANIFEST: &str = r#"
@@ -124,29 +125,6 @@ async fn stock_kubectl_finds_a_cluster() {
         });
         work.await.unwrap();
     }
-}
-
-/// The kubectls that there are, each with its minor version.
-pub(crate) fn kubectls() -> Vec<(PathBuf, u64)> {
-    let more = std::env::var_os("LATEEN_KUBECTLS").unwrap_or_default();
-    let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
-    let all = std::iter::once(PathBuf::from("kubectl")).chain(more);
-    all.filter_map(|program| {
-        let minor = minor_version(&program);
-        if minor.is_none() {
-            assert!(std::env::var_os("LATEEN_REQUIRE_TOOLS").is_none(), "{} does not run", program.display());
-            eprintln!("skipped: {} does not run", program.display());
-        }
-        minor.map(|minor| (program, minor))
-    })
-    .collect()
-}
-
-/// The minor version that a kubectl says it has; none when it does not run.
-fn minor_version(program: &Path) -> Option<u64> {
-    let output = Command::new(program).args(["version", "--client", "-o", "json"]).output().ok()?;
-    let version: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse().ok()
 }
 
 fn session(kubectl: &Kubectl<'_>) {

@@ -7,6 +7,8 @@ mod applies;
 mod crud;
 mod custom;
 mod kubectl;
+#[path = "../../../../dev/testkit/src/kubectl.rs"]
+mod kubectls;
 mod lists;
 mod remote;
 mod rest;

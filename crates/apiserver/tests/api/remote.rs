@@ -108,7 +108,7 @@ async fn kubectl_reaches_into_pods() {
     server.handle.serve_logs(Arc::new(Lines));
     let kubeconfig = server.handle.kubeconfig_path().to_owned();
     let work = tokio::task::spawn_blocking(move || {
-        for (program, _) in crate::kubectl::kubectls() {
+        for (program, _) in crate::kubectls::kubectls() {
             let kubectl = Kubectl { program: &program, kubeconfig: &kubeconfig };
             commands(&kubectl);
             forwarding(&kubectl);
