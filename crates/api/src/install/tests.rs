@@ -54,7 +54,7 @@ fn errors_name_the_path_and_what_was_meant() {
         ),
         (
             json!({ "meshConfig": { "outboundTrafficPolicy": { "mode": "NEVER" } } }),
-            "spec.meshConfig.outboundTrafficPolicy.mode: expected one of REGISTRY_ONLY, ALLOW_ANY, got the string \"NEVER\"",
+            "spec.meshConfig.outboundTrafficPolicy.mode: expected one of REGISTRY_ONLY, ALLOW_ANY, ALLOW_ANY_DYNAMIC_DNS, got the string \"NEVER\"",
         ),
         (
             json!({ "components": { "ingressGateways": [{ "enabled": "yes" }] } }),

@@ -371,6 +371,10 @@ fn element(settings: &HttpManager, down: &Downstream) -> Option<HeaderValue> {
 fn trace(exchange: &mut Exchange) -> bool {
     let Some(tracing) = &exchange.manager.compiled.tracing else { return false };
     let headers = &mut exchange.head.headers;
+    if exchange.manager.inbound {
+        // It named the span for this proxy, and is nothing to the application.
+        headers.remove(names::DECORATOR);
+    }
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let b3 = text(&names::B3_TRACE).zip(text(&names::B3_SPAN)).and_then(|(trace, span)| {
         SpanContext::from_b3(trace, span, text(&names::B3_PARENT), text(&names::B3_SAMPLED))

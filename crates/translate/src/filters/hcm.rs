@@ -280,7 +280,8 @@ fn client_cert(
     let written = matches!(forward, Forward::AppendForward | Forward::SanitizeSet);
     let details = settings.headers.client_cert_details.unwrap_or(parts::SetCurrentClientCertDetails {
         subject: Some(true),
-        cert: true,
+        // The certificate itself only at the edge: between sidecars it would be a kilobyte on every request.
+        cert: settings.class == TrafficClass::Gateway,
         dns: true,
         uri: true,
         ..Default::default()
