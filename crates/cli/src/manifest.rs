@@ -83,6 +83,12 @@ fn texts(path: &Path) -> Result<Vec<(String, String)>, CliError> {
             .filter(|file| matches!(file.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json")))
             .collect();
         files.sort();
+        if files.is_empty() {
+            return Err(CliError(format!(
+                "{}: no file with the extension .yaml, .yml or .json; folders inside are not looked into",
+                path.display()
+            )));
+        }
     }
     files
         .into_iter()

@@ -98,6 +98,12 @@ pub enum StateError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The folder is somebody else's.
+    #[error("{path} holds something that is not the state of a cluster: move it away, or use another --name")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file does not hold what it should.
     #[error("{path} is damaged ({source}): remove it, or the whole state with `lateen down --purge`")]
     Damaged {
@@ -161,28 +167,36 @@ impl StateFolder {
                 found: found.trim().to_owned(),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.refuse_foreign()?;
                 write_whole(&version, VERSION.as_bytes()).map_err(|source| self.io("write", &version, source))
             }
             Err(source) => Err(self.io("read", &version, source)),
         }
     }
 
-    /// Whether there is a folder at all.
+    /// Whether there is the state of a cluster.
     pub fn exists(&self) -> bool {
-        self.path.is_dir()
+        self.path.join("VERSION").is_file()
     }
 
     /// Removes the folder and all in it.
     ///
     /// # Errors
-    /// A file that cannot be removed.
+    /// A folder that holds something else than the state of a cluster, or a file that cannot be removed.
     pub fn purge(&self) -> Result<(), StateError> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.io("remove", &self.path, error))
-            }
-            _ => Ok(()),
+        if !self.exists() {
+            return self.refuse_foreign();
         }
+        fs::remove_dir_all(&self.path).map_err(|error| self.io("remove", &self.path, error))
+    }
+
+    /// An error when the folder holds something, since without a version it is not ours.
+    fn refuse_foreign(&self) -> Result<(), StateError> {
+        let holds_something = fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_some());
+        if holds_something && !self.exists() {
+            return Err(StateError::Foreign { path: self.path.clone() });
+        }
+        Ok(())
     }
 
     /// The cluster's name.
@@ -357,6 +371,23 @@ mod tests {
         fs::write(state.path().join("VERSION"), "7\n").unwrap();
         let error = state.open().unwrap_err().to_string();
         assert!(error.contains("version 7") && error.contains("--purge --name mesh"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_neither_taken_nor_removed() {
+        let (_dir, state) = folder();
+        fs::create_dir_all(state.path()).unwrap();
+        let file = state.path().join("file");
+        fs::write(&file, "precious").unwrap();
+        for refused in [state.open(), state.purge()] {
+            assert!(refused.unwrap_err().to_string().contains("not the state of a cluster"));
+        }
+        assert!(file.exists() && !state.exists());
+        fs::remove_file(&file).unwrap();
+        state.open().unwrap();
+        state.purge().unwrap();
+        assert!(!state.path().exists());
+        state.purge().unwrap();
     }
 
     #[test]

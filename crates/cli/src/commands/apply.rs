@@ -69,6 +69,10 @@ pub(crate) fn label(kind: &ResourceKind, name: &str) -> String {
 /// Creates the object, or changes it to what the manifest says.
 pub(crate) async fn apply(cluster: &Cluster, document: &Document) -> Result<String, CliError> {
     let (kind, namespace, name) = address(cluster, &document.object)?;
+    // A server prunes what it does not know, quietly unless asked; a misspelt field is said before.
+    if lateen_api::KINDS.iter().any(|info| info.group == kind.group && info.name == kind.kind) {
+        lateen_api::parse_json(&document.object).map_err(CliError::new)?;
+    }
     let mut object = document.object.clone();
     if kind.namespaced {
         object["metadata"]["namespace"] = json!(namespace);

@@ -1,12 +1,15 @@
 //! `lateen env`: how a shell reaches a local cluster.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use lateen_kube::{Access, Client, ResourceKind};
 use lateen_local::state::{RunRecord, StateFolder};
 use serde_json::json;
 
 use super::up::Name;
 use super::{CliError, Outcome};
+use crate::cluster::block_on;
 use crate::globals::Globals;
 
 /// Arguments of `lateen env`.
@@ -29,6 +32,7 @@ impl Cmd {
                 flag(name)
             ))
         })?;
+        let run = refreshed(&state, run);
         match self.output.as_str() {
             "shell" => print!("{}", exports(&state, &run)),
             "json" => {
@@ -42,6 +46,33 @@ impl Cmd {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// How long the API server may take to tell the gateway's ports.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The record with the node ports that the ingress gateway has now: another installation may have given it others than the
+/// first. Where the API server does not tell, those of the record stay.
+pub(crate) fn refreshed(state: &StateFolder, mut run: RunRecord) -> RunRecord {
+    let asked = block_on(async {
+        let access = Access::Kubeconfig { path: Some(state.kubeconfig()), context: None };
+        let service = async {
+            let client = Client::connect(&access).await?;
+            client
+                .get(&ResourceKind::core("Service", "services"), "istio-system", "istio-ingressgateway")
+                .await
+        };
+        let answer = tokio::time::timeout(ANSWER, service).await.map_err(CliError::new)?;
+        answer.map_err(CliError::new)
+    });
+    if let Ok(service) = asked {
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+        let numbered = ports.filter_map(|port| {
+            Some((port["name"].as_str()?.to_owned(), u16::try_from(port["nodePort"].as_u64()?).ok()?))
+        });
+        run.ingress_ports = numbered.collect();
+    }
+    run
 }
 
 /// ` --name NAME`, where the name has to be said.

@@ -80,7 +80,7 @@ impl Cmd {
                 eprintln!("Cluster {} is running already (process {})", state.name(), run.process.pid);
             }
             eprintln!("Ready. To use it: eval \"$(lateen env{})\"", env::flag(state.name()));
-            print!("{}", env::exports(&state, &run));
+            print!("{}", env::exports(&state, &env::refreshed(&state, run)));
             return Ok(ExitCode::SUCCESS);
         }
         self.options.here()

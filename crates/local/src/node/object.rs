@@ -102,7 +102,7 @@ fn status(name: &str, cluster: ClusterNumber) -> NodeStatus {
             boot_id: boot.trim().to_owned(),
             container_runtime_version: format!("lateen://{}", env!("CARGO_PKG_VERSION")),
             kernel_version: kernel.trim().to_owned(),
-            kubelet_version: format!("v1.33.0-lateen.{}", env!("CARGO_PKG_VERSION")),
+            kubelet_version: format!("v1.32.0-lateen.{}", env!("CARGO_PKG_VERSION")),
             kube_proxy_version: String::new(),
             machine_id: String::new(),
             operating_system: "linux".to_owned(),
