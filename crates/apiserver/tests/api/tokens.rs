@@ -50,6 +50,36 @@ async fn service_accounts_do_what_their_roles_allow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_be_a_user_may_not_be_the_masters_nor_run_what_he_may_read() {
+    let server = Server::start().await;
+    let rest = &server.rest;
+    let client = server.handle.client();
+    let kubeconfig = std::fs::read_to_string(server.handle.kubeconfig_path()).unwrap();
+    let account = json!({"metadata": {"name": "bob", "namespace": "default"}});
+    client.create("serviceaccounts", account).await.unwrap();
+    let wanted = TokenRequest { audiences: Vec::new(), expiration_seconds: None, pod: None };
+    let issued = client.service_account_token("default", "bob", wanted).await.unwrap();
+    let role = json!({"metadata": {"name": "r"}, "rules": [
+        {"apiGroups": [""], "resources": ["users"], "resourceNames": ["ann"], "verbs": ["impersonate"]},
+        {"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["get"]}]});
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    rest.post(&format!("{rbac}/clusterroles"), &role).await.expect(201);
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "bob", "namespace": "default"}]});
+    rest.post(&format!("{rbac}/clusterrolebindings"), &binding).await.expect(201);
+    let bob = Rest::bearer(&kubeconfig, Some(&issued.token));
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let ann = ("impersonate-user", "ann");
+    let refused = bob.call("GET", secrets, &[ann], "").await.expect(403);
+    assert!(refused["message"].as_str().unwrap().contains("User \"ann\" cannot list"), "{refused}");
+    let masters = ("impersonate-group", "system:masters");
+    let refused = bob.call("GET", secrets, &[ann, masters], "").await.expect(403);
+    assert!(refused["message"].as_str().unwrap().contains("cannot impersonate"), "{refused}");
+    let exec = bob.get("/api/v1/namespaces/default/pods/p/exec?command=id").await.expect(403);
+    assert!(exec["message"].as_str().unwrap().contains("cannot create resource \"pods/exec\""), "{exec}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_are_reviewed_by_audience_and_pod() {
     let server = Server::start().await;
     let rest = &server.rest;
