@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use lateen_proto::envoy::config::bootstrap::v3::Bootstrap;
 use lateen_proto::envoy::config::cluster::v3::Cluster;
 use lateen_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
-use lateen_proto::envoy::config::core::v3::{ApiConfigSource, BuildVersion, Node, address, node};
+use lateen_proto::envoy::config::core::v3::{ApiConfigSource, BuildVersion, Extension, Node, address, node};
 use lateen_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use lateen_proto::envoy::r#type::v3::SemanticVersion;
 use lateen_proto::{Struct, Value, value};
@@ -265,6 +265,27 @@ fn target(bootstrap: &Bootstrap, name: &str) -> Option<Target> {
     }
 }
 
+/// The filters that we have, by Envoy's names. A control plane reads here what it may send: where a filter that guards is
+/// missing, ours denies in its place instead of sending what would be refused with all that is new.
+const FILTERS: &[(&str, &str)] = &[
+    ("envoy.filters.http", "envoy.filters.http.cors"),
+    ("envoy.filters.http", "envoy.filters.http.dynamic_forward_proxy"),
+    ("envoy.filters.http", "envoy.filters.http.fault"),
+    ("envoy.filters.http", "envoy.filters.http.grpc_stats"),
+    ("envoy.filters.http", "envoy.filters.http.grpc_web"),
+    ("envoy.filters.http", "envoy.filters.http.rbac"),
+    ("envoy.filters.http", "envoy.filters.http.router"),
+    ("envoy.filters.http", "envoy.filters.http.set_filter_state"),
+    ("envoy.filters.listener", "envoy.filters.listener.http_inspector"),
+    ("envoy.filters.listener", "envoy.filters.listener.original_dst"),
+    ("envoy.filters.listener", "envoy.filters.listener.original_src"),
+    ("envoy.filters.listener", "envoy.filters.listener.proxy_protocol"),
+    ("envoy.filters.listener", "envoy.filters.listener.tls_inspector"),
+    ("envoy.filters.network", "envoy.filters.network.http_connection_manager"),
+    ("envoy.filters.network", "envoy.filters.network.rbac"),
+    ("envoy.filters.network", "envoy.filters.network.tcp_proxy"),
+];
+
 /// Who we are: the bootstrap's node, and what we are made of.
 pub(crate) fn node(bootstrap: &Bootstrap) -> Node {
     let version = |index: usize| {
@@ -279,12 +300,31 @@ pub(crate) fn node(bootstrap: &Bootstrap) -> Node {
     ];
     let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.to_owned())) };
     let metadata = Struct { fields: build.map(|(key, value)| (key.to_owned(), text(value))).into() };
+    let extension = |(category, name): &(&str, &str)| Extension {
+        name: (*name).to_owned(),
+        category: (*category).to_owned(),
+        ..Extension::default()
+    };
     Node {
         user_agent_name: "lateen".to_owned(),
+        extensions: FILTERS.iter().map(extension).collect(),
         user_agent_version_type: Some(node::UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
             version: Some(number),
             metadata: Some(metadata),
         })),
         ..bootstrap.node.clone().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_plane_is_told_what_it_may_send() {
+        let node = node(&Bootstrap::default());
+        let has = |name: &str| node.extensions.iter().any(|extension| extension.name == name);
+        assert!(has("envoy.filters.http.rbac") && has("envoy.filters.network.rbac"));
+        assert!(!has("envoy.filters.http.jwt_authn"), "it is refused; what needs it has to be denied");
     }
 }
