@@ -1,11 +1,15 @@
 //! The objects that Istio's own installer makes of operator files, and ours.
 #![allow(clippy::unwrap_used)]
 
+mod differences;
+
 use std::fs;
 use std::path::PathBuf;
 
 use lateen_manifests::{Installation, render};
 use serde_json::{Map, Value};
+
+use self::differences::differences;
 
 /// Labels that say by which chart an object came, and null fields, are no part of the comparison.
 const BOOKKEEPING: &[&str] = &[
@@ -45,25 +49,6 @@ fn key(object: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
     format!("{}:{}:{}", word(&object["kind"]), word(&metadata["namespace"]), word(&metadata["name"]))
-}
-
-fn differences(path: &str, want: &Value, got: &Value, into: &mut Vec<String>) {
-    match (want, got) {
-        (Value::Object(a), Value::Object(b)) => {
-            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
-                let null = Value::Null;
-                let (a, b) = (a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
-                differences(&format!("{path}.{key}"), a, b, into);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (at, (a, b)) in a.iter().zip(b).enumerate() {
-                differences(&format!("{path}[{at}]"), a, b, into);
-            }
-        }
-        (a, b) if a == b => {}
-        (a, b) => into.push(format!("{path}: want {a}, got {b}")),
-    }
 }
 
 #[test]

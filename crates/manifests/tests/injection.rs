@@ -1,6 +1,8 @@
 //! The pods that Istio's own injector makes, and ours, by the settings of an installation.
 #![allow(clippy::unwrap_used)]
 
+mod differences;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,8 @@ use base64::Engine as _;
 use lateen_inject::{Settings, inject_object, review};
 use lateen_manifests::Installation;
 use serde_json::{Map, Value, json};
+
+use self::differences::differences;
 
 /// What the API server fills in, and what is the same by an empty value.
 fn normal(value: &Value) -> Value {
@@ -30,25 +34,6 @@ fn normal(value: &Value) -> Value {
         }
         Value::Array(items) => items.iter().map(normal).collect(),
         other => other.clone(),
-    }
-}
-
-fn differences(path: &str, want: &Value, got: &Value, into: &mut Vec<String>) {
-    match (want, got) {
-        (Value::Object(a), Value::Object(b)) => {
-            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
-                let null = Value::Null;
-                let (a, b) = (a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
-                differences(&format!("{path}.{key}"), a, b, into);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (at, (a, b)) in a.iter().zip(b).enumerate() {
-                differences(&format!("{path}[{at}]"), a, b, into);
-            }
-        }
-        (a, b) if a == b => {}
-        (a, b) => into.push(format!("{path}: want {a}, got {b}")),
     }
 }
 
