@@ -163,7 +163,7 @@ fn rbac(plural: &str) -> ResourceName {
 fn load(api: &Api) -> Vec<Grant> {
     let mut grants = Vec::new();
     for table in ["clusterrolebindings", "rolebindings"] {
-        for binding in api.store.list(&rbac(table), None, None, usize::MAX).objects {
+        for binding in api.store.list(&rbac(table), None).objects {
             let value = binding.neutral().unwrap_or_default();
             let namespace = (table == "rolebindings").then(|| binding.namespace.to_string());
             let role = value["roleRef"]["name"].as_str().unwrap_or_default();
@@ -183,7 +183,7 @@ fn load(api: &Api) -> Vec<Grant> {
 fn rules(api: &Api, role: &Value) -> Vec<Rule> {
     let mut rules: Vec<Rule> = role["rules"].as_array().into_iter().flatten().map(Rule::new).collect();
     for selector in role["aggregationRule"]["clusterRoleSelectors"].as_array().into_iter().flatten() {
-        for other in api.store.list(&rbac("clusterroles"), None, None, usize::MAX).objects {
+        for other in api.store.list(&rbac("clusterroles"), None).objects {
             let other = other.neutral().unwrap_or_default();
             if crate::admission::selects(selector, &object::metadata(&other)["labels"]) {
                 rules.extend(other["rules"].as_array().into_iter().flatten().map(Rule::new));

@@ -3,6 +3,7 @@
 mod create;
 mod delete;
 mod meta;
+mod pages;
 mod update;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::catalog::{CRDS, Catalog};
 use crate::defaults::Allocator;
 use crate::object::Object;
 use crate::providers::Providers;
+use crate::rendered::Rendered;
 use crate::resource::{Resource, ResourceName};
 use crate::selector::Selector;
 use crate::status::Status;
@@ -34,6 +36,8 @@ pub(crate) struct Api {
     pub(crate) providers: Providers,
     pub(crate) roles: Roles,
     pub(crate) webhooks: Webhooks,
+    /// Objects as watches tell them.
+    pub(crate) rendered: Rendered,
     /// None: a controller gives services their addresses.
     pub(crate) allocator: Option<Allocator>,
 }
@@ -133,6 +137,7 @@ impl Api {
             providers: Providers::default(),
             roles: Roles::default(),
             webhooks: Webhooks::default(),
+            rendered: Rendered::default(),
             allocator,
         }
     }
@@ -167,9 +172,10 @@ impl Api {
             let resource_version = self.store.resource_version();
             let found =
                 self.store.get(&resource.name, namespace, name).filter(|o| selector.matches(o, resource));
-            return Page { objects: found.into_iter().collect(), resource_version, remaining: 0 };
+            let objects: Vec<_> = found.into_iter().collect();
+            return Page { total: objects.len(), objects, resource_version, more: false };
         }
-        let mut page = self.store.list(&resource.name, namespace, None, usize::MAX);
+        let mut page = self.store.list(&resource.name, namespace);
         if !selector.is_empty() {
             page.objects.retain(|o| selector.matches(o, resource));
         }

@@ -31,7 +31,7 @@ impl Catalog {
         let definitions = ResourceName::from(CRDS);
         let definitions_at = store.changed_at(&definitions);
         let mut resources: Vec<Arc<Resource>> = builtin::resources().into_iter().map(Arc::new).collect();
-        for object in store.list(&definitions, None, None, usize::MAX).objects {
+        for object in store.list(&definitions, None).objects {
             let definition = object.neutral().unwrap_or(Value::Null);
             match custom::resources(&definition) {
                 Ok(served) => resources.extend(served.into_iter().map(Arc::new)),

@@ -63,7 +63,7 @@ impl Housekeeper<'_> {
     async fn forget_events(&self) {
         let Some(resource) = self.api.catalog().by_name(&"events".into(), None) else { return };
         let oldest = crate::api::rfc3339(time::OffsetDateTime::now_utc() - EVENT_LIFE);
-        for event in self.api.store.list(&resource.name, None, None, usize::MAX).objects {
+        for event in self.api.store.list(&resource.name, None).objects {
             let value = event.neutral().unwrap_or_default();
             let at =
                 value["lastTimestamp"].as_str().or(object::metadata(&value)["creationTimestamp"].as_str());

@@ -28,6 +28,7 @@ mod patch;
 mod pki;
 mod protobuf;
 mod providers;
+mod rendered;
 mod resource;
 mod rest;
 mod schema;

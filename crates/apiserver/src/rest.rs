@@ -13,6 +13,7 @@ mod response;
 mod reviews;
 mod subresources;
 mod table;
+mod versions;
 mod watch;
 
 use std::sync::Arc;

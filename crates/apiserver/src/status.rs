@@ -40,6 +40,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// After how many seconds a client should try again; 0 when it should not.
     pub retry_after_seconds: u32,
+    /// Of a list whose state is forgotten: the token by which it goes on in the newest one. Empty: there is none.
+    pub resume: String,
 }
 
 impl Status {
@@ -118,6 +120,31 @@ impl Status {
         Self::new(410, "Expired", message)
     }
 
+    /// 410 to a list whose state is forgotten: it may go on in the newest one, by the token `resume`.
+    pub(crate) fn expired_list(resume: String) -> Self {
+        let mut status = Self::expired(
+            "The provided continue parameter is too old to display a consistent list result. Start a new list without it, \
+             or use the continue token of this answer for the rest of a list that may then be inconsistent: what was \
+             created, changed or deleted since the first page may show up in it.",
+        );
+        status.details = Some(Box::new(Details { resume, ..Details::default() }));
+        status
+    }
+
+    /// 504: a resource version that this server has not reached.
+    pub(crate) fn too_large_version(asked: u64, newest: u64) -> Self {
+        let why = format!("Too large resource version: {asked}, current: {newest}");
+        let mut status = Self::new(504, "Timeout", why);
+        let cause = Cause {
+            reason: "ResourceVersionTooLarge",
+            message: "Too large resource version".into(),
+            field: String::new(),
+        };
+        let details = Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() };
+        status.details = Some(Box::new(details));
+        status
+    }
+
     /// 403.
     pub fn forbidden(resource: &str, name: &str, why: &str) -> Self {
         let (plural, group) = split(resource);
@@ -192,6 +219,9 @@ impl Status {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         if let Some(details) = &self.details {
+            if !details.resume.is_empty() {
+                object["metadata"]["continue"] = json!(details.resume);
+            }
             object["details"] = details.to_json();
         }
         object

@@ -4,6 +4,7 @@
 //! transaction and only then publishes them to readers and watchers. Reads therefore never show what a crash could undo.
 
 mod database;
+mod pages;
 mod tables;
 mod writer;
 
@@ -14,8 +15,9 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::database::StoreError;
+pub(crate) use self::pages::{Page, Slice};
 use self::tables::Tables;
-pub(crate) use self::tables::{Change, Event, Page};
+pub(crate) use self::tables::{Change, Event};
 use self::writer::Pending;
 use crate::object::{Draft, Object};
 use crate::resource::ResourceName;
@@ -70,15 +72,14 @@ impl Store {
         self.tables.read().get(resource, namespace, name)
     }
 
-    /// Objects in order of namespace and name, at most `limit` of them, those after `after` only.
-    pub(crate) fn list(
-        &self,
-        resource: &ResourceName,
-        namespace: Option<&str>,
-        after: Option<(&str, &str)>,
-        limit: usize,
-    ) -> Page {
-        self.tables.read().list(resource, namespace, after, limit)
+    /// All objects, in order of namespace and name.
+    pub(crate) fn list(&self, resource: &ResourceName, namespace: Option<&str>) -> Page {
+        self.tables.read().list(resource, namespace)
+    }
+
+    /// A part of the objects, in order of namespace and name; `None` when the state asked for is no longer remembered.
+    pub(crate) fn page(&self, resource: &ResourceName, slice: &Slice<'_>) -> Option<Page> {
+        self.tables.read().page(resource, slice)
     }
 
     /// Resource version of the newest write of any resource.
@@ -91,10 +92,15 @@ impl Store {
         self.tables.read().changed_at(resource)
     }
 
-    /// Changes of a resource after `after`, in order, with the resource version up to which they are complete.
-    /// `None` when some of them are no longer remembered.
-    pub(crate) fn changes(&self, resource: &ResourceName, after: u64) -> Option<(Vec<Arc<Event>>, u64)> {
-        self.tables.read().changes(resource, after)
+    /// Changes of a resource after `after`, in order and at most `limit` of them, with the resource version up to which
+    /// they are complete. `None` when some of them are no longer remembered.
+    pub(crate) fn changes(
+        &self,
+        resource: &ResourceName,
+        after: u64,
+        limit: usize,
+    ) -> Option<(Vec<Arc<Event>>, u64)> {
+        self.tables.read().changes(resource, after, limit)
     }
 
     /// Wakes on each change of the resource.

@@ -11,6 +11,9 @@ use crate::selector::Selector;
 use crate::status::Status;
 use crate::store::{Change, Event, Store};
 
+/// Changes taken at once: what a reader holds that is slower than the writers.
+const TAKEN: usize = 256;
+
 /// What a [`Watch`] tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WatchEvent {
@@ -123,7 +126,7 @@ impl Cursor {
             WatchStart::After(version) => {
                 cursor.position = version;
                 let newest = store.resource_version();
-                if version > newest || store.changes(&resource.name, version).is_none() {
+                if version > newest || store.changes(&resource.name, version, 0).is_none() {
                     return Err(too_old(version, newest));
                 }
             }
@@ -133,7 +136,7 @@ impl Cursor {
 
     /// Starts over with the objects there are.
     pub(crate) fn restart(&mut self) {
-        let page = self.store.list(&self.resource.name, self.namespace.as_deref(), None, usize::MAX);
+        let page = self.store.list(&self.resource.name, self.namespace.as_deref());
         self.position = page.resource_version;
         self.initial =
             Some(page.objects.into_iter().filter(|o| self.selector.matches(o, &self.resource)).collect());
@@ -146,7 +149,7 @@ impl Cursor {
 
     /// Moves on as far as nothing is left to tell.
     pub(crate) fn advance(&mut self) {
-        if let Some((events, upto)) = self.store.changes(&self.resource.name, self.position)
+        if let Some((events, upto)) = self.store.changes(&self.resource.name, self.position, TAKEN)
             && !events.iter().any(|event| self.tell(event).is_some())
         {
             self.position = upto;
@@ -158,13 +161,16 @@ impl Cursor {
     pub(crate) async fn next(&mut self) -> Result<Option<Changes>, Status> {
         loop {
             self.changed.mark_unchanged();
-            let Some((events, upto)) = self.store.changes(&self.resource.name, self.position) else {
+            let Some((events, upto)) = self.store.changes(&self.resource.name, self.position, TAKEN) else {
                 return Err(too_old(self.position, self.store.resource_version()));
             };
             self.position = upto;
             let told: Vec<_> = events.iter().filter_map(|event| self.tell(event)).collect();
             if !told.is_empty() {
                 return Ok(Some(told));
+            }
+            if events.len() == TAKEN {
+                continue;
             }
             if self.changed.changed().await.is_err() {
                 return Ok(None);

@@ -74,7 +74,7 @@ fn current(cached: &Cached, api: &Api, configurations: &str) -> Arc<Vec<Webhook>
         return webhooks.clone();
     }
     // By name, as the store has them: that is the order of the calls.
-    let objects = api.store.list(&resource, None, None, usize::MAX).objects;
+    let objects = api.store.list(&resource, None).objects;
     let configurations: Vec<Value> = objects.iter().filter_map(|object| object.neutral()).collect();
     let all = configurations.iter().flat_map(|one| one["webhooks"].as_array().into_iter().flatten());
     let fresh = Arc::new(all.map(Webhook::new).collect());

@@ -115,7 +115,7 @@ impl Api {
         let text = |key: &str| definition["spec"][key].as_str().unwrap_or_default().to_owned();
         let plural = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
         let resource = crate::resource::ResourceName::new(&text("group"), plural);
-        for object in self.store.list(&resource, None, None, usize::MAX).objects {
+        for object in self.store.list(&resource, None).objects {
             let (namespace, name) = (object.namespace.clone(), object.name.clone());
             let write = Write::Delete { namespace, name, over: object.resource_version };
             if let Err(why) = self.store.write(&resource, write).await {
@@ -126,7 +126,7 @@ impl Api {
 
     async fn orphan_dependents(&self, call: Call<'_>, uid: &str) -> Result<(), Status> {
         for resource in self.catalog().stored() {
-            let objects = self.store.list(&resource.name, None, None, usize::MAX).objects;
+            let objects = self.store.list(&resource.name, None).objects;
             for object in objects.iter().filter(|o| o.ties.owners.iter().any(|owner| &*owner.uid == uid)) {
                 let mut value = object.value(resource);
                 let Some(owners) =

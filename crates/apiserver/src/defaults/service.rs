@@ -146,7 +146,7 @@ impl Taken {
     /// Of all services but `own`.
     fn load(api: &Api, own: &(String, String)) -> Self {
         let mut values = HashSet::new();
-        for object in api.store.list(&"services".into(), None, None, usize::MAX).objects {
+        for object in api.store.list(&"services".into(), None).objects {
             if (&*object.namespace, &*object.name) == (own.0.as_str(), own.1.as_str()) {
                 continue;
             }

@@ -68,7 +68,7 @@ impl Housekeeper<'_> {
         let resources: Vec<Arc<Resource>> =
             self.api.catalog().stored().filter(|r| !r.is("events")).cloned().collect();
         resources.into_iter().flat_map(|resource| {
-            let objects = self.api.store.list(&resource.name, None, None, usize::MAX).objects;
+            let objects = self.api.store.list(&resource.name, None).objects;
             objects.into_iter().map(move |object| (resource.clone(), object))
         })
     }

@@ -24,7 +24,7 @@ impl Housekeeper<'_> {
     /// True when something is left to do soon.
     pub(super) async fn end_namespaces(&self) -> bool {
         let mut left = false;
-        for namespace in self.api.store.list(&"namespaces".into(), None, None, usize::MAX).objects {
+        for namespace in self.api.store.list(&"namespaces".into(), None).objects {
             if namespace.ties.deleted {
                 left |= self.end(&namespace).await.unwrap_or(true);
             }
@@ -58,8 +58,7 @@ impl Housekeeper<'_> {
         let catalog = self.api.catalog();
         let mut remains = Remains::default();
         for resource in catalog.stored().filter(|r| r.namespaced) {
-            let objects =
-                self.api.store.list(&resource.name, Some(&namespace.name), None, usize::MAX).objects;
+            let objects = self.api.store.list(&resource.name, Some(&namespace.name)).objects;
             for object in objects {
                 match self.delete(resource, &object, DeleteOptions::default()).await {
                     Ok(true) => continue,

@@ -99,6 +99,11 @@ impl Query {
         })
     }
 
+    /// As [`Query::flag`], but without a value it is not set.
+    pub(super) fn set(&self, name: &str) -> bool {
+        self.flag(name) && !self.text(name).is_empty()
+    }
+
     /// A number, `None` when the parameter is missing.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, crate::Status> {
         match self.text(name) {

@@ -1,11 +1,11 @@
 //! The state in memory: objects by resource, namespace and name, and the recent changes for watches.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::pages::Page;
 use crate::object::Object;
 use crate::resource::ResourceName;
 
@@ -15,24 +15,24 @@ const REMEMBERED: usize = 1024;
 const REMEMBERED_BYTES: usize = 2 << 20;
 const ALWAYS: usize = 64;
 
-type Names = BTreeMap<Box<str>, Arc<Object>>;
+pub(super) type Names = BTreeMap<Box<str>, Arc<Object>>;
 
 #[derive(Default)]
 pub(super) struct Tables {
     pub(super) resource_version: u64,
-    tables: BTreeMap<ResourceName, Table>,
+    pub(super) tables: BTreeMap<ResourceName, Table>,
     /// What was forgotten at start: nothing before it can be watched.
-    start: u64,
+    pub(super) start: u64,
     /// Newest removal, or change of a namespace.
     pub(super) removals: watch::Sender<u64>,
 }
 
-struct Table {
-    namespaces: BTreeMap<Box<str>, Names>,
-    changes: VecDeque<Arc<Event>>,
+pub(super) struct Table {
+    pub(super) namespaces: BTreeMap<Box<str>, Names>,
+    pub(super) changes: VecDeque<Arc<Event>>,
     changes_bytes: usize,
     /// Changes after this resource version are all in `changes`.
-    complete_after: u64,
+    pub(super) complete_after: u64,
     changed_at: watch::Sender<u64>,
 }
 
@@ -52,15 +52,6 @@ pub(crate) enum Change {
     Deleted,
 }
 
-/// Part of a list.
-pub(crate) struct Page {
-    pub(crate) objects: Vec<Arc<Object>>,
-    /// Resource version of the state that was read.
-    pub(crate) resource_version: u64,
-    /// Objects after the last one.
-    pub(crate) remaining: usize,
-}
-
 impl Tables {
     /// The state as loaded: `changed_at` tells the newest write per resource.
     pub(super) fn load(resource_version: u64) -> Self {
@@ -75,32 +66,25 @@ impl Tables {
         self.tables.get(resource)?.namespaces.get(namespace)?.get(name).cloned()
     }
 
-    pub(super) fn list(
-        &self,
-        resource: &ResourceName,
-        namespace: Option<&str>,
-        after: Option<(&str, &str)>,
-        limit: usize,
-    ) -> Page {
-        let mut page = Page { objects: Vec::new(), resource_version: self.resource_version, remaining: 0 };
-        let Some(table) = self.tables.get(resource) else { return page };
-        for object in
-            table.select(namespace).filter(|o| after.is_none_or(|key| (&*o.namespace, &*o.name) > key))
-        {
-            if page.objects.len() < limit {
-                page.objects.push(object.clone());
-            } else {
-                page.remaining += 1;
-            }
-        }
-        page
+    pub(super) fn list(&self, resource: &ResourceName, namespace: Option<&str>) -> Page {
+        let objects: Vec<_> = match self.tables.get(resource) {
+            Some(table) => table.following(namespace, None).cloned().collect(),
+            None => Vec::new(),
+        };
+        let (resource_version, total) = (self.resource_version, objects.len());
+        Page { objects, resource_version, total, more: false }
     }
 
     pub(super) fn changed_at(&self, resource: &ResourceName) -> u64 {
         self.tables.get(resource).map_or(0, |table| *table.changed_at.borrow())
     }
 
-    pub(super) fn changes(&self, resource: &ResourceName, after: u64) -> Option<(Vec<Arc<Event>>, u64)> {
+    pub(super) fn changes(
+        &self,
+        resource: &ResourceName,
+        after: u64,
+        limit: usize,
+    ) -> Option<(Vec<Arc<Event>>, u64)> {
         let Some(table) = self.tables.get(resource) else {
             return (after >= self.start).then(|| (Vec::new(), self.resource_version));
         };
@@ -108,7 +92,13 @@ impl Tables {
             return None;
         }
         let first = table.changes.partition_point(|e| e.object.resource_version <= after);
-        Some((table.changes.range(first..).cloned().collect(), self.resource_version))
+        let last = table.changes.len().min(first.saturating_add(limit));
+        let events: Vec<Arc<Event>> = table.changes.range(first..last).cloned().collect();
+        let upto = match events.last() {
+            Some(event) if last < table.changes.len() => event.object.resource_version,
+            _ => self.resource_version,
+        };
+        Some((events, upto))
     }
 
     pub(super) fn subscribe(&mut self, resource: &ResourceName) -> watch::Receiver<u64> {
@@ -145,14 +135,6 @@ impl Tables {
 }
 
 impl Table {
-    fn select<'a>(&'a self, namespace: Option<&str>) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
-        let range = match namespace {
-            None => self.namespaces.range::<str, _>(..),
-            Some(one) => self.namespaces.range::<str, _>((Bound::Included(one), Bound::Included(one))),
-        };
-        range.flat_map(|(_, names)| names.values())
-    }
-
     fn remember(&mut self, event: Arc<Event>) {
         self.changes_bytes += event.object.tail().len();
         self.changes.push_back(event);

@@ -24,7 +24,7 @@ async fn writes_survive_and_preconditions_hold() {
         );
         let gone = Write::Delete { namespace: "default".into(), name: "b".into(), over: 1 };
         assert_eq!(store.write(&pods, gone).await.unwrap_err(), Rejected::Gone);
-        let (changes, upto) = store.changes(&pods, 0).unwrap();
+        let (changes, upto) = store.changes(&pods, 0, 9).unwrap();
         assert_eq!((changes.len(), upto), (2, 2));
     }
     let store = reopen(dir.path());
@@ -32,8 +32,8 @@ async fn writes_survive_and_preconditions_hold() {
     assert_eq!((object.resource_version, object.neutral().unwrap()["data"].clone()), (2, json!(2)));
     assert_eq!(object.labels.as_ref(), [("app".into(), "a".into())]);
     assert_eq!(store.resource_version(), 2);
-    assert!(store.changes(&pods, 1).is_none(), "what happened before the start is forgotten");
-    assert!(store.changes(&pods, 2).is_some());
+    assert!(store.changes(&pods, 1, 9).is_none(), "what happened before the start is forgotten");
+    assert!(store.changes(&pods, 2, 9).is_some());
 }
 
 #[tokio::test]
@@ -77,11 +77,58 @@ async fn concurrent_writers_share_commits_and_lists_page() {
     let names: Vec<String> = (0..100).map(|i| format!("p{i:03}")).collect();
     let writes = names.iter().map(|name| store.write(&pods, Write::Create(draft(name, 0))));
     assert!(futures::future::join_all(writes).await.iter().all(Result::is_ok));
-    let page = store.list(&pods, Some("default"), None, 30);
-    assert_eq!((page.objects.len(), page.remaining), (30, 70));
-    let page = store.list(&pods, None, Some(("default", "p029")), usize::MAX);
-    assert_eq!((page.objects.len(), &*page.objects[0].name), (70, "p030"));
-    assert!(store.list(&pods, Some("other"), None, 30).objects.is_empty());
+    let slice = Slice { namespace: Some("default"), at: None, after: None, limit: 30 };
+    let page = store.page(&pods, &slice).unwrap();
+    assert_eq!((page.objects.len(), page.total, page.more), (30, 100, true));
+    let rest = Slice { namespace: None, after: Some(("default", "p029")), limit: usize::MAX, ..slice };
+    let page = store.page(&pods, &rest).unwrap();
+    assert_eq!((page.objects.len(), &*page.objects[0].name, page.more), (70, "p030", false));
+    assert!(store.page(&pods, &Slice { namespace: Some("other"), ..slice }).unwrap().objects.is_empty());
+    let beyond = Slice { namespace: Some("default"), after: Some(("other", "a")), ..slice };
+    assert!(store.page(&pods, &beyond).unwrap().objects.is_empty());
+}
+
+/// What a list of a past state has to show: every state is noted when it is the newest.
+#[tokio::test]
+async fn pages_show_past_states() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let pods = ResourceName::from("pods");
+    let mut states: Vec<(u64, Vec<(String, u64)>)> = Vec::new();
+    for step in 0..60u64 {
+        let name = format!("p{}", step * 7 % 10);
+        let write = match store.get(&pods, "default", &name) {
+            None => Write::Create(draft(&name, step)),
+            Some(now) if step % 3 == 0 => {
+                Write::Delete { namespace: "default".into(), name: name.into(), over: now.resource_version }
+            }
+            Some(now) => Write::Update { draft: draft(&name, step), over: now.resource_version },
+        };
+        store.write(&pods, write).await.unwrap();
+        let all = store.list(&pods, None);
+        let seen = all.objects.iter().map(|one| (one.name.to_string(), one.resource_version)).collect();
+        states.push((all.resource_version, seen));
+    }
+    for (version, expected) in states {
+        let (mut found, mut after) = (Vec::new(), None::<(String, String)>);
+        loop {
+            let last = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+            let slice = Slice { namespace: None, at: Some(version), after: last, limit: 3 };
+            let page = store.page(&pods, &slice).unwrap();
+            assert_eq!((page.total, page.resource_version), (expected.len(), version));
+            found.extend(page.objects.iter().map(|one| (one.name.to_string(), one.resource_version)));
+            if !page.more {
+                break;
+            }
+            after = Some(("default".into(), found.last().unwrap().0.clone()));
+        }
+        assert_eq!(found, expected, "at {version}");
+    }
+    let forgotten = Slice { namespace: None, at: Some(1), after: None, limit: 3 };
+    let names: Vec<String> = (0..1100).map(|step| format!("q{step}")).collect();
+    let writes = names.iter().map(|name| store.write(&pods, Write::Create(draft(name, 0))));
+    assert!(futures::future::join_all(writes).await.iter().all(Result::is_ok));
+    assert!(store.page(&pods, &forgotten).is_none());
 }
 
 #[test]

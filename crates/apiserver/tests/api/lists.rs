@@ -32,12 +32,21 @@ async fn pages_selectors_and_collections() {
     let token = first["metadata"]["continue"].as_str().unwrap();
     rest.post(MAPS, &json!({"metadata": {"name": "m9"}})).await.expect(201);
     let rest_of = rest.get(&format!("{MAPS}?limit=9&continue={token}")).await.expect(200);
-    assert_eq!(names(&rest_of), ["m2", "m3", "m4", "m9"]);
+    assert_eq!(names(&rest_of), ["m2", "m3", "m4"], "all pages show the state of the first");
     assert_eq!(
         rest_of["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"],
         "a watch from the first page misses nothing"
     );
     assert_eq!(rest.get(&format!("{MAPS}?continue=junk")).await.code, 400);
+    let even = rest.get(&format!("{MAPS}?labelSelector=parity%3Deven&limit=2")).await.expect(200);
+    let token = even["metadata"]["continue"].as_str().unwrap();
+    let more =
+        rest.get(&format!("{MAPS}?labelSelector=parity%3Deven&limit=2&continue={token}")).await.expect(200);
+    assert_eq!((names(&even), names(&more)), (vec!["m0".into(), "m2".into()], vec!["m4".into()]));
+    assert_eq!(
+        (&even["metadata"]["remainingItemCount"], &more["metadata"]["continue"]),
+        (&Value::Null, &Value::Null)
+    );
 
     assert_eq!(
         names(&rest.get(&format!("{MAPS}?labelSelector=parity%3Deven")).await.expect(200)),

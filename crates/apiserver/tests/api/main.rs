@@ -4,6 +4,8 @@
 
 mod admission;
 mod applies;
+mod clients;
+mod consistency;
 mod crud;
 mod custom;
 mod kubectl;

@@ -1,4 +1,4 @@
-//! What many objects and many watches cost: a measurement, not a test.
+//! What many objects and many watches cost: a measurement, and in small that all of it is told to everybody.
 //!
 //! `cargo test -p lateen-apiserver --release --test api scale -- --ignored --nocapture` prints it; `LATEEN_OBJECTS` and
 //! `LATEEN_WATCHES` set the size. Server and clients are one process, so CPU and memory are those of both.
@@ -75,12 +75,61 @@ async fn watched(rest: &Rest, watches: usize, what: &str, accept: &str) {
     };
     tokio::join!(change, join_all(all.iter_mut().map(|watch| watch.pass(CHANGES))));
     started.print(&format!("{CHANGES} changes seen by them all"));
+    let change = json!({"metadata": {"annotations": {"changed": format!("{what} again")}}});
+    rest.patch(&format!("{PODS}/p00007"), "merge", &change).await.expect(200);
+    for watch in &mut all {
+        let event = watch.next().await.expect("the watch has ended");
+        let row = &event["object"]["rows"][0]["object"];
+        let object = if row.is_null() { &event["object"] } else { row };
+        assert_eq!((&event["type"], &object["metadata"]["name"]), (&json!("MODIFIED"), &json!("p00007")));
+    }
+}
+
+/// The list page by page, while it changes: every page shows the state of the first.
+async fn paged(rest: &Rest, objects: usize, limit: usize) {
+    let started = Usage::now();
+    let (mut found, mut token, mut version) = (Vec::new(), String::new(), Value::Null);
+    loop {
+        let page = rest.get(&format!("{PODS}?limit={limit}&continue={token}")).await.expect(200);
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= limit);
+        found.extend(items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()));
+        let left = page["metadata"]["remainingItemCount"].as_u64().unwrap_or(0);
+        assert_eq!(found.len() + left as usize, objects);
+        if version.is_null() {
+            version = page["metadata"]["resourceVersion"].clone();
+        }
+        assert_eq!(page["metadata"]["resourceVersion"], version);
+        let Some(next) = page["metadata"]["continue"].as_str() else { break };
+        token = next.to_owned();
+        let late =
+            json!({"metadata": {"name": format!("p{:05}-late", found.len() + 1)}, "spec": pod(0)["spec"]});
+        rest.post(PODS, &late).await.expect(201);
+        rest.delete(&format!("{PODS}/p{:05}-late?gracePeriodSeconds=0", found.len() + 1)).await.expect(200);
+    }
+    started.print(&format!("list in pages of {limit}, with decoding, while it changes"));
+    let expected: Vec<String> = (0..objects).map(|at| format!("p{at:05}")).collect();
+    assert!(found == expected, "the pages do not show the list");
+    let started = Usage::now();
+    for _ in 0..CHANGES {
+        let page = rest.get(&format!("{PODS}?limit=1&continue={token}")).await.expect(200);
+        assert_eq!(page["items"].as_array().map(Vec::len), Some(1));
+    }
+    started.print(&format!("{CHANGES} pages of one"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement; run it with --release and --nocapture"]
 async fn scale_of_objects_and_watches() {
-    let (objects, watches) = (size("LATEEN_OBJECTS", 10_000), size("LATEEN_WATCHES", 200));
+    run(size("LATEEN_OBJECTS", 10_000), size("LATEEN_WATCHES", 200), 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_told_to_everybody() {
+    run(CHANGES * 3, 8, 50).await;
+}
+
+async fn run(objects: usize, watches: usize, page: usize) {
     let server = Server::start().await;
     let rest = &server.rest;
     let started = Usage::now();
@@ -98,16 +147,7 @@ async fn scale_of_objects_and_watches() {
     let list = rest.get(PODS).await;
     started.print(&format!("full list, {} kB", list.text.len() / 1000));
     assert_eq!(list.expect(200)["items"].as_array().map(Vec::len), Some(objects));
-    let started = Usage::now();
-    let (mut found, mut token) = (0, String::new());
-    loop {
-        let page = rest.get(&format!("{PODS}?limit=500&continue={token}")).await.expect(200);
-        found += page["items"].as_array().unwrap().len();
-        let Some(next) = page["metadata"]["continue"].as_str() else { break };
-        token = next.to_owned();
-    }
-    started.print("list in pages of 500 (with decoding)");
-    assert_eq!(found, objects);
+    paged(rest, objects, page).await;
 
     watched(rest, watches, "objects", "application/json").await;
     watched(rest, watches, "tables", TABLE).await;

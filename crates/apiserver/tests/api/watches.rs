@@ -64,13 +64,14 @@ async fn what_is_forgotten_is_gone() {
     let made = join_all(names.iter().map(|name| client.create("configmaps", map(name, "x")))).await;
     assert!(made.iter().all(Result::is_ok));
 
-    let gone = rest.get(&format!("{MAPS}?watch=1&resourceVersion={before}")).await.expect(410);
-    assert_eq!(gone["reason"], "Expired");
-    assert_eq!(
-        rest.get(&format!("{MAPS}?watch=1&resourceVersion=999999")).await.code,
-        410,
-        "from another life of the state"
-    );
+    // 999999 is from another life of the state.
+    for version in [before.as_str(), "999999"] {
+        let mut watch = rest.watch(&format!("{MAPS}?watch=1&resourceVersion={version}")).await;
+        let told = watch.next().await.unwrap();
+        assert_eq!((&told["type"], &told["object"]["kind"]), (&json!("ERROR"), &json!("Status")), "{told}");
+        assert_eq!((&told["object"]["code"], &told["object"]["reason"]), (&json!(410), &json!("Expired")));
+        assert_eq!(watch.next().await, None, "that is the end of it");
+    }
     assert_eq!(rest.get(&format!("{MAPS}?watch=1&resourceVersion=x")).await.code, 400);
     let next = tokio::time::timeout(DEADLINE, slow.next()).await.unwrap();
     assert_eq!(next, Some(WatchEvent::Restarted), "the slow reader starts over");
