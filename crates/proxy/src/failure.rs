@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 use http::StatusCode;
 
+use lateen_route::jwt::Invalid;
+
 use crate::flags::Flags;
 use crate::http::pulse::Expired;
 
@@ -98,6 +100,8 @@ pub(crate) enum Failure {
     TooManyHeaders,
     /// Denied by a policy; its detail.
     Denied(Rc<str>),
+    /// Denied for its tokens; whether the answer tells nothing of that.
+    Token(Invalid, bool),
 }
 
 impl Failure {
@@ -111,6 +115,7 @@ impl Failure {
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MissingHost | Self::BadPath | Self::Underscore => StatusCode::BAD_REQUEST,
             Self::LowVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::Token(why, _) => StatusCode::from_u16(why.status()).unwrap_or(StatusCode::UNAUTHORIZED),
             Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Upstream(Reset::Protocol, _) => StatusCode::BAD_GATEWAY,
             Self::NoHealthyUpstream | Self::Upstream(..) | Self::Unresolved => {
@@ -149,6 +154,8 @@ impl Failure {
             Self::FaultAbort(_, None) => "fault filter abort".into(),
             Self::Unresolved => "DNS resolution failure".into(),
             Self::Denied(_) => "RBAC: access denied".into(),
+            Self::Token(_, true) => "".into(),
+            Self::Token(why, false) => why.to_string().into(),
         }
     }
 
@@ -168,7 +175,9 @@ impl Failure {
             Self::FaultAbort(..) => Flags::FAULT_INJECTED,
             Self::Unresolved => Flags::DNS_FAILURE,
             Self::LowVersion | Self::Underscore | Self::TooManyHeaders => Flags::DOWNSTREAM_PROTOCOL,
-            Self::MissingHost | Self::UpgradeRefused | Self::BadPath | Self::Denied(_) => Flags::NONE,
+            Self::MissingHost | Self::UpgradeRefused | Self::BadPath | Self::Denied(_) | Self::Token(..) => {
+                Flags::NONE
+            }
         }
     }
 
@@ -203,6 +212,9 @@ impl Failure {
             Self::UpgradeRefused => "upgrade_failed".into(),
             Self::BadPath => "path_normalization_failed".into(),
             Self::Denied(detail) => detail.to_string().into(),
+            Self::Token(why, _) => {
+                format!("jwt_authn_access_denied{{{}}}", why.to_string().replace(' ', "_")).into()
+            }
         }
     }
 

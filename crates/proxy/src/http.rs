@@ -18,4 +18,5 @@ pub(crate) mod retry;
 pub(crate) mod router;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod tokens;
 pub(crate) mod upgrade;

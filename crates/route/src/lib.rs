@@ -34,6 +34,7 @@ pub mod header_edits;
 pub mod header_match;
 pub mod http_manager;
 pub mod istio;
+pub mod jwt;
 pub mod listener;
 pub mod metadata_match;
 pub mod network;

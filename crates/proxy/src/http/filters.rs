@@ -1,5 +1,6 @@
 //! Phase: HTTP filters, in the manager's order, each with what the route overrides.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use lateen_route::http_manager::{
 };
 use lateen_route::network::FilterStateValue;
 use lateen_route::rbac::{RbacFilter, Subject, Verdict};
-use lateen_route::routes::{Route, VirtualHost, WeightedCluster};
+use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::grpc_web::GrpcWeb;
-use super::{edits, reply};
+use super::serve::choose;
+use super::{edits, reply, tokens};
 use crate::failure::Failure;
 use crate::flags::Flags;
 
@@ -29,19 +31,20 @@ pub(crate) struct Outcome {
     pub upstream_protocols: Option<Box<str>>,
 }
 
-/// What a route says about filters.
-#[derive(Clone, Copy)]
+/// The route, and what it says about filters.
 pub(crate) struct RouteContext<'t> {
     /// The routes.
     pub table: &'t RouteTable,
     /// The virtual host.
     pub virtual_host: &'t VirtualHost,
     /// The route.
-    pub route: Option<&'t Route>,
+    pub route: &'t Route,
+    /// Its action, where it forwards.
+    pub forward: Option<&'t Forward>,
     /// The weighted cluster.
     pub pick: Option<&'t WeightedCluster>,
     /// The name of the cluster it goes to.
-    pub cluster: &'t str,
+    pub cluster: Arc<str>,
 }
 
 /// Faults under way in the process, for `max_active_faults`.
@@ -53,12 +56,13 @@ static ACTIVE_FAULTS: AtomicU32 = AtomicU32::new(0);
 /// The answer of the filter that stopped the request.
 pub(crate) async fn run(
     mut exchange: Box<Exchange>,
-    route: RouteContext<'_>,
-) -> Result<(Box<Exchange>, Outcome), Box<Response<ResponseBody>>> {
+    mut route: RouteContext<'_>,
+) -> Result<(Box<Exchange>, RouteContext<'_>, Outcome), Box<Response<ResponseBody>>> {
     let manager = exchange.manager.clone();
     let mut outcome = Outcome::default();
     for filter in &manager.compiled.filters {
-        let given = route.table.filter_override(&filter.name, route.virtual_host, route.route, route.pick);
+        let given =
+            route.table.filter_override(&filter.name, route.virtual_host, Some(route.route), route.pick);
         match given {
             Some(FilterOverride::Disabled) => continue,
             None if filter.disabled => continue,
@@ -71,7 +75,7 @@ pub(crate) async fn run(
                     _ => own,
                 };
                 if policy.delay.is_some() || policy.abort.is_some() {
-                    exchange = Box::pin(fault(exchange, policy, route.cluster)).await?;
+                    exchange = Box::pin(fault(exchange, policy, &route.cluster)).await?;
                 }
             }
             HttpFilterKind::Cors => {
@@ -86,6 +90,20 @@ pub(crate) async fn run(
                     _ => own,
                 };
                 exchange = rbac(exchange, rules)?;
+            }
+            HttpFilterKind::Jwt(filter) => {
+                let named = match given {
+                    Some(FilterOverride::Jwt(name)) => Some(&**name),
+                    _ => None,
+                };
+                let anew;
+                (exchange, anew) = tokens::validate(exchange, filter, named)?;
+                if anew {
+                    route = match choose(&mut exchange, route.table) {
+                        Ok(route) => route,
+                        Err(unrouted) => return Err(Box::new(unrouted.answer(exchange))),
+                    };
+                }
             }
             HttpFilterKind::GrpcWeb => {
                 exchange.grpc_web = GrpcWeb::request(&mut exchange.head.headers);
@@ -106,7 +124,7 @@ pub(crate) async fn run(
             | HttpFilterKind::IstioStats(_) => {}
         }
     }
-    Ok((exchange, outcome))
+    Ok((exchange, route, outcome))
 }
 
 /// Values that upstream connections are to see.

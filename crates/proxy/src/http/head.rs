@@ -6,6 +6,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
+use lateen_proto::envoy::config::core::v3::Metadata;
 use lateen_route::http_manager::Http1;
 use lateen_route::{ConnectionView, RequestView};
 
@@ -22,6 +23,8 @@ pub(crate) struct Head {
     pub version: Version,
     /// All headers but `host`.
     pub headers: HeaderMap,
+    /// What filters learned of the request, by filter.
+    pub metadata: Option<Box<Metadata>>,
     authority: HeaderValue,
     path: Option<PathAndQuery>,
 }
@@ -54,13 +57,13 @@ impl Head {
             _ => {
                 let path = uri.into_parts().path_and_query;
                 let authority = HeaderValue::from_static("");
-                let head = Self { method, scheme, version, headers, authority, path };
+                let head = Self { method, scheme, version, headers, metadata: None, authority, path };
                 return Err(Box::new((Failure::MissingHost, head)));
             }
         };
         let connect = method == Method::CONNECT;
         let path = uri.into_parts().path_and_query.filter(|_| !connect);
-        Ok(Self { method, scheme, version, headers, authority, path })
+        Ok(Self { method, scheme, version, headers, metadata: None, authority, path })
     }
 
     /// `:authority`
@@ -113,7 +116,7 @@ impl Head {
             path: self.path(),
             headers: &self.headers,
             connection,
-            metadata: None,
+            metadata: self.metadata.as_deref(),
             remote,
         }
     }

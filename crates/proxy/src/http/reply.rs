@@ -1,13 +1,14 @@
 //! Answers of our own: failures, redirects, direct responses.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::ingress::names;
 use super::local_reply::{self, LocalReply};
+use super::tokens;
 use crate::failure::{Failure, Reset, grpc_status};
 
 /// The answer to a failure.
@@ -27,6 +28,9 @@ pub(crate) fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Respons
     }
     if matches!(failure, Failure::Upstream(Reset::Overflow, _)) {
         headers.insert(names::OVERLOADED, HeaderValue::from_static("true"));
+    }
+    if let Failure::Token(why, false) = failure {
+        headers.extend(tokens::challenge(&exchange.head, *why).map(|value| (WWW_AUTHENTICATE, value)));
     }
     let bytes = match body {
         std::borrow::Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),

@@ -9,7 +9,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use lateen_route::RouteTable;
-use lateen_route::routes::{Action, Destination, Forward, Route, VirtualHost, WeightedCluster};
+use lateen_route::routes::{Action, Destination, Forward, WeightedCluster};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -210,18 +210,57 @@ async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Respon
     table.internal_only_headers.iter().filter(|_| !exchange.internal).for_each(|name| {
         exchange.head.headers.remove(name);
     });
-    let selected = context.down.with_view(|connection| {
+    let chosen = match choose(&mut exchange, &table) {
+        Ok(chosen) => chosen,
+        Err(unrouted) => return unrouted.answer(exchange),
+    };
+    act(context, exchange, chosen, body, upgrade).await
+}
+
+/// Why no route takes a request to a cluster.
+pub(crate) enum Unrouted {
+    Failure(Failure),
+    /// The virtual host takes TLS only.
+    ToTls,
+}
+
+impl Unrouted {
+    /// The answer.
+    pub(crate) fn answer(self, exchange: Box<Exchange>) -> Response<ResponseBody> {
+        match self {
+            Self::Failure(failure) => reply::failure(exchange, &failure),
+            Self::ToTls => {
+                let location = format!("https://{}{}", exchange.head.authority(), exchange.head.path());
+                reply::redirect(exchange, 301, &location, HeaderMap::new())
+            }
+        }
+    }
+}
+
+/// Chooses the route by all that is known of the request by now.
+pub(crate) fn choose<'t>(
+    exchange: &mut Exchange,
+    table: &'t RouteTable,
+) -> Result<RouteContext<'t>, Unrouted> {
+    let selected = exchange.down.with_view(|connection| {
         let view = exchange.head.view(connection, exchange.remote);
         table.route(&view, exchange.internal, exchange.entropy, &mut ())
     });
-    let Some(selected) = selected else { return reply::failure(exchange, &Failure::NoRoute) };
+    let selected = selected.ok_or(Unrouted::Failure(Failure::NoRoute))?;
     if selected.redirect_to_tls {
-        let location = format!("https://{}{}", exchange.head.authority(), exchange.head.path());
-        return reply::redirect(exchange, 301, &location, HeaderMap::new());
+        return Err(Unrouted::ToTls);
     }
-    let Some(route) = selected.route else { return reply::failure(exchange, &Failure::NoRoute) };
+    let route = selected.route.ok_or(Unrouted::Failure(Failure::NoRoute))?;
     exchange.route = Some(route.clone());
-    act(context, exchange, &table, selected.virtual_host, route, body, upgrade).await
+    let (forward, cluster, pick) = match &route.action {
+        Action::Forward(forward) => {
+            let missing = || Unrouted::Failure(Failure::NoCluster(missing_status(forward)));
+            let (name, pick) = destination(exchange, forward).ok_or_else(missing)?;
+            (Some(&**forward), name, pick)
+        }
+        _ => (None, "".into(), None),
+    };
+    Ok(RouteContext { table, virtual_host: selected.virtual_host, route, forward, pick, cluster })
 }
 
 fn begin(context: &Rc<Context>, head: Head, complete: bool) -> Box<Exchange> {
@@ -232,29 +271,19 @@ fn begin(context: &Rc<Context>, head: Head, complete: bool) -> Box<Exchange> {
 async fn act(
     context: &Rc<Context>,
     mut exchange: Box<Exchange>,
-    table: &RouteTable,
-    virtual_host: &VirtualHost,
-    route: &Route,
+    mut chosen: RouteContext<'_>,
     body: Incoming,
     upgrade: Option<Upgrade>,
 ) -> Response<ResponseBody> {
-    let (forward, cluster_name, pick) = match &route.action {
-        Action::Forward(forward) => match destination(&exchange, forward) {
-            Some((name, pick)) => (Some(forward), name, pick),
-            None => return reply::failure(exchange, &Failure::NoCluster(missing_status(forward))),
-        },
-        _ => (None, "".into(), None),
-    };
-    exchange.limit(limits(&exchange, forward.map(|forward| &**forward)));
+    exchange.limit(limits(&exchange, chosen.forward));
 
     // Phase: filters.
-    let route_context =
-        RouteContext { table, virtual_host, route: Some(route), pick, cluster: &cluster_name };
     let outcome;
-    (exchange, outcome) = match filters::run(exchange, route_context).await {
+    (exchange, chosen, outcome) = match filters::run(exchange, chosen).await {
         Ok(passed) => passed,
         Err(answer) => return *answer,
     };
+    let RouteContext { table, virtual_host, route, forward, pick, cluster: cluster_name } = chosen;
 
     // Phase: action.
     let response_edits = |exchange: &Exchange| {

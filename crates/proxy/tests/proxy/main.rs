@@ -13,3 +13,4 @@ mod sides;
 mod support;
 mod tcp;
 mod tls;
+mod tokens;

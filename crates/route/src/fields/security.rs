@@ -112,6 +112,38 @@ super::fields! {
             checked_condition = "expressions are not supported",
         ],
     }
+    envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication as "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" {
+        supported: [providers, rules, bypass_cors_preflight, requirement_map, strip_failure_response],
+        ignored: [
+            stat_prefix = "no such metrics",
+        ],
+        refused: [
+            filter_state_rules = "no filter state is kept for tokens",
+        ],
+    }
+    envoy::extensions::filters::http::jwt_authn::v3::JwtProvider as "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider" {
+        supported: [
+            issuer, audiences, forward, from_headers, from_params, from_cookies, forward_payload_header,
+            pad_forward_payload_header, payload_in_metadata, normalize_payload_in_metadata, header_in_metadata,
+            clock_skew_seconds, claim_to_headers, clear_route_cache, jwks_source_specifier,
+        ],
+        ignored: [
+            jwt_cache_config = "every token is validated",
+        ],
+        refused: [
+            subjects = "use an authorization policy",
+            require_expiration = "use an authorization policy",
+            max_lifetime = "use tokens that end",
+            failed_status_in_metadata = "a refusal is in the response",
+        ],
+    }
+    envoy::extensions::filters::http::jwt_authn::v3::JwtClaimToHeader as "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader" {
+        supported: [header_name, claim_name],
+        ignored: [],
+        refused: [
+            claim_path = "use claim_name",
+        ],
+    }
     envoy::extensions::filters::http::rbac::v3::Rbac as "envoy.extensions.filters.http.rbac.v3.RBAC" {
         supported: [rules],
         ignored: [

@@ -14,6 +14,7 @@ use crate::entropy::Fraction;
 use crate::error::{Cx, Result};
 use crate::header_match::HeaderMatcher;
 use crate::istio::{AlpnOverride, Extension};
+use crate::jwt::JwtFilter;
 use crate::network::FilterStateValue;
 use crate::rbac::RbacFilter;
 use crate::string_match::StringMatcher;
@@ -40,6 +41,8 @@ pub enum HttpFilterKind {
     Cors,
     /// Decides who may ask.
     Rbac(Arc<RbacFilter>),
+    /// Validates tokens.
+    Jwt(Arc<JwtFilter>),
     /// Puts values into the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
     /// Looks up the request's host for a cluster that forwards by DNS.
@@ -147,6 +150,8 @@ pub enum FilterOverride {
     Cors(Arc<CorsPolicy>),
     /// Other rules; none lets everything pass.
     Rbac(Option<Arc<RbacFilter>>),
+    /// The requirement of this name for tokens.
+    Jwt(Arc<str>),
     /// Other values for the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
 }
@@ -209,6 +214,15 @@ impl FilterOverride {
                 .transpose()?;
             return Ok(Some(Self::Rbac(rbac.map(Arc::new))));
         }
+        if any.is::<filters::jwt_authn::v3::PerRouteConfig>() {
+            use filters::jwt_authn::v3::per_route_config::RequirementSpecifier;
+            let message: filters::jwt_authn::v3::PerRouteConfig = cx.unpack(any)?;
+            return match message.requirement_specifier {
+                Some(RequirementSpecifier::Disabled(true)) => Ok(Some(Self::Disabled)),
+                Some(RequirementSpecifier::RequirementName(name)) => Ok(Some(Self::Jwt(name.into()))),
+                _ => Err(cx.refuse("needs disabled: true, or requirement_name")),
+            };
+        }
         if any.is::<filters::set_filter_state::v3::Config>() {
             return Ok(Some(Self::SetFilterState(filter_state(cx, any)?)));
         }
@@ -262,6 +276,10 @@ impl HttpFilterKind {
         if any.is::<filters::rbac::v3::Rbac>() {
             let message = cx.unpack(any)?;
             return Ok(Self::Rbac(Arc::new(RbacFilter::compile_http(cx, &message)?)));
+        }
+        if any.is::<filters::jwt_authn::v3::JwtAuthentication>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::Jwt(Arc::new(JwtFilter::compile(cx, &message)?)));
         }
         if any.is::<filters::set_filter_state::v3::Config>() {
             return Ok(Self::SetFilterState(filter_state(cx, any)?));

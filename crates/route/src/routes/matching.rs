@@ -123,6 +123,11 @@ impl RouteMatcher {
         self.rest.is_none() && matches!(&self.path, PathMatch::Prefix(prefix) if &**prefix == "/")
     }
 
+    /// A matcher that is no route's.
+    pub(crate) fn alone(cx: &mut Cx<'_>, message: &proto::RouteMatch) -> Result<Self> {
+        Self::compile(cx, message, &mut Interned::default())
+    }
+
     pub(super) fn compile(
         cx: &mut Cx<'_>,
         message: &proto::RouteMatch,
