@@ -2,6 +2,7 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 
 mod call;
+mod conditions;
 mod matching;
 mod review;
 pub(crate) mod service_account;
@@ -113,6 +114,18 @@ async fn ask(
 ) -> Result<Option<Value>, Status> {
     let Some(resource) = matching::matched(api, webhook, request) else { return Ok(None) };
     let name = &webhook.name;
+    match conditions::hold(webhook, &request, &resource) {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
+        Err(why) if webhook.ignored => {
+            tracing::warn!(webhook = name, %why, "match conditions failed and are ignored by the failurePolicy");
+            return Ok(None);
+        }
+        Err(why) => {
+            let why = format!("admission webhook \"{name}\" failed to evaluate match conditions: {why}");
+            return Err(Status::forbidden(request.call.resource.name.as_str(), request.name, &why));
+        }
+    }
     let asked = async {
         if request.call.options.dry_run && !webhook.harmless {
             let why = format!("admission webhook \"{name}\" does not support dry run");

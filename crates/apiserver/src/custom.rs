@@ -101,8 +101,9 @@ fn row(spec: &Value, version: &Value, path: &str) -> Result<Resource, Cause> {
         Some(text(&names["singular"])).filter(|s| !s.is_empty()).unwrap_or_else(|| kind.to_lowercase());
     let list_kind =
         Some(text(&names["listKind"])).filter(|s| !s.is_empty()).unwrap_or_else(|| format!("{kind}List"));
-    let schema = Schema::compile(&version["schema"]["openAPIV3Schema"])
-        .map_err(|why| Cause::invalid(format!("{path}.schema.openAPIV3Schema"), &json!(kind), why))?;
+    let schema = Schema::compile(&version["schema"]["openAPIV3Schema"]).map_err(|bad| {
+        Cause::invalid(format!("{path}.schema.openAPIV3Schema{}", bad.path), &bad.value, bad.why)
+    })?;
     let deprecation = (version["deprecated"] == true).then(|| {
         let said = version["deprecationWarning"].as_str().map(str::to_owned);
         said.unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"))

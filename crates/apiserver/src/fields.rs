@@ -10,14 +10,17 @@ use crate::api::{Call, FieldValidation};
 use crate::resource::Resource;
 use crate::status::{Cause, Status};
 
-/// Checks and prunes; returns the warnings.
-pub(crate) fn check(call: &Call<'_>, value: &mut Value) -> Result<Vec<String>, Status> {
+/// Checks and prunes; returns the warnings. `old` is what the object replaces.
+pub(crate) fn check(call: &Call<'_>, value: &mut Value, old: Option<&Value>) -> Result<Vec<String>, Status> {
     let resource = call.resource;
     let unknown = match resource.custom() {
         Some(custom) => {
             let unknown = custom.schema.prune(value);
             custom.schema.fill(value);
-            let causes: Vec<Cause> = custom.schema.causes(value);
+            let mut causes: Vec<Cause> = custom.schema.causes(value);
+            if causes.is_empty() {
+                causes = custom.schema.rule_causes(value, old);
+            }
             if !causes.is_empty() {
                 let name = crate::object::name(value);
                 return Err(Status::invalid(&resource.group, &resource.kind, name, causes));

@@ -1,6 +1,7 @@
-//! What the server does by itself: ending namespaces are emptied, dependents of deleted owners are collected, old events go.
+//! What the server does by itself: namespaces get their account `default`, ending ones are emptied, dependents of deleted owners are collected, old events go.
 //! In Kubernetes these are parts of the controller manager that no user ever sees.
 
+mod accounts;
 mod dependents;
 mod namespaces;
 
@@ -54,9 +55,9 @@ struct Housekeeper<'a> {
 }
 
 impl Housekeeper<'_> {
-    /// One look at everything that may have to go; true when something is left to do soon.
+    /// One look at everything that may have to come or go; true when something is left to do soon.
     async fn pass(&self) -> bool {
-        let left = self.end_namespaces().await;
+        let left = self.give_accounts().await | self.end_namespaces().await;
         left | self.collect_dependents().await
     }
 

@@ -14,6 +14,7 @@ mod api;
 mod bootstrap;
 mod builtin;
 mod catalog;
+mod cel;
 mod client;
 mod convert;
 mod custom;

@@ -105,6 +105,10 @@ pub trait PodStreams: Send + Sync {
     /// Starts a command. The refusal is what kubectl prints.
     async fn exec(&self, request: CommandRequest) -> Result<RunningCommand, Status>;
 
+    /// The standard input of a running container that has one (`stdin: true`). The end of what is written is the client's;
+    /// whether it is the container's, `stdinOnce` says.
+    async fn input(&self, namespace: &str, pod: &str, container: &str) -> Result<BoxWrite, Status>;
+
     /// Connects to the port as a process in the pod would by `localhost`.
     async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<Box<dyn Connection>, Status>;
 }

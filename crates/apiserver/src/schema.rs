@@ -1,14 +1,15 @@
 //! Structural schemas of custom resources: compiled once per definition; pruning, defaulting and validation.
-//!
-//! CEL rules (`x-kubernetes-validations`) are not evaluated.
 
 mod prune;
+mod rules;
 mod validate;
 
 use std::collections::BTreeMap;
 
 use regex::Regex;
 use serde_json::Value;
+
+use crate::cel::{Kind, Tag};
 
 /// A compiled `openAPIV3Schema`.
 #[derive(Debug, Default)]
@@ -34,6 +35,26 @@ pub(crate) struct Schema {
     map_keys: Vec<String>,
     list_set: bool,
     whole: bool,
+    rules: Vec<rules::Rule>,
+    /// There are rules, here or below.
+    ruled: bool,
+}
+
+/// What cannot be understood in a schema.
+#[derive(Debug)]
+pub(crate) struct Bad {
+    /// Where, below the schema: `.properties[spec].pattern`.
+    pub(crate) path: String,
+    /// What stands there.
+    pub(crate) value: Value,
+    /// What is wrong with it.
+    pub(crate) why: String,
+}
+
+impl Bad {
+    fn below(self, step: &str) -> Self {
+        Self { path: format!(".{step}{}", self.path), ..self }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -71,14 +92,24 @@ struct Limits {
 }
 
 impl Schema {
-    /// Compiles; fails on a type or pattern that cannot be understood. Null stands for "anything".
-    pub(crate) fn compile(source: &Value) -> Result<Self, String> {
+    /// Compiles the schema of whole objects; fails on a type, pattern or rule that cannot be understood. Null stands for
+    /// "anything".
+    pub(crate) fn compile(source: &Value) -> Result<Self, Bad> {
+        Self::part(source, true)
+    }
+
+    fn part(source: &Value, root: bool) -> Result<Self, Bad> {
         if source.is_null() {
             return Ok(Self { preserve_unknown: true, ..Self::default() });
         }
         let flag = |key: &str| source[key] == true;
-        let many = |key: &str| -> Result<Vec<Self>, String> {
-            source[key].as_array().into_iter().flatten().map(Self::compile).collect()
+        let many = |key: &str| -> Result<Vec<Self>, Bad> {
+            let given = source[key].as_array().into_iter().flatten().enumerate();
+            given
+                .map(|(index, inner)| {
+                    Self::part(inner, false).map_err(|bad| bad.below(&format!("{key}[{index}]")))
+                })
+                .collect()
         };
         let texts = |key: &str| -> Vec<String> {
             source[key]
@@ -88,11 +119,13 @@ impl Schema {
                 .filter_map(|v| v.as_str().map(str::to_owned))
                 .collect()
         };
-        let boxed = |key: &str| -> Result<Option<Box<Self>>, String> {
-            source.get(key).map(|inner| Self::compile(inner).map(Box::new)).transpose()
+        let boxed = |key: &str| -> Result<Option<Box<Self>>, Bad> {
+            let inner = source.get(key).map(|inner| Self::part(inner, false).map(Box::new));
+            inner.transpose().map_err(|bad| bad.below(key))
         };
-        Ok(Self {
-            types: compile_type(&source["type"])?,
+        let bad = |key: &str, why: String| Bad { path: format!(".{key}"), value: source[key].clone(), why };
+        let mut schema = Self {
+            types: compile_type(&source["type"]).map_err(|why| bad("type", why))?,
             nullable: flag("nullable"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
@@ -100,7 +133,10 @@ impl Schema {
             default: source.get("default").cloned(),
             properties: compile_properties(&source["properties"])?,
             additional: match &source["additionalProperties"] {
-                Value::Object(_) => Additional::Of(Box::new(Self::compile(&source["additionalProperties"])?)),
+                Value::Object(_) => match boxed("additionalProperties")? {
+                    Some(schema) => Additional::Of(schema),
+                    None => Additional::Unknown,
+                },
                 Value::Bool(true) => Additional::Any,
                 _ => Additional::Unknown,
             },
@@ -108,7 +144,7 @@ impl Schema {
             required: texts("required"),
             limits: Limits::compile(source),
             format: source["format"].as_str().unwrap_or_default().into(),
-            pattern: compile_pattern(&source["pattern"])?,
+            pattern: compile_pattern(&source["pattern"]).map_err(|why| bad("pattern", why))?,
             allowed: source["enum"].as_array().cloned().unwrap_or_default(),
             all_of: many("allOf")?,
             any_of: many("anyOf")?,
@@ -121,7 +157,31 @@ impl Schema {
             },
             list_set: source["x-kubernetes-list-type"] == "set",
             whole: source["x-kubernetes-map-type"] == "atomic",
-        })
+            rules: Vec::new(),
+            ruled: false,
+        };
+        schema.rules = schema.compile_rules(&source["x-kubernetes-validations"], root)?;
+        schema.ruled = !schema.rules.is_empty() || schema.parts().any(|part| part.ruled);
+        Ok(schema)
+    }
+
+    fn compile_rules(&self, source: &Value, root: bool) -> Result<Vec<rules::Rule>, Bad> {
+        let given = source.as_array().into_iter().flatten().enumerate();
+        let resource = root || self.embedded;
+        given
+            .map(|(index, one)| {
+                rules::Rule::compile(one, self, resource)
+                    .map_err(|bad| bad.below(&format!("x-kubernetes-validations[{index}]")))
+            })
+            .collect()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Self> {
+        let additional = match &self.additional {
+            Additional::Of(schema) => Some(&**schema),
+            Additional::Unknown | Additional::Any => None,
+        };
+        self.properties.values().chain(additional).chain(self.items.as_deref())
     }
 }
 
@@ -164,6 +224,55 @@ impl Schema {
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
     }
+
+    /// Whether the schema names the field, and does not only allow it.
+    fn names(&self, field: &str) -> bool {
+        self.properties.contains_key(field)
+    }
+
+    pub(crate) fn is_nullable(&self) -> bool {
+        self.nullable
+    }
+
+    pub(crate) fn is_integer(&self) -> bool {
+        self.types == Some(Type::Integer)
+    }
+
+    pub(crate) fn is_number(&self) -> bool {
+        self.types == Some(Type::Number)
+    }
+
+    /// `format`, or "".
+    pub(crate) fn format(&self) -> &str {
+        &self.format
+    }
+
+    /// What its values are to expressions.
+    pub(crate) fn kind(&self) -> Kind<'_> {
+        let plain = |tag| Kind::Plain(tag);
+        match (self.types, self.format.as_str()) {
+            _ if self.int_or_string => plain(Tag::Dyn),
+            (Some(Type::Object), _) if self.embedded => Kind::Resource(self),
+            (Some(Type::Object), _) => match &self.additional {
+                Additional::Of(value) if self.properties.is_empty() => Kind::Map(Box::new(value.kind())),
+                Additional::Any => plain(Tag::Map),
+                _ if self.preserve_unknown => plain(Tag::Dyn),
+                _ => Kind::Object(self),
+            },
+            (Some(Type::Array), _) => {
+                let item = self.items.as_ref().map_or(plain(Tag::Dyn), |item| item.kind());
+                Kind::List(Box::new(item))
+            }
+            (Some(Type::String), "date-time") => plain(Tag::Time),
+            (Some(Type::String), "duration") => plain(Tag::Duration),
+            (Some(Type::String), "byte") => plain(Tag::Bytes),
+            (Some(Type::String), _) => plain(Tag::Text),
+            (Some(Type::Integer), _) => plain(Tag::Int),
+            (Some(Type::Number), _) => plain(Tag::Double),
+            (Some(Type::Boolean), _) => plain(Tag::Bool),
+            (None, _) => plain(Tag::Dyn),
+        }
+    }
 }
 
 impl Limits {
@@ -199,11 +308,12 @@ fn compile_type(value: &Value) -> Result<Option<Type>, String> {
     }))
 }
 
-fn compile_properties(value: &Value) -> Result<BTreeMap<String, Schema>, String> {
+fn compile_properties(value: &Value) -> Result<BTreeMap<String, Schema>, Bad> {
     let given = value.as_object().into_iter().flatten();
     given
         .map(|(name, inner)| {
-            let schema = Schema::compile(inner).map_err(|why| format!("{name}: {why}"))?;
+            let schema =
+                Schema::part(inner, false).map_err(|bad| bad.below(&format!("properties[{name}]")))?;
             Ok((name.clone(), schema))
         })
         .collect()

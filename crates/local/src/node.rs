@@ -10,6 +10,7 @@ mod exec;
 mod health;
 mod hooks;
 mod image;
+mod input;
 pub(crate) mod launch;
 pub(crate) mod logs;
 mod object;
@@ -53,6 +54,7 @@ pub(crate) struct Node {
     programs: PathBuf,
     first_free_port: u16,
     addresses: Mutex<Pool>,
+    inputs: input::Inputs,
     ending: watch::Receiver<bool>,
 }
 
@@ -135,6 +137,7 @@ impl NodeConfig {
             programs: self.programs,
             first_free_port: launch::first_free_port(),
             addresses: Mutex::new(Pool::new([])),
+            inputs: input::Inputs::default(),
             ending: watched,
         });
         let agent = tokio::spawn(node.clone().run());

@@ -50,7 +50,7 @@ pub(super) async fn run(
 }
 
 /// The object as a client of this version of the resource sees it.
-fn shown(object: &Value, resource: &Resource) -> Value {
+pub(super) fn shown(object: &Value, resource: &Resource) -> Value {
     let mut shown = convert::to_version(object.clone(), resource);
     if shown.is_object() && shown["kind"] == resource.kind.as_str() {
         shown["apiVersion"] = json!(resource.api_version());
@@ -59,6 +59,12 @@ fn shown(object: &Value, resource: &Resource) -> Value {
 }
 
 fn review(request: &Request<'_>, resource: &Resource, object: &Value, uid: &str, version: &str) -> Value {
+    let body = body(request, resource, object, uid);
+    json!({"apiVersion": format!("admission.k8s.io/{version}"), "kind": "AdmissionReview", "request": body})
+}
+
+/// The request that a webhook is asked about.
+pub(super) fn body(request: &Request<'_>, resource: &Resource, object: &Value, uid: &str) -> Value {
     let call = request.call;
     let place = |r: &Resource| json!({"group": r.group, "version": r.version, "resource": r.plural()});
     let kind = |r: &Resource| json!({"group": r.group, "version": r.version, "kind": r.kind});
@@ -94,7 +100,7 @@ fn review(request: &Request<'_>, resource: &Resource, object: &Value, uid: &str,
     if !options.is_empty() {
         body["options"] = json!({"apiVersion": "meta.k8s.io/v1", "kind": options});
     }
-    json!({"apiVersion": format!("admission.k8s.io/{version}"), "kind": "AdmissionReview", "request": body})
+    body
 }
 
 fn user(user: &crate::access::User) -> Value {

@@ -1,16 +1,52 @@
-//! The volume that gives every container of a pod its service account: token, root certificate, namespace (Kubernetes'
-//! admission plugin `ServiceAccount`).
+//! The service account of a pod has to exist, and a volume gives it to every container: token, root certificate, namespace
+//! (Kubernetes' admission plugin `ServiceAccount`).
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api::{Api, Call, suffix};
-use crate::object::child_mut;
+use crate::object::{child_mut, metadata};
+use crate::resource::ResourceName;
+use crate::status::Status;
 
 /// Where programs look for their service account.
 const PLACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const PREFIX: &str = "kube-api-access-";
 /// Seconds: an hour, and what Kubernetes adds to it so that its own tokens can be told from others.
 const LIFETIME: u64 = 3607;
+
+/// How long a pod waits for the account `default`, which every namespace gets a moment after it was made.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Refuses a pod whose service account does not exist. `name` is the pod's, as its author gave it.
+pub(crate) async fn admit(api: &Api, call: &Call<'_>, pod: &Value, name: &str) -> Result<(), Status> {
+    // A pod that a node tells of runs already.
+    let mirror = metadata(pod)["annotations"]["kubernetes.io/config.mirror"].is_string();
+    if !call.resource.is("pods") || call.subresource.is_some() || mirror {
+        return Ok(());
+    }
+    let (account, accounts) = (account(pod), ResourceName::from("serviceaccounts"));
+    let mut changed = api.store.subscribe(&accounts);
+    let until = Instant::now() + if account == "default" { PATIENCE } else { Duration::ZERO };
+    loop {
+        changed.mark_unchanged();
+        if api.store.get(&accounts, call.namespace, account).is_some() {
+            return Ok(());
+        }
+        if !matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    let place = format!("{}/{account}", call.namespace);
+    let why = format!("error looking up service account {place}: serviceaccount \"{account}\" not found");
+    Err(Status::forbidden("pods", name, &why))
+}
+
+fn account(pod: &Value) -> &str {
+    pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()).unwrap_or("default")
+}
 
 /// Mounts the service account where nothing else is mounted, unless the pod or else the account refuses. It may be asked
 /// again, for containers that webhooks have added.
@@ -39,9 +75,7 @@ fn wanted(api: &Api, namespace: &str, pod: &Value) -> bool {
     if let Some(said) = pod["spec"][FIELD].as_bool() {
         return said;
     }
-    let account =
-        pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()).unwrap_or("default");
-    let account = api.store.get(&"serviceaccounts".into(), namespace, account);
+    let account = api.store.get(&"serviceaccounts".into(), namespace, account(pod));
     account.and_then(|account| account.neutral()?[FIELD].as_bool()).unwrap_or(true)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::conditions;
 use crate::api::Api;
 use crate::resource::ResourceName;
 use crate::status::Cause;
@@ -31,6 +32,8 @@ pub(super) struct Webhook {
     pub(super) rules: Vec<Rule>,
     pub(super) namespace_selector: Value,
     pub(super) object_selector: Value,
+    /// `matchConditions`: all have to hold.
+    pub(super) conditions: Vec<conditions::Condition>,
 }
 
 /// One entry of a webhook's `rules`.
@@ -96,6 +99,7 @@ impl Webhook {
             rules: value["rules"].as_array().into_iter().flatten().map(Rule::new).collect(),
             namespace_selector: value["namespaceSelector"].clone(),
             object_selector: value["objectSelector"].clone(),
+            conditions: conditions::compile(&value["matchConditions"]),
         }
     }
 }
@@ -153,10 +157,7 @@ pub(crate) fn causes(configuration: &Value) -> Vec<Cause> {
         if client["url"].is_null() == client["service"].is_null() {
             causes.push(Cause::required(at("clientConfig"), "exactly one of url or service is required"));
         }
-        if webhook["matchConditions"].as_array().is_some_and(|all| !all.is_empty()) {
-            let why = "match conditions (CEL) are not supported by Lateen's embedded API server";
-            causes.push(Cause::forbidden(at("matchConditions"), why));
-        }
+        causes.extend(conditions::causes(&webhook["matchConditions"], &at("matchConditions")));
         let timeout = &webhook["timeoutSeconds"];
         if !timeout.is_null() && !timeout.as_i64().is_some_and(|seconds| (1..=30).contains(&seconds)) {
             let why = "the timeout value must be between 1 and 30 seconds";

@@ -39,8 +39,10 @@ impl Api {
             object::metadata_mut(&mut value).insert("name".into(), json!(format!("{prefix}{}", suffix())));
         }
         fill_metadata(&call, &mut value);
-        let mut warnings = fields::check(&call, &mut value)?;
+        let mut warnings = fields::check(&call, &mut value, None)?;
         reset_status(&call, &mut value);
+        let said = generate.as_deref().filter(|_| generated).unwrap_or(object::name(&value)).to_owned();
+        admission::service_account::admit(self, &call, &value, &said).await?;
         admission::service_account::mount(self, &call, &mut value);
         defaults::apply(resource, &mut value, None);
         let name = object::name(&value).to_owned();
@@ -53,7 +55,8 @@ impl Api {
         };
         if let Some(changed) = admission::mutate(self, request, &mut warnings).await? {
             value = changed;
-            warnings.extend(fields::check(&call, &mut value)?);
+            warnings.extend(fields::check(&call, &mut value, None)?);
+            admission::service_account::admit(self, &call, &value, &said).await?;
             admission::service_account::mount(self, &call, &mut value);
             defaults::apply(resource, &mut value, None);
         }

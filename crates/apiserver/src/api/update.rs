@@ -169,7 +169,7 @@ impl Api {
             // Its finalizers are the server's; whoever drops them leaves orphans behind.
             new["spec"] = old["spec"].clone();
         }
-        let mut warnings = fields::check(call, &mut new)?;
+        let mut warnings = fields::check(call, &mut new, Some(old))?;
         defaults::apply(resource, &mut new, Some(old));
         let mut causes = meta::causes(resource, &new);
         causes.extend(validate::causes(resource, &new, Some(old).filter(|_| call.subresource.is_none())));

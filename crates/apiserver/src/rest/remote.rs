@@ -91,13 +91,23 @@ async fn exec(mut job: Job<'_>, pod: &Value) -> Result<Response<Body>, Status> {
     command::serve(upgrade, wanted, running, job.stopped)
 }
 
-/// What the container prints from now on. Built-in programs read nothing, so there is no way to write to them.
+/// What the container prints from now on, and its input when it has one. What it prints comes from its log, so there is no
+/// terminal.
 async fn attach(mut job: Job<'_>, pod: &Value) -> Result<Response<Body>, Status> {
     let wanted = Wanted::of(&job)?;
     let container = log::container(pod, job.query.text("container"))?;
     if wanted.stdin {
-        let why = format!("container {container} has no standard input: attach without -i, or use exec -i");
-        return Err(Status::bad_request(why));
+        let spec = pod["spec"]["containers"].as_array().into_iter().flatten();
+        if !spec.clone().any(|one| one["name"] == container.as_str() && one["stdin"] == true) {
+            let why =
+                format!("container {container} has no standard input: attach without -i, or use exec -i");
+            return Err(Status::bad_request(why));
+        }
+        if wanted.tty {
+            let why =
+                format!("container {container} gets no terminal here: attach -i without -t, or use exec -it");
+            return Err(Status::bad_request(why));
+        }
     }
     let upgrade = Upgrade::of(&mut job)?;
     let request = LogRequest {
@@ -108,14 +118,20 @@ async fn attach(mut job: Job<'_>, pod: &Value) -> Result<Response<Body>, Status>
         tail_lines: Some(0),
         ..LogRequest::default()
     };
-    let log = job.api.providers.logs()?.open(request).await?;
+    let log = job.api.providers.logs()?.open(request.clone()).await?;
+    let stdin = if wanted.stdin {
+        let LogRequest { namespace, pod, container, .. } = &request;
+        Some(job.api.providers.streams()?.input(namespace, pod, container).await?)
+    } else {
+        None
+    };
     // Dropped with the log, which ends with the container.
     let (open, over) = tokio::sync::oneshot::channel::<()>();
     let log = log.inspect(move |_| {
         let _ = &open;
     });
     let running = RunningCommand {
-        stdin: None,
+        stdin,
         stdout: Some(Box::pin(tokio_util::io::StreamReader::new(log))),
         stderr: None,
         resize: None,

@@ -195,7 +195,7 @@ impl Schema {
         }
     }
 
-    fn type_name(&self) -> &'static str {
+    pub(super) fn type_name(&self) -> &'static str {
         match self.types {
             _ if self.int_or_string => "integer,string",
             None => "any",

@@ -221,10 +221,12 @@ async fn every_operation_on_every_resource_is_judged() {
     let change = json!({"status": {"replicas": 1}});
     let refused = rest.patch(&format!("{deployments}/d/status"), "merge", &change).await.expect(403);
     assert!(refused["message"].as_str().unwrap().contains("UPDATE v1/Deployment as v1 sub \"status\""));
-    let unknown = json!({"metadata": {"name": "bad"}, "webhooks": [{"name": "x", "matchConditions": [{"name": "n", "expression": "true"}]}]});
+    let unknown = json!({"metadata": {"name": "bad"}, "webhooks": [{"name": "x", "matchConditions": [{"name": "n", "expression": "objet.kind == 1"}]}]});
     let path = format!("{CONFIGURATIONS}/validatingwebhookconfigurations");
     let refused = rest.post(&path, &unknown).await.expect(422);
-    for field in ["name", "admissionReviewVersions", "sideEffects", "clientConfig", "matchConditions"] {
+    for field in
+        ["name", "admissionReviewVersions", "sideEffects", "clientConfig", "matchConditions[0].expression"]
+    {
         assert!(
             refused["message"].as_str().unwrap().contains(&format!("webhooks[0].{field}: ")),
             "{refused}"
@@ -253,6 +255,45 @@ async fn failures_are_fatal_or_ignored_as_the_policy_says() {
     assert!(message.contains("/hang?timeout=1s\": context deadline exceeded"), "{message}");
     rest.post(maps, &tried("ignore")).await.expect(201);
     rest.post(maps, &tried("neither")).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn match_conditions_choose_the_requests() {
+    let world = World::start().await;
+    let rest = &world.server.rest;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let changes = || rule(&["CREATE", "UPDATE", "DELETE"], "", &["v1"], &["configmaps"]);
+    let conditions = |policy: &str, expressions: &[&str]| {
+        let named = expressions.iter().enumerate();
+        let all: Vec<Value> =
+            named.map(|(at, one)| json!({"name": format!("c{at}"), "expression": one})).collect();
+        json!({"matchConditions": all, "failurePolicy": policy})
+    };
+    let chosen = [
+        "request.operation != 'DELETE' && !request.userInfo.username.startsWith('system:serviceaccount:')",
+        "object.metadata.name.startsWith('judged-') && has(object.data) && has(object.data.k)",
+        "oldObject == null || oldObject.data.k != object.data.k",
+    ];
+    world.configure("validating", "chosen", "/refuse", changes(), conditions("Fail", &chosen)).await;
+    rest.post(maps, &map("other")).await.expect(201);
+    rest.post(maps, &json!({"metadata": {"name": "judged-empty"}})).await.expect(201);
+    rest.delete(&format!("{maps}/judged-empty")).await.expect(200);
+    let refused = rest.post(maps, &map("judged-a")).await.expect(403);
+    assert!(refused["message"].as_str().unwrap().contains("denied the request: CREATE"), "{refused}");
+
+    // What cannot be answered is as bad as a webhook that cannot be reached, unless another condition says no.
+    let broken = ["object.spec.none == 1", "request.name == 'broken'"];
+    world.configure("validating", "fail", "/refuse", changes(), conditions("Fail", &broken)).await;
+    world
+        .configure("validating", "ignore", "/refuse", changes(), conditions("Ignore", &["object.none == 1"]))
+        .await;
+    rest.post(maps, &map("fine")).await.expect(201);
+    let failed = rest.post(maps, &map("broken")).await.expect(403);
+    assert_eq!(
+        failed["message"],
+        "configmaps \"broken\" is forbidden: admission webhook \"fail.example.com\" failed to evaluate match \
+         conditions: no such key: spec"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,4 +391,35 @@ async fn every_container_gets_its_service_account() {
     assert_eq!(none["volumes"].as_array().unwrap().len(), 1);
     let by_pod = json!({"serviceAccountName": "bare", "automountServiceAccountToken": true});
     assert_eq!(create("by-pod", by_pod).await["volumes"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_needs_its_service_account() {
+    let server = Server::start().await;
+    let rest = &server.rest;
+    let spec =
+        |account: &str| json!({"serviceAccountName": account, "containers": [{"name": "app", "image": "x"}]});
+    for round in 0..5 {
+        let namespace = json!({"metadata": {"name": format!("fresh{round}")}});
+        rest.post("/api/v1/namespaces", &namespace).await.expect(201);
+        let pods = format!("/api/v1/namespaces/fresh{round}/pods");
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "app", "image": "x"}]}});
+        let made = rest.post(&pods, &pod).await.expect(201);
+        assert_eq!(made["spec"]["serviceAccountName"], "default", "it waits for the account to come");
+    }
+    let pods = "/api/v1/namespaces/fresh0/pods";
+    let why = "is forbidden: error looking up service account fresh0/bob: serviceaccount \"bob\" not found";
+    let named = json!({"metadata": {"name": "q"}, "spec": spec("bob")});
+    let refused = rest.post(pods, &named).await.expect(403);
+    assert_eq!(
+        (refused["message"].as_str(), &refused["reason"]),
+        (Some(&*format!("pods \"q\" {why}")), &json!("Forbidden"))
+    );
+    let generated = json!({"metadata": {"generateName": "set-"}, "spec": spec("bob")});
+    assert_eq!(rest.post(pods, &generated).await.expect(403)["message"], format!("pods \"set-\" {why}"));
+    let accounts = "/api/v1/namespaces/fresh0/serviceaccounts";
+    rest.post(accounts, &json!({"metadata": {"name": "bob"}})).await.expect(201);
+    rest.post(pods, &generated).await.expect(201);
+    rest.delete(&format!("{accounts}/default")).await.expect(200);
+    rest.post(pods, &json!({"metadata": {"name": "late"}, "spec": spec("default")})).await.expect(201);
 }

@@ -4,18 +4,22 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use lateen_apiserver::{
-    CommandRequest, Connection, LogRequest, LogStream, PodLogs, PodStreams, RunningCommand, Status,
+    BoxWrite, CommandRequest, Connection, LogRequest, LogStream, PodLogs, PodStreams, RunningCommand, Status,
     TerminalSize,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
 use crate::rest::Server;
+
+/// What container b was given to read.
+static INPUT: LazyLock<watch::Sender<Option<String>>> = LazyLock::new(|| watch::Sender::new(None));
 
 /// Runs commands on this host.
 struct Host;
@@ -43,6 +47,18 @@ impl PodStreams for Host {
         })
     }
 
+    /// What it reads is `Lines`' next line.
+    async fn input(&self, _: &str, _: &str, container: &str) -> Result<BoxWrite, Status> {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let container = container.to_owned();
+        tokio::spawn(async move {
+            let mut text = String::new();
+            far.read_to_string(&mut text).await.unwrap();
+            INPUT.send_replace(Some(format!("{container} read {text}")));
+        });
+        Ok(Box::pin(near))
+    }
+
     async fn connect(&self, _: &str, pod: &str, port: u16) -> Result<Box<dyn Connection>, Status> {
         let (near, mut far) = tokio::io::duplex(1024);
         if port == 1 {
@@ -65,7 +81,15 @@ struct Lines;
 impl PodLogs for Lines {
     async fn open(&self, request: LogRequest) -> Result<LogStream, Status> {
         assert!(request.follow && request.tail_lines == Some(0));
-        Ok(Box::pin(futures::stream::iter([Ok(Bytes::from("a line\n"))])))
+        if request.container == "a" {
+            return Ok(Box::pin(futures::stream::iter([Ok(Bytes::from("a line\n"))])));
+        }
+        let mut read = INPUT.subscribe();
+        let _ = INPUT.send_replace(None);
+        Ok(Box::pin(futures::stream::once(async move {
+            let text = read.wait_for(Option::is_some).await.unwrap().clone();
+            Ok(Bytes::from(text.unwrap_or_default()))
+        })))
     }
 }
 
@@ -94,7 +118,8 @@ impl Kubectl<'_> {
 async fn kubectl_reaches_into_pods() {
     let server = Server::start().await;
     let rest = &server.rest;
-    let spec = json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]});
+    let spec =
+        json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x", "stdin": true}]});
     let pods = "/api/v1/namespaces/default/pods";
     rest.post(pods, &json!({"metadata": {"name": "p"}, "spec": spec})).await.expect(201);
     let running = json!({"status": {"phase": "Running"}});
@@ -137,6 +162,11 @@ fn commands(k: &Kubectl<'_>) {
     assert!(err.contains("No such file or directory"), "{err}");
     let (code, out, err) = k.run(&["attach", "p", "-c", "a"], "");
     assert_eq!((code, out.as_str()), (Some(0), "a line\n"), "{err}");
+    let (code, out, err) = k.run(&["attach", "-i", "p", "-c", "b"], "hello\n");
+    assert_eq!((code, out.as_str()), (Some(0), "b read hello\n"), "{err}");
+    let (code, _, err) = k.run(&["attach", "-i", "p", "-c", "a"], "hello\n");
+    assert_eq!(code, Some(1));
+    assert!(err.contains("container a has no standard input"), "{err}");
 }
 
 fn forwarding(k: &Kubectl<'_>) {

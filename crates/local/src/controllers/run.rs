@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -112,9 +112,8 @@ impl Controllers {
 
     async fn namespaces(self: Arc<Self>) -> Vec<Change> {
         let api = &self.api;
-        let (all, accounts) = (api.list::<Namespace>().await, api.list::<ServiceAccount>().await);
-        let maps = api.list::<ConfigMap>().await;
-        namespaces::reconcile(&all, &accounts, &maps, &self.root)
+        let (all, maps) = (api.list::<Namespace>().await, api.list::<ConfigMap>().await);
+        namespaces::reconcile(&all, &maps, &self.root)
     }
 
     async fn deployments(self: Arc<Self>) -> Vec<Change> {

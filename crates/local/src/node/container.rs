@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::node::image::{self, Program};
 use crate::node::launch::{self, Launch};
 use crate::node::logs::{LogFolder, LogWriter};
 use crate::node::status::{Exit, Role, State};
-use crate::node::{exec, hooks};
+use crate::node::{exec, hooks, input};
 
 /// How long a configuration that is not there is waited for before it is looked up again.
 const CONFIG_RETRY: Duration = Duration::from_secs(2);
@@ -144,10 +144,18 @@ impl Supervisor {
         let checks = self.checks()?;
         let launch = self.launch(program).await?;
         let started = instant::whole(instant::now());
-        let mut child = self.node.spawner.spawn(launch.command()).await.map_err(|error| {
+        let mut command = launch.command();
+        if self.container.stdin == Some(true) {
+            command.stdin(Stdio::piped());
+        }
+        let mut child = self.node.spawner.spawn(command).await.map_err(|error| {
             Unstarted::Later("CreateContainerError", format!("{}: {error}", launch.program.display()))
         })?;
         let pid = child.id();
+        let _input = child.stdin.take().map(|stdin| {
+            let place = input::place(&self.pod, &self.container.name);
+            self.node.inputs.open(place, stdin, self.container.stdin_once == Some(true))
+        });
         self.began(pid, &id, run);
         let pumps = pump(&mut child, &log);
         let status = self.supervise(&mut child, &launch, &checks).await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use lateen_apiserver::{CommandRequest, Connection, PodStreams, RunningCommand, Status};
+use lateen_apiserver::{BoxWrite, CommandRequest, Connection, PodStreams, RunningCommand, Status};
 use lateen_sys::process::{Signal, signal_group};
 use lateen_sys::terminal;
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ use crate::addresses;
 use crate::node::container::launch_of;
 use crate::node::launch::{self, Launch};
 use crate::node::probe::Runner;
-use crate::node::{Node, image, pod, programs};
+use crate::node::{Node, image, input, pod, programs};
 use crate::process::ProcessBook;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -63,6 +63,13 @@ impl PodStreams for Streams {
             self.piped(command, request.stdin).await
         };
         started.map_err(|error| failed(format!("exec: \"{}\": {error}", request.command[0])))
+    }
+
+    async fn input(&self, namespace: &str, pod: &str, container: &str) -> Result<BoxWrite, Status> {
+        let found = self.0.api.get::<Pod>(Some(namespace), pod).await;
+        let found = found.ok_or_else(|| Status::not_found("pods", pod))?;
+        let attached = self.0.inputs.attach(&input::place(&found, container));
+        attached.map(|stream| Box::pin(stream) as _).ok_or_else(|| not_running(container))
     }
 
     async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<Box<dyn Connection>, Status> {
