@@ -82,6 +82,8 @@ pub(crate) enum Failure {
     Expired(Expired, bool),
     /// No response in the timeout of one try.
     PerTryTimeout,
+    /// Silence for longer than one try may be silent.
+    PerTryIdle,
     /// Aborted by fault injection; with a body of its own.
     FaultAbort(StatusCode, Option<std::sync::Arc<str>>),
     /// A dynamic forward to a name that does not resolve.
@@ -110,7 +112,9 @@ impl Failure {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoCluster(status) | Self::FaultAbort(status, _) => *status,
-            Self::Timeout | Self::PerTryTimeout | Self::Expired(_, true) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::Expired(_, true) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Expired(_, false) => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MissingHost | Self::BadPath | Self::Underscore => StatusCode::BAD_REQUEST,
@@ -140,7 +144,7 @@ impl Failure {
                 text.push_str(reset.reason());
                 text.into()
             }
-            Self::Timeout | Self::PerTryTimeout | Self::Expired(Expired::Response, _) => {
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::Expired(Expired::Response, _) => {
                 "upstream request timeout".into()
             }
             Self::Expired(Expired::Idle, _) => "stream timeout".into(),
@@ -166,7 +170,7 @@ impl Failure {
             Self::NoCluster(_) => Flags::NO_CLUSTER,
             Self::NoHealthyUpstream => Flags::NO_HEALTHY_UPSTREAM,
             Self::Upstream(reset, _) => reset.flag(),
-            Self::Timeout | Self::PerTryTimeout | Self::Expired(Expired::Response, _) => {
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::Expired(Expired::Response, _) => {
                 Flags::UPSTREAM_TIMEOUT
             }
             Self::Expired(Expired::Idle, _) => Flags::STREAM_IDLE,
@@ -205,6 +209,7 @@ impl Failure {
             Self::Underscore => "unexpected_underscore".into(),
             Self::TooManyHeaders => "too_many_headers".into(),
             Self::PerTryTimeout => "upstream_per_try_timeout".into(),
+            Self::PerTryIdle => "upstream_per_try_idle_timeout".into(),
             Self::FaultAbort(..) => "fault_filter_abort".into(),
             Self::Unresolved => "dns_resolution_failure".into(),
             Self::LowVersion => "low_version".into(),

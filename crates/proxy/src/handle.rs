@@ -188,7 +188,10 @@ fn control(
         let sweeps = async {
             loop {
                 tokio::time::sleep(OUTLIER_SWEEP).await;
-                lock(store).sweep_outliers();
+                let mut store = lock(store);
+                store.sweep_outliers();
+                store.warm_checked_clusters();
+                store.publish();
             }
         };
         tokio::select! {
@@ -241,7 +244,7 @@ impl Handle {
             if let Some(figure) =
                 name.strip_prefix("cluster.").and_then(|rest| rest.strip_prefix(&**stat_name))
             {
-                cluster.newest.stats.each(|other, _, value| {
+                cluster.newest.each_figure(|other, _, value| {
                     if figure.strip_prefix('.') == Some(other) {
                         found = value;
                     }

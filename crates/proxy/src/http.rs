@@ -1,5 +1,6 @@
 //! HTTP: from a client's connection to the last byte of a response.
 
+mod attempts;
 pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod destination;
@@ -15,6 +16,7 @@ pub(crate) mod mirror;
 pub(crate) mod pulse;
 pub(crate) mod reply;
 pub(crate) mod retry;
+mod rewrite;
 pub(crate) mod router;
 pub(crate) mod send;
 pub(crate) mod serve;

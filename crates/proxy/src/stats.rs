@@ -107,8 +107,7 @@ figures! {
         Gauge membership_degraded,
         Gauge membership_healthy,
         Gauge membership_total,
-        Gauge outlier_detection_ejections_active,
-        Counter outlier_detection_ejections_total,
+        Counter lb_healthy_panic,
         Counter update_attempt,
         Counter update_empty,
         Counter update_failure,
@@ -129,7 +128,10 @@ figures! {
         Gauge upstream_rq_active,
         Counter upstream_rq_completed,
         Counter upstream_rq_max_duration_reached,
+        Gauge upstream_rq_pending_active,
         Counter upstream_rq_pending_overflow,
+        Counter upstream_rq_pending_total,
+        Counter upstream_rq_per_try_idle_timeout,
         Counter upstream_rq_per_try_timeout,
         Counter upstream_rq_retry,
         Counter upstream_rq_retry_limit_exceeded,
@@ -139,6 +141,46 @@ figures! {
         Counter upstream_rq_timeout,
         Counter upstream_rq_total,
         Counter upstream_rq_tx_reset,
+    }
+}
+
+figures! {
+    /// `cluster.NAME.outlier_detection.*`
+    OutlierStats {
+        Gauge ejections_active,
+        Counter ejections_consecutive_5xx,
+        Counter ejections_detected_consecutive_5xx,
+        Counter ejections_detected_consecutive_gateway_failure,
+        Counter ejections_detected_consecutive_local_origin_failure,
+        Counter ejections_detected_failure_percentage,
+        Counter ejections_detected_local_origin_failure_percentage,
+        Counter ejections_detected_local_origin_success_rate,
+        Counter ejections_detected_success_rate,
+        Counter ejections_enforced_consecutive_5xx,
+        Counter ejections_enforced_consecutive_gateway_failure,
+        Counter ejections_enforced_consecutive_local_origin_failure,
+        Counter ejections_enforced_failure_percentage,
+        Counter ejections_enforced_local_origin_failure_percentage,
+        Counter ejections_enforced_local_origin_success_rate,
+        Counter ejections_enforced_success_rate,
+        Counter ejections_enforced_total,
+        Counter ejections_overflow,
+        Counter ejections_success_rate,
+        Counter ejections_total,
+    }
+}
+
+figures! {
+    /// `cluster.NAME.health_check.*`
+    HealthCheckStats {
+        Counter attempt,
+        Gauge degraded,
+        Counter failure,
+        Gauge healthy,
+        Counter network_failure,
+        Counter passive_failure,
+        Counter success,
+        Counter verify_cluster,
     }
 }
 

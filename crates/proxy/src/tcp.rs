@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lateen_route::cluster::Discovery;
+use lateen_route::routes::address_hash;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::http::exchange::Active;
 use crate::listener::{Chain, Tcp};
 use crate::log::{self, Record};
 use crate::stream::Stream;
-use crate::upstream::cluster::{Cluster, Picked};
+use crate::upstream::cluster::{Choice, Cluster, Picked};
 use crate::upstream::connect::connect;
 use crate::upstream::outlier;
 use crate::worker::Worker;
@@ -173,8 +174,16 @@ async fn dial(
         let authority = down.inspected.server_name.as_deref().unwrap_or_default();
         let tls = cluster.tls_for(&picked.way, authority).ok_or(Failure::NoHealthyUpstream)?;
         let tls = tls.map(|tls| tls.offering(request.alpn.as_deref()));
-        match connect(&picked.host.address, &cluster.transport(tls)).await {
-            Ok(stream) => return Ok((picked, stream)),
+        match connect(
+            &picked.host.address,
+            &cluster.transport(tls, &picked.way, Some((down.remote, down.local))),
+        )
+        .await
+        {
+            Ok(stream) => {
+                cluster.judge(&picked.host, outlier::Result::Connected);
+                return Ok((picked, stream));
+            }
             Err(reset) => {
                 cluster.judge(&picked.host, outlier::Result::Local);
                 cluster.stats.upstream_cx_connect_fail.inc();
@@ -199,15 +208,16 @@ fn pick(
             address.filter(|at| at.port() != 0).and_then(|at| cluster.found_host(at, ""))
         }
         _ => {
-            let hash = tcp.compiled.hash.as_ref().map(|_| match down.remote.ip() {
-                std::net::IpAddr::V4(ip) => u64::from(ip.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-                std::net::IpAddr::V6(ip) => {
-                    let bits = ip.to_bits();
-                    ((bits >> 64) as u64 ^ bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                }
-            });
+            let hash = tcp.compiled.hash_by_source.then(|| address_hash(down.remote.ip()));
             let tries = if tried.is_empty() { 0 } else { 3 };
-            cluster.pick(worker.entropy(), worker.turn(cluster), hash, tried, tries)
+            cluster.pick(Choice {
+                entropy: worker.entropy(),
+                turn: worker.turn(cluster),
+                hash,
+                avoid: tried,
+                tries,
+                without: &[],
+            })
         }
     };
     found.ok_or_else(|| {

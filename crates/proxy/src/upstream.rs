@@ -1,5 +1,6 @@
 //! The upstream side: clusters, hosts, pools, circuit breakers.
 
+pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod host;
@@ -7,3 +8,4 @@ pub(crate) mod limits;
 pub(crate) mod outlier;
 pub(crate) mod pool;
 pub(crate) mod pools;
+pub(crate) mod proxy_header;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lateen_proto::envoy::config::cluster::v3 as proto;
 use lateen_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbPolicy,
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily,
 };
 use lateen_proto::envoy::config::core::v3 as core;
 
@@ -13,13 +13,19 @@ use crate::endpoints::{Assignment, HostAddress};
 use crate::error::{CompileError, Compiled, Cx, Result};
 use crate::listener::Keepalive;
 
+mod balancing;
+mod health;
 mod limits;
+mod outlier;
 mod protocol;
 mod transport;
 
-pub use limits::{CircuitBreaker, OutlierDetection, RetryBudget};
+pub use balancing::{Balancing, LeastRequest, Policy, SlowStart};
+pub use health::{Headers, HealthCheck, HttpProbe, Pauses, Probe};
+pub use limits::{CircuitBreaker, RetryBudget};
+pub use outlier::{Detector, OutlierDetection, Rate};
 pub use protocol::{HttpProtocol, UpstreamHttp};
-pub use transport::{MetadataMatch, Transport, TransportMatch};
+pub use transport::{MetadataMatch, ProxyVersion, Transport, TransportMatch};
 
 /// A compiled `Cluster`.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ pub struct Cluster {
     pub circuit_breakers: [CircuitBreaker; 2],
     /// Which endpoints are left out for a while.
     pub outlier_detection: Option<OutlierDetection>,
+    /// Active checks of endpoints.
+    pub health_checks: Vec<HealthCheck>,
     /// The address that connections are made from.
     pub bind: Option<std::net::IpAddr>,
     /// TCP keep-alive of its connections.
@@ -106,49 +114,6 @@ pub enum DnsFamily {
     All,
 }
 
-/// How an endpoint is picked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Balancing {
-    /// The policy.
-    pub policy: Policy,
-    /// Share of healthy endpoints (0 to 100) below which health is not looked at; 50 unless set.
-    pub panic_threshold: f64,
-    /// Whether localities are chosen by their weights.
-    pub locality_weighted: bool,
-}
-
-/// A load balancing policy.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Policy {
-    /// One after the other, by weight.
-    RoundRobin,
-    /// The least busy of several that are drawn.
-    LeastRequest {
-        /// How many are drawn; 2 unless set.
-        choices: u32,
-    },
-    /// By chance, by weight.
-    Random,
-    /// Ketama.
-    RingHash {
-        /// The fewest points on the ring.
-        min_size: u64,
-        /// The most points on the ring.
-        max_size: u64,
-        /// Whether host names are hashed rather than addresses.
-        by_hostname: bool,
-    },
-    /// Google's consistent hash.
-    Maglev {
-        /// The table's size, a prime.
-        size: u64,
-        /// Whether host names are hashed rather than addresses.
-        by_hostname: bool,
-    },
-    /// As the discovery says: there is one address.
-    ClusterProvided,
-}
-
 /// The `istio` metadata of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IstioMetadata {
@@ -202,14 +167,24 @@ impl Cluster {
         };
         cx.each("filters", &message.filters, upstream_filter)?;
         let connection = message.upstream_connection_options.as_ref();
+        let http = UpstreamHttp::compile(cx, message)?;
+        let health_checks = cx.each("health_checks", &message.health_checks, |cx, check| {
+            let check = HealthCheck::compile(cx, check)?;
+            match check.probe {
+                Probe::Grpc { .. } if http.protocol != HttpProtocol::Http2 => {
+                    Err(cx.refuse_at("grpc_health_check", "needs a cluster that speaks HTTP/2"))
+                }
+                _ => Ok(check),
+            }
+        })?;
         Ok(Self {
             stat_name,
             discovery: discovery(cx, message)?,
-            balancing: balancing(cx, message)?,
+            balancing: Balancing::compile(cx, message)?,
             connect_timeout: cx
                 .duration("connect_timeout", &message.connect_timeout)?
                 .unwrap_or(Duration::from_secs(5)),
-            http: UpstreamHttp::compile(cx, message)?,
+            http,
             transport_default: match &message.transport_socket {
                 None => Transport::Plain,
                 Some(socket) => cx.field("transport_socket", |cx| Transport::compile(cx, socket))?,
@@ -226,6 +201,7 @@ impl Cluster {
                     Some(cx.field("outlier_detection", |cx| OutlierDetection::compile(cx, outlier))?)
                 }
             },
+            health_checks,
             bind: bind(cx, message)?,
             keepalive: connection.and_then(|c| c.tcp_keepalive.as_ref()).map(Keepalive::of),
             istio: IstioMetadata::of(&message.metadata),
@@ -355,63 +331,6 @@ fn dns(cx: &mut Cx<'_>, message: &proto::Cluster) -> Result<Dns> {
         respect_ttl: message.respect_dns_ttl,
         jitter: cx.duration("dns_jitter", &message.dns_jitter)?.unwrap_or_default(),
         resolvers,
-    })
-}
-
-fn balancing(cx: &mut Cx<'_>, message: &proto::Cluster) -> Result<Balancing> {
-    use proto::cluster::LbConfig;
-    use proto::cluster::common_lb_config::LocalityConfigSpecifier;
-    let common = message.common_lb_config.clone().unwrap_or_default();
-    cx.field("common_lb_config", |cx| cx.check(&common))?;
-    let hashing = common.consistent_hashing_lb_config.unwrap_or_default();
-    let mut slow_start = None;
-    let mut choices = 2;
-    let (mut min_size, mut max_size, mut table) = (1024, 8 << 20, 65537);
-    match &message.lb_config {
-        Some(LbConfig::LeastRequestLbConfig(config)) => {
-            choices = config.choice_count.unwrap_or(2);
-            slow_start = config.slow_start_config.clone();
-        }
-        Some(LbConfig::RoundRobinLbConfig(config)) => slow_start = config.slow_start_config.clone(),
-        Some(LbConfig::RingHashLbConfig(config)) => {
-            min_size = config.minimum_ring_size.unwrap_or(min_size);
-            max_size = config.maximum_ring_size.unwrap_or(max_size);
-        }
-        Some(LbConfig::MaglevLbConfig(config)) => table = config.table_size.unwrap_or(table),
-        Some(LbConfig::OriginalDstLbConfig(_)) | None => {}
-    }
-    if choices < 2 {
-        return Err(cx.refuse_at("least_request_lb_config.choice_count", "has to be at least 2"));
-    }
-    if slow_start.is_some() {
-        cx.note_at("lb_config.slow_start_config", "new endpoints get their full share at once");
-    }
-    let by_hostname = hashing.use_hostname_for_hashing;
-    Ok(Balancing {
-        policy: match message.lb_policy() {
-            LbPolicy::RoundRobin => Policy::RoundRobin,
-            LbPolicy::LeastRequest => Policy::LeastRequest { choices },
-            LbPolicy::Random => Policy::Random,
-            LbPolicy::RingHash if min_size > max_size || max_size > 8 << 20 => {
-                return Err(cx.refuse_at("ring_hash_lb_config", "needs minimum <= maximum <= 8388608"));
-            }
-            LbPolicy::RingHash => Policy::RingHash { min_size, max_size, by_hostname },
-            LbPolicy::Maglev if !(2..=5_000_011).contains(&table) => {
-                return Err(cx.refuse_at("maglev_lb_config.table_size", "has to be a prime up to 5000011"));
-            }
-            LbPolicy::Maglev => Policy::Maglev { size: table, by_hostname },
-            LbPolicy::ClusterProvided => Policy::ClusterProvided,
-            LbPolicy::LoadBalancingPolicyConfig => {
-                return Err(
-                    cx.refuse_at("lb_policy", "LOAD_BALANCING_POLICY_CONFIG is not supported: name a policy")
-                );
-            }
-        },
-        panic_threshold: common.healthy_panic_threshold.as_ref().map_or(50.0, |p| p.value),
-        locality_weighted: matches!(
-            common.locality_config_specifier,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
-        ),
     })
 }
 

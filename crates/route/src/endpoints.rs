@@ -52,6 +52,19 @@ pub struct Host {
     pub locality: Arc<Locality>,
     /// Its metadata, as `envoy.transport_socket_match` and `istio`.
     pub metadata: Option<Box<core::Metadata>>,
+    /// How it is checked, where that is special.
+    pub check: Option<Box<EndpointCheck>>,
+}
+
+/// How an endpoint is checked, where that is special.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointCheck {
+    /// Whether it is not checked at all.
+    pub disabled: bool,
+    /// Where it is checked, in place of where it serves.
+    pub address: Option<SocketAddr>,
+    /// The host that it is asked as.
+    pub hostname: Option<Arc<str>>,
 }
 
 /// Where an endpoint is.
@@ -113,6 +126,12 @@ impl Assignment {
         }
     }
 
+    /// The priority of a host, by its index.
+    pub fn priority_of(&self, host: usize) -> usize {
+        let locality = self.localities.partition_point(|group| group.hosts.end <= host);
+        self.priorities.iter().position(|range| range.contains(&locality)).unwrap_or(0)
+    }
+
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &proto::ClusterLoadAssignment) -> Result<Self> {
         cx.check(message)?;
         let policy = message.policy.clone().unwrap_or_default();
@@ -153,10 +172,17 @@ impl Host {
             HostIdentifier::Endpoint(endpoint) => endpoint,
             HostIdentifier::EndpointName(_) => return Err(cx.refuse_at("endpoint_name", "is not supported")),
         };
-        let address = cx.field("endpoint", |cx| {
+        let (address, check) = cx.field("endpoint", |cx| {
             cx.check(endpoint)?;
             let address = cx.required("address", &endpoint.address)?;
-            cx.field("address", |cx| HostAddress::compile(cx, address))
+            let address = cx.field("address", |cx| HostAddress::compile(cx, address))?;
+            let check = match &endpoint.health_check_config {
+                None => None,
+                Some(config) => Some(cx.field("health_check_config", |cx| {
+                    Ok(Box::new(EndpointCheck::compile(cx, config, &address)?))
+                })?),
+            };
+            Ok((address, check))
         })?;
         let hostname = match (&endpoint.hostname, &address) {
             (name, HostAddress::Name(host, _)) if name.is_empty() => Some(host.clone()),
@@ -175,6 +201,34 @@ impl Host {
             },
             locality: locality.clone(),
             metadata: message.metadata.clone().map(Box::new),
+            check,
+        })
+    }
+}
+
+impl EndpointCheck {
+    fn compile(
+        cx: &mut Cx<'_>,
+        message: &proto::endpoint::HealthCheckConfig,
+        address: &HostAddress,
+    ) -> Result<Self> {
+        let port = u16::try_from(message.port_value);
+        let port = port.map_err(|_| cx.refuse_at("port_value", "is no port"))?;
+        let own = match &message.address {
+            None => None,
+            Some(address) => match cx.field("address", |cx| HostAddress::compile(cx, address))? {
+                HostAddress::Tcp(address) => Some(address),
+                _ => return Err(cx.refuse_at("address", "has to be an IP address")),
+            },
+        };
+        let of_port = match address {
+            HostAddress::Tcp(address) if port > 0 => Some(SocketAddr::new(address.ip(), port)),
+            _ => None,
+        };
+        Ok(Self {
+            disabled: message.disable_active_health_check,
+            address: own.or(of_port),
+            hostname: (!message.hostname.is_empty()).then(|| message.hostname.as_str().into()),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::format::Format;
 use crate::http_manager::HttpManager;
 use crate::istio::{Extension, MetadataExchange};
 use crate::rbac::RbacFilter;
-use crate::routes::{HashSource, WeightedNames};
+use crate::routes::WeightedNames;
 
 /// A compiled network filter.
 #[derive(Clone, Debug)]
@@ -70,8 +70,8 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// How often connecting is tried.
     pub max_connect_attempts: u32,
-    /// What the load balancer's hash is made of.
-    pub hash: Option<HashSource>,
+    /// Whether the load balancer's hash is of the client's address.
+    pub hash_by_source: bool,
     /// Its logs.
     pub access_logs: Vec<AccessLog>,
 }
@@ -98,11 +98,11 @@ impl TcpProxy {
             }
         };
         let idle = cx.duration("idle_timeout", &message.idle_timeout)?;
-        let mut hash = None;
+        let mut hash_by_source = false;
         for policy in &message.hash_policy {
             use lateen_proto::envoy::r#type::v3::hash_policy::PolicySpecifier;
-            hash = match &policy.policy_specifier {
-                Some(PolicySpecifier::SourceIp(_)) => Some(HashSource::SourceIp),
+            hash_by_source = match &policy.policy_specifier {
+                Some(PolicySpecifier::SourceIp(_)) => true,
                 _ => return Err(cx.refuse_at("hash_policy", "only source_ip is supported")),
             };
         }
@@ -115,7 +115,7 @@ impl TcpProxy {
                 &message.max_downstream_connection_duration,
             )?,
             max_connect_attempts: message.max_connect_attempts.unwrap_or(1).max(1),
-            hash,
+            hash_by_source,
             access_logs: cx.each("access_log", &message.access_log, AccessLog::compile)?,
         })
     }

@@ -18,19 +18,20 @@ mod action;
 mod changes;
 mod destination;
 mod domains;
+mod hash;
 mod matching;
 mod redirect;
 mod retry;
 
 pub use action::{
-    Action, DirectResponse, Forward, GrpcTimeout, HashPolicy, HashSource, HostRewrite, MaxStream, Mirror,
-    PathRewrite, RouteUpgrade,
+    Action, DirectResponse, Forward, GrpcTimeout, HostRewrite, MaxStream, Mirror, PathRewrite, RouteUpgrade,
 };
 pub use changes::Changes;
 pub use destination::{ClusterPick, Destination, WeightedCluster, WeightedNames};
+pub use hash::{HashCookie, HashPolicy, HashSource, address_hash};
 pub use matching::{PathMatch, RouteMatcher};
 pub use redirect::{PathRedirect, Redirect};
-pub use retry::{BackOff, RetryOn, RetryPolicy};
+pub use retry::{BackOff, ResetHeaders, RetryOn, RetryPolicy};
 
 /// A compiled `RouteConfiguration`.
 #[derive(Clone, Debug)]

@@ -35,7 +35,8 @@ pub(super) fn text(store: &Store) -> String {
         line(format!("added_via_api::{}", !entry.source.is_static));
         let set = cluster.hosts.load();
         for (index, member) in set.hosts.iter().enumerate() {
-            host_lines(&member.host, endpoint(&set, index), &mut |rest| {
+            let priority = set.assignment.as_ref().map_or(0, |assignment| assignment.priority_of(index));
+            host_lines(&member.host, endpoint(&set, index), priority, &mut |rest| {
                 line(format!("{}::{rest}", member.host.text))
             });
         }
@@ -51,7 +52,7 @@ fn value(figure: &AtomicU64) -> u64 {
     figure.load(Ordering::Relaxed)
 }
 
-fn host_lines(host: &Host, endpoint: Option<&Endpoint>, line: &mut dyn FnMut(String)) {
+fn host_lines(host: &Host, endpoint: Option<&Endpoint>, priority: usize, line: &mut dyn FnMut(String)) {
     let stats = &host.stats;
     for (name, number) in [
         ("cx_active", value(&stats.cx_active)),
@@ -73,15 +74,22 @@ fn host_lines(host: &Host, endpoint: Option<&Endpoint>, line: &mut dyn FnMut(Str
     line(format!("zone::{}", locality.zone));
     line(format!("sub_zone::{}", locality.subzone));
     line("canary::false".to_owned());
-    line("priority::0".to_owned());
-    line("success_rate::-1".to_owned());
-    line("local_origin_success_rate::-1".to_owned());
+    line(format!("priority::{priority}"));
+    let (external, local) = host.conduct.success_rates();
+    line(format!("success_rate::{}", external.unwrap_or(-1.0)));
+    line(format!("local_origin_success_rate::{}", local.unwrap_or(-1.0)));
 }
 
 fn health_flags(host: &Host, endpoint: Option<&Endpoint>) -> String {
     let mut flags = String::new();
+    if host.checked.failed.load(Ordering::Relaxed) {
+        flags.push_str("/failed_active_hc");
+    }
     if host.conduct.ejected.load(Ordering::Relaxed) {
         flags.push_str("/failed_outlier_check");
+    }
+    if host.checked.degraded.load(Ordering::Relaxed) {
+        flags.push_str("/degraded_active_hc");
     }
     match endpoint.map(|endpoint| endpoint.health) {
         Some(Health::Unhealthy) => flags.push_str("/failed_eds_health"),
@@ -108,7 +116,10 @@ fn cluster_json(name: &str, added_via_api: bool, cluster: &Cluster) -> Value {
         .hosts
         .iter()
         .enumerate()
-        .map(|(index, member)| host_json(&member.host, endpoint(&set, index)))
+        .map(|(index, member)| {
+            let priority = set.assignment.as_ref().map_or(0, |assignment| assignment.priority_of(index));
+            host_json(&member.host, endpoint(&set, index), priority)
+        })
         .collect();
     let thresholds: Vec<Value> = [(0, "DEFAULT"), (1, "HIGH")]
         .iter()
@@ -132,7 +143,7 @@ fn cluster_json(name: &str, added_via_api: bool, cluster: &Cluster) -> Value {
     })
 }
 
-fn host_json(host: &Host, endpoint: Option<&Endpoint>) -> Value {
+fn host_json(host: &Host, endpoint: Option<&Endpoint>, priority: usize) -> Value {
     let address = match &host.address {
         Address::Socket(socket) => {
             json!({"socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}})
@@ -152,8 +163,15 @@ fn host_json(host: &Host, endpoint: Option<&Endpoint>) -> Value {
     if host.conduct.ejected.load(Ordering::Relaxed) {
         status["failed_outlier_check"] = Value::Bool(true);
     }
+    if host.checked.failed.load(Ordering::Relaxed) {
+        status["failed_active_health_check"] = Value::Bool(true);
+    }
+    if host.checked.degraded.load(Ordering::Relaxed) {
+        status["failed_active_degraded_check"] = Value::Bool(true);
+    }
     let locality = endpoint.map(|endpoint| (*endpoint.locality).clone()).unwrap_or_default();
     json!({
+        "priority": priority,
         "address": address,
         "stats": [
             counter("cx_connect_fail", value(&stats.cx_connect_fail)),

@@ -33,19 +33,7 @@ pub(super) fn collect(store: &Store, uptime: Duration, query: &Query) -> Vec<Ent
     for entry in store.clusters.values() {
         let cluster = &entry.newest;
         let prefix = format!("cluster.{}", cluster.compiled.stat_name);
-        cluster.stats.each(|figure, kind, value| add(&format!("{prefix}.{figure}"), kind, value));
-        for (priority, label) in [(0, "default"), (1, "high")] {
-            let limits = &cluster.limits[priority];
-            for (figure, limit) in [
-                ("cx_open", &limits.connections),
-                ("rq_pending_open", &limits.pending),
-                ("rq_open", &limits.requests),
-                ("rq_retry_open", &limits.retries),
-            ] {
-                let open = u64::from(limit.is_open());
-                add(&format!("{prefix}.circuit_breakers.{label}.{figure}"), Kind::Gauge, open);
-            }
-        }
+        cluster.each_figure(|figure, kind, value| add(&format!("{prefix}.{figure}"), kind, value));
     }
     add("server.uptime", Kind::Gauge, uptime.as_secs());
     add("server.live", Kind::Gauge, 1);
@@ -97,7 +85,8 @@ fn tagged(name: &str) -> (String, String) {
         ("tcp.", "envoy_tcp_prefix"),
     ] {
         let Some(rest) = name.strip_prefix(prefix) else { continue };
-        let split = rest.find(".circuit_breakers.").or_else(|| rest.rfind('.'));
+        let groups = [".circuit_breakers.", ".outlier_detection.", ".health_check."];
+        let split = groups.iter().find_map(|group| rest.find(group)).or_else(|| rest.rfind('.'));
         let Some((value, figure)) = split.map(|at| (&rest[..at], &rest[at + 1..])) else { continue };
         let value = value.trim_end_matches(';').replace('\\', "\\\\").replace('"', "\\\"");
         let mut labels = format!("{label}=\"{value}\"");

@@ -2,23 +2,53 @@
 
 use std::net::SocketAddr;
 
+use http::HeaderValue;
 use lateen_route::cluster::Discovery;
+use lateen_route::routes::{HashCookie, HashPolicy};
 
 use super::exchange::Exchange;
 use super::router::Plan;
 use crate::failure::Failure;
-use crate::upstream::cluster::{Cluster, Picked, host_of};
+use crate::upstream::cluster::{Choice, Cluster, Picked, host_of};
+
+/// Where not to go again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Avoid<'a> {
+    /// Hosts that were tried.
+    pub hosts: &'a [u64],
+    /// How often another one is looked for.
+    pub tries: u32,
+    /// Priorities that were tried.
+    pub priorities: &'a [usize],
+}
+
+/// Works out what the balancer's hash of the request is; makes the cookie for it where that is asked for.
+pub(crate) fn hash(exchange: &mut Exchange, plan: &Plan<'_>) {
+    let policies = &plan.forward.hash_policies;
+    if policies.is_empty() {
+        return;
+    }
+    let mut cookies = smallvec::SmallVec::new();
+    let down = &exchange.down;
+    let mut make = |rules: &HashCookie| {
+        // The same for all requests of a connection, so that those that race get the same one.
+        let text = format!("{}{}", down.remote, down.local);
+        let value = format!("{:016x}", xxhash_rust::xxh64::xxh64(text.as_bytes(), 0));
+        cookies.push(HeaderValue::from_str(&rules.header(&value)).ok()?);
+        Some(value)
+    };
+    let hash = down.with_view(|connection| {
+        HashPolicy::all(policies, &exchange.head.view(connection, exchange.remote), &mut make)
+    });
+    exchange.hash = hash;
+    exchange.new_cookies = cookies;
+}
 
 /// Picks a host of the plan's cluster.
 ///
 /// # Errors
 /// When there is none.
-pub(crate) async fn host(
-    exchange: &Exchange,
-    plan: &Plan<'_>,
-    avoid: &[u64],
-    tries: u32,
-) -> Result<Picked, Failure> {
+pub(crate) async fn host(exchange: &Exchange, plan: &Plan<'_>, avoid: Avoid<'_>) -> Result<Picked, Failure> {
     let cluster = &plan.cluster;
     match &cluster.compiled.discovery {
         Discovery::OriginalDst { header, port } => {
@@ -31,16 +61,16 @@ pub(crate) async fn host(
             Box::pin(resolve(cluster, exchange.head.authority(), exchange.head.scheme)).await
         }
         _ => {
-            let hash = if plan.forward.hash_policies.is_empty() {
-                None
-            } else {
-                exchange.down.with_view(|connection| {
-                    plan.forward.hash(&exchange.head.view(connection, exchange.remote))
-                })
+            let entropy = if avoid.hosts.is_empty() { exchange.entropy } else { exchange.worker.entropy() };
+            let choice = Choice {
+                entropy,
+                turn: exchange.worker.turn(cluster),
+                hash: exchange.hash,
+                avoid: avoid.hosts,
+                tries: avoid.tries,
+                without: avoid.priorities,
             };
-            let entropy = if avoid.is_empty() { exchange.entropy } else { exchange.worker.entropy() };
-            let turn = exchange.worker.turn(cluster);
-            cluster.pick(entropy, turn, hash, avoid, tries).ok_or_else(|| {
+            cluster.pick(choice).ok_or_else(|| {
                 cluster.stats.upstream_cx_none_healthy.inc();
                 Failure::NoHealthyUpstream
             })

@@ -2,6 +2,7 @@
 //! when it is over.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use crate::downstream::Downstream;
 use crate::failure::Failure;
 use crate::flags::Flags;
 use crate::log::{self, Record};
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Caller, Cluster};
 use crate::upstream::host::Host;
 use crate::upstream::limits::Permit;
 use crate::upstream::pool::{Lease, Link, Pool};
@@ -74,6 +75,10 @@ pub(crate) struct Exchange {
     pub upstream_failure: Option<Rc<str>>,
     /// How gRPC-Web is translated, where it is.
     pub grpc_web: Option<GrpcWeb>,
+    /// What the balancer's hash of it is.
+    pub hash: Option<u64>,
+    /// Cookies that were made for that.
+    pub new_cookies: SmallVec<[HeaderValue; 1]>,
     /// Attempts made.
     pub attempts: u32,
     /// Whether the attempt before this one took too long.
@@ -163,6 +168,8 @@ impl Exchange {
             link: None,
             upstream_failure: None,
             grpc_web: None,
+            hash: None,
+            new_cookies: SmallVec::new(),
             attempts: 0,
             timed_out: false,
             remote: None,
@@ -182,6 +189,16 @@ impl Exchange {
     /// Sets the moment at which the whole response has to have come.
     pub(crate) fn respond_by(&self, at: tokio::time::Instant, why: Expired) {
         self.busy.pulses().respond_by(&self.pulse, at, why);
+    }
+
+    /// For whom upstream connections are made.
+    pub(crate) fn caller<'a>(&'a self, alpn: Option<&'a str>) -> Caller<'a> {
+        let peer = self.down.remote;
+        let source = match self.remote {
+            Some(ip) if ip != peer.ip() => SocketAddr::new(ip, 0),
+            _ => peer,
+        };
+        Caller { authority: self.head.authority(), alpn, addresses: (source, self.down.local) }
     }
 
     /// Keeps what logs will say of a response's head.

@@ -8,7 +8,7 @@ use super::body::RequestBody;
 use super::exchange::{Active, Exchange};
 use super::router::Plan;
 use super::send;
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Caller, Choice, Cluster};
 use crate::upstream::pool::Lease;
 
 /// A copy to be made.
@@ -45,19 +45,26 @@ pub(crate) fn start(exchange: &Exchange, target: Target, body: RequestBody) {
     let limits = cluster.limits[0].clone();
     let worker = exchange.worker.clone();
     let Some(permit) = limits.requests.acquire() else { return };
-    let Some(picked) = cluster.pick(worker.entropy(), worker.turn(&cluster), None, &[], 0) else { return };
+    let choice = Choice {
+        entropy: worker.entropy(),
+        turn: worker.turn(&cluster),
+        hash: exchange.hash,
+        ..Choice::default()
+    };
+    let Some(picked) = cluster.pick(choice) else { return };
     let authority = match target.shadow {
         false => exchange.head.authority().to_owned(),
         true => shadow(exchange.head.authority()),
     };
     let protocol = cluster.protocol(exchange.head.version, &picked.way);
-    let Some(pool) = cluster.pool(&worker, &picked, protocol, &authority, 0, None) else { return };
-    let mut request = super::router::head_for_copy(exchange, &authority);
+    let caller = Caller { authority: &authority, ..exchange.caller(None) };
+    let Some(pool) = cluster.pool(&worker, &picked, protocol, 0, caller) else { return };
+    let mut request = super::rewrite::head_for_copy(exchange, &authority);
     tokio::task::spawn_local(async move {
         let _active = Active::new(picked.host.clone(), cluster.clone(), permit);
         let Ok(mut lease) = pool.lease().await else { return };
         if let Lease::Http1(_) = lease {
-            super::router::as_http1(&mut request);
+            super::rewrite::as_http1(&mut request);
         }
         if let Ok(response) = send::send(&mut lease, request.map(|()| body)).await {
             cluster.stats.count_status(response.status().as_u16());

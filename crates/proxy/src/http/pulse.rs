@@ -73,6 +73,18 @@ impl Pulse {
         self.beat();
     }
 
+    /// Waits until nothing has moved for so long, from now on.
+    pub(crate) async fn silence(self: Rc<Self>, limit: Duration) {
+        self.beat();
+        loop {
+            let due = self.last.get() + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+
     /// How long it may stand still.
     pub(crate) fn idle(&self) -> Option<Duration> {
         self.idle.get()

@@ -1,34 +1,26 @@
 //! Phase: the request goes to its cluster, in one attempt or several, and the response comes back.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use http::header::{CONNECTION, DATE, HOST, SERVER, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http::header::{CONNECTION, DATE, SERVER, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use lateen_route::RouteTable;
 use lateen_route::http_manager::ServerHeader;
-use lateen_route::routes::{Forward, HostRewrite, Route, VirtualHost, WeightedCluster};
-use smallvec::SmallVec;
+use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 use tokio::time::Instant;
 
-use super::body::{ClientBody, Replay, RequestBody, ResponseBody};
-use super::exchange::{Active, Exchange, Upstream};
+use super::attempts::{Attempts, Source};
+use super::body::ResponseBody;
+use super::exchange::Exchange;
 use super::filters::Outcome;
-use super::grpc_web::GrpcWeb;
 use super::ingress::names;
-use super::pulse::{Expired, Pulse};
-use super::retry::{Retries, Verdict};
-use super::send::{self, SendError};
-use super::{destination, edits, mirror, reply};
-use crate::failure::{Failure, Reset};
-use crate::flags::Flags;
-use crate::upstream::cluster::{Cluster, Picked};
-use crate::upstream::outlier;
-use crate::upstream::pool::Lease;
+use super::pulse::Expired;
+use super::retry::Retries;
+use super::{destination, edits, mirror, reply, rewrite};
+use crate::failure::Failure;
+use crate::upstream::cluster::Cluster;
 
 /// All that was decided about a request before it is forwarded.
 #[derive(Debug)]
@@ -62,7 +54,7 @@ pub(crate) async fn forward(
     plan: Plan<'_>,
     body: Incoming,
 ) -> Response<ResponseBody> {
-    if let Err(failure) = rewrite(&mut exchange, &plan) {
+    if let Err(failure) = rewrite::rewrite(&mut exchange, &plan) {
         return reply::failure(exchange, &failure);
     }
     let policy = plan.forward.retry.as_ref().or(plan.virtual_host.retry.as_ref());
@@ -73,9 +65,10 @@ pub(crate) async fn forward(
         mirror::start(&exchange, target, source.body());
     }
     exchange.forwarded = Some(std::time::Instant::now());
-    let timeout = timeout(&mut exchange, &plan);
+    let timeout = rewrite::timeout(&mut exchange, &plan);
+    destination::hash(&mut exchange, &plan);
     let deadline = timeout.map(|limit| Instant::now() + limit);
-    let mut attempts = Attempts { plan: &plan, source, retries, deadline, tried: SmallVec::new() };
+    let mut attempts = Attempts::new(&plan, source, retries, deadline);
     let pulse = exchange.pulse.clone();
     let result = pulse.guard(attempts.run(&mut exchange)).await;
     let result = result.unwrap_or_else(|why| Err(Failure::Expired(why, pulse.complete.get())));
@@ -96,409 +89,6 @@ fn edits_of_failure(plan: &Plan<'_>, response: &mut Response<ResponseBody>) {
     if plan.virtual_host.attempt_count_in_response {
         response.headers_mut().entry(names::ATTEMPT_COUNT).or_insert(HeaderValue::from_static("1"));
     }
-}
-
-/// Where the body comes from, for one attempt or several.
-#[derive(Debug)]
-enum Source {
-    Empty,
-    Once(Option<ClientBody>, Rc<Pulse>),
-    Kept(Rc<Replay>),
-}
-
-impl Source {
-    fn new(exchange: &Exchange, route: &Route, body: Incoming, again: bool) -> Self {
-        let body = ClientBody::new(body, exchange.grpc_web.as_ref().and_then(GrpcWeb::decoder));
-        if body.is_end_stream() {
-            return Self::Empty;
-        }
-        let pulse = exchange.pulse.clone();
-        if again {
-            let limit = route.buffer_limit.unwrap_or(exchange.manager.buffer_limit.into());
-            Self::Kept(Replay::new(body, pulse, usize::try_from(limit).unwrap_or(usize::MAX)))
-        } else {
-            Self::Once(Some(body), pulse)
-        }
-    }
-
-    /// The body for the next attempt; none when it was given away.
-    fn body(&self) -> RequestBody {
-        match self {
-            Self::Kept(replay) => RequestBody::replay(replay),
-            Self::Empty | Self::Once(..) => RequestBody::empty(),
-        }
-    }
-
-    fn take(&mut self) -> RequestBody {
-        match self {
-            Self::Once(body, pulse) => match body.take() {
-                Some(body) => RequestBody::once(body, pulse.clone()),
-                None => RequestBody::empty(),
-            },
-            other => other.body(),
-        }
-    }
-
-    fn can_restart(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Once(body, _) => body.is_some(),
-            Self::Kept(replay) => replay.can_restart(),
-        }
-    }
-}
-
-/// The attempts of one request.
-struct Attempts<'p, 't> {
-    plan: &'p Plan<'t>,
-    source: Source,
-    retries: Option<Retries>,
-    deadline: Option<Instant>,
-    tried: SmallVec<[u64; 4]>,
-}
-
-/// How an attempt failed.
-enum Failed {
-    Reset { reset: Reset, sent: bool },
-    TryTimeout,
-    MaxStream,
-    Final(Failure),
-}
-
-impl Attempts<'_, '_> {
-    async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Failure> {
-        let cluster = &self.plan.cluster;
-        let limits = &cluster.limits[self.plan.priority()];
-        loop {
-            exchange.attempts += 1;
-            let Some(permit) = limits.requests.acquire() else {
-                cluster.stats.upstream_rq_pending_overflow.inc();
-                return Err(Failure::Upstream(Reset::Overflow, exchange.attempts > 1));
-            };
-            let deadline = self.deadline;
-            let attempt = self.attempt(exchange, permit);
-            let failed = match within(deadline, attempt, cluster).await? {
-                Ok(response) => match self.judge_response(exchange, &response) {
-                    Verdict::Again(pause, permit) => {
-                        exchange.upstream = None;
-                        self.pause(pause).await?;
-                        drop(permit);
-                        continue;
-                    }
-                    Verdict::Exhausted => {
-                        exchange.flags.add(Flags::RETRIES_EXCEEDED);
-                        return Ok(response);
-                    }
-                    Verdict::Final => return Ok(response),
-                },
-                Err(failed) => failed,
-            };
-            exchange.upstream = None;
-            exchange.timed_out = matches!(failed, Failed::TryTimeout);
-            let (verdict, failure) = self.judge_failure(exchange, failed);
-            match verdict {
-                Verdict::Again(pause, permit) if self.source.can_restart() => {
-                    self.pause(pause).await?;
-                    drop(permit);
-                }
-                Verdict::Exhausted => {
-                    exchange.flags.add(Flags::RETRIES_EXCEEDED);
-                    return Err(failure);
-                }
-                Verdict::Again(..) | Verdict::Final => return Err(failure),
-            }
-        }
-    }
-
-    async fn pause(&self, pause: Duration) -> Result<(), Failure> {
-        if pause.is_zero() {
-            return Ok(());
-        }
-        within(self.deadline, Box::pin(tokio::time::sleep(pause)), &self.plan.cluster).await
-    }
-
-    fn judge_response(&mut self, exchange: &Exchange, response: &Response<Incoming>) -> Verdict {
-        let Some(retries) = &mut self.retries else { return Verdict::Final };
-        if !self.source.can_restart() {
-            return Verdict::Final;
-        }
-        let draw = exchange.worker.random();
-        retries.after_response(response.status().as_u16(), response.headers(), &self.plan.cluster, draw)
-    }
-
-    fn judge_failure(&mut self, exchange: &Exchange, failed: Failed) -> (Verdict, Failure) {
-        let draw = exchange.worker.random();
-        let cluster = &self.plan.cluster;
-        let retried = exchange.attempts > 1;
-        match failed {
-            Failed::Final(failure) => (Verdict::Final, failure),
-            Failed::TryTimeout => {
-                cluster.stats.upstream_rq_per_try_timeout.inc();
-                let verdict =
-                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
-                (verdict, Failure::PerTryTimeout)
-            }
-            Failed::MaxStream => {
-                let verdict =
-                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
-                (verdict, Failure::Expired(Expired::Upstream, exchange.pulse.complete.get()))
-            }
-            Failed::Reset { reset, sent } => {
-                let verdict = self
-                    .retries
-                    .as_mut()
-                    .map_or(Verdict::Final, |retries| retries.after_reset(&reset, sent, cluster, draw));
-                (verdict, Failure::Upstream(reset, retried))
-            }
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        exchange: &mut Exchange,
-        permit: crate::upstream::limits::Permit,
-    ) -> Result<Response<Incoming>, Failed> {
-        let (tries, avoid) = match &self.retries {
-            Some(retries) if retries.policy().avoid_previous_hosts => {
-                (retries.policy().host_attempts, &self.tried[..])
-            }
-            _ => (0, &[][..]),
-        };
-        let picked = destination::host(exchange, self.plan, avoid, tries).await.map_err(Failed::Final)?;
-        self.tried.push(picked.host.id);
-        exchange.host = Some(picked.host.clone());
-        let cluster = &self.plan.cluster;
-        let active = Active::new(picked.host.clone(), cluster.clone(), permit);
-        let per_try = self.retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
-        let max_stream = cluster.compiled.http.max_stream;
-        let started = Instant::now();
-        let limit = match (per_try, max_stream) {
-            (Some(per_try), Some(max)) if max < per_try => Some((max, Failed::MaxStream)),
-            (Some(per_try), _) => Some((per_try, Failed::TryTimeout)),
-            (None, Some(max)) => Some((max, Failed::MaxStream)),
-            (None, None) => None,
-        };
-        let work = self.exchange_with(exchange, picked, active);
-        let result = match limit {
-            None => work.await,
-            Some((limit, late)) => tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(late)),
-        };
-        if let (Ok(_), Some(max)) = (&result, max_stream) {
-            exchange.respond_by(started + max, Expired::Upstream);
-        }
-        result
-    }
-
-    /// Connects, sends, and waits for the response's head.
-    async fn exchange_with(
-        &mut self,
-        exchange: &mut Exchange,
-        picked: Picked,
-        active: Active,
-    ) -> Result<Response<Incoming>, Failed> {
-        let cluster = &self.plan.cluster;
-        let protocol = cluster.protocol(exchange.head.version, &picked.way);
-        let authority = exchange.head.authority();
-        let alpn = self.plan.outcome.upstream_protocols.as_deref();
-        let pool = cluster.pool(&exchange.worker, &picked, protocol, authority, self.plan.priority(), alpn);
-        let Some(pool) = pool else {
-            let text = "TLS_error: the secrets of the cluster have not come";
-            return Err(Failed::Reset { reset: Reset::ConnectFailure(text.into()), sent: false });
-        };
-        let mut reused_broken = 0;
-        loop {
-            let lease = match pool.ready() {
-                Some(lease) => lease,
-                None => Box::pin(pool.lease()).await.map_err(|reset| {
-                    if reset != Reset::Overflow {
-                        cluster.judge(&picked.host, outlier::Result::Local);
-                    }
-                    exchange.upstream_failure = reset.transport_failure().cloned();
-                    Failed::Reset { reset, sent: false }
-                })?,
-            };
-            exchange.link = Some(lease.link().clone());
-            let http2 = matches!(lease, Lease::Http2(_));
-            let head = upstream_head(exchange, self.plan, &picked, http2);
-            let request = head.map(|()| self.source.take());
-            let mut lease = lease;
-            match send::send(&mut lease, request).await {
-                Ok(response) => {
-                    cluster.judge(&picked.host, outlier::Result::Status(response.status().as_u16()));
-                    exchange.upstream = Some(Upstream { lease, pool, active });
-                    return Ok(response);
-                }
-                // A connection that was closed while idle has not seen the request: that is nobody's failure.
-                Err(SendError::Unsent(_)) if reused_broken < 3 && self.source.can_restart() => {
-                    reused_broken += 1
-                }
-                Err(SendError::Unsent(reset)) => return Err(Failed::Reset { reset, sent: false }),
-                Err(SendError::Sent(reset)) => {
-                    picked.host.stats.rq_error.fetch_add(1, Ordering::Relaxed);
-                    cluster.judge(&picked.host, outlier::Result::Status(503));
-                    return Err(Failed::Reset { reset, sent: true });
-                }
-            }
-        }
-    }
-}
-
-async fn within<T>(
-    deadline: Option<Instant>,
-    work: impl Future<Output = T>,
-    cluster: &Cluster,
-) -> Result<T, Failure> {
-    match deadline {
-        None => Ok(work.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| {
-            cluster.stats.upstream_rq_timeout.inc();
-            Failure::Timeout
-        }),
-    }
-}
-
-/// Changes the head as the route says: header edits, then host, then path.
-pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Failure> {
-    edits::request(exchange, plan.table.request_edits(plan.virtual_host, plan.route, plan.pick));
-    let rewrite = &plan.forward.host_rewrite;
-    let literal = plan.pick.and_then(|pick| pick.host_rewrite.as_deref());
-    let host = match (literal, rewrite) {
-        (Some(host), _) => Some(host.to_owned()),
-        (None, None | Some(HostRewrite::Auto)) => None,
-        (None, Some(HostRewrite::Literal(host))) => Some(host.to_string()),
-        (None, Some(HostRewrite::Header(name))) => {
-            exchange.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        }
-        (None, Some(HostRewrite::PathRegex(substitution))) => {
-            let path = exchange.head.path();
-            let path = path.split('?').next().unwrap_or_default();
-            String::from_utf8(substitution.apply(path.as_bytes())).ok()
-        }
-    };
-    if let Some(host) = host {
-        replace_host(exchange, plan, &host);
-    }
-    if let Some(rewrite) = &plan.forward.path_rewrite {
-        let new = exchange
-            .down
-            .with_view(|connection| rewrite.apply(&exchange.head.view(connection, exchange.remote)));
-        if new != exchange.head.path() {
-            if !exchange.manager.router.suppress_envoy_headers
-                && let Ok(old) = HeaderValue::from_str(exchange.head.path())
-            {
-                exchange.head.headers.insert(names::ORIGINAL_PATH, old);
-            }
-            exchange.head.set_path(&new)?;
-        }
-    }
-    if let (Some(operation), Some(_), false) =
-        (&plan.route.operation, &exchange.manager.compiled.tracing, exchange.manager.inbound)
-        && let Ok(value) = HeaderValue::from_str(operation)
-    {
-        exchange.head.headers.insert(names::DECORATOR, value);
-    }
-    Ok(())
-}
-
-fn replace_host(exchange: &mut Exchange, plan: &Plan<'_>, host: &str) {
-    if plan.forward.append_x_forwarded_host {
-        let old = exchange.head.authority_value().clone();
-        exchange.head.headers.append(names::FORWARDED_HOST, old);
-    }
-    exchange.head.set_authority(host);
-}
-
-/// The time for the whole response, by the route or an internal client; told to the upstream.
-fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
-    let forward = plan.forward;
-    let grpc = exchange.head.is_grpc();
-    let limit = match (&forward.max_stream, forward.grpc_timeout) {
-        // A route that limits the stream's life has no other limit.
-        (Some(_), _) => None,
-        (None, Some(rules)) if grpc => {
-            Some(exchange.head.grpc_timeout().map_or(rules.max, |asked| rules.limit(asked)))
-        }
-        (None, _) => forward.timeout,
-    };
-    let settings = exchange.manager.router;
-    let headers = &mut exchange.head.headers;
-    let millis = |value: HeaderValue| value.to_str().ok()?.parse().ok().map(Duration::from_millis);
-    let asked = headers.remove(names::TIMEOUT).and_then(millis);
-    let expected = headers.get(names::EXPECTED_TIMEOUT).filter(|_| settings.respect_expected_timeout);
-    let asked = expected.cloned().and_then(millis).or(asked);
-    let limit = asked.or(limit).filter(|limit| !limit.is_zero());
-    if let (Some(limit), false) = (limit, settings.suppress_envoy_headers)
-        && let Ok(millis) = u64::try_from(limit.as_millis())
-    {
-        headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
-    }
-    limit
-}
-
-/// The head of one attempt.
-pub(crate) fn upstream_head(
-    exchange: &Exchange,
-    plan: &Plan<'_>,
-    picked: &Picked,
-    http2: bool,
-) -> Request<()> {
-    let head = &exchange.head;
-    let mut headers = head.headers.clone();
-    let authority = match (&plan.forward.host_rewrite, &*picked.host.hostname) {
-        (Some(HostRewrite::Auto), name) if !name.is_empty() => {
-            HeaderValue::from_str(name).unwrap_or_else(|_| head.authority_value().clone())
-        }
-        _ => head.authority_value().clone(),
-    };
-    if plan.virtual_host.attempt_count_in_request {
-        headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
-    }
-    if plan.virtual_host.is_timeout_retry_header && exchange.attempts > 1 {
-        let text = if exchange.timed_out { "true" } else { "false" };
-        headers.insert(names::IS_TIMEOUT_RETRY, HeaderValue::from_static(text));
-    }
-    let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
-    if http2 {
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = absolute_uri(head.scheme, &authority, head.path_and_query());
-    } else {
-        headers.insert(HOST, authority);
-        let path = head.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
-    }
-    *request.headers_mut() = headers;
-    request
-}
-
-/// The head of a copy, as for HTTP/2.
-pub(crate) fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()> {
-    let head = &exchange.head;
-    let authority = HeaderValue::from_str(authority).unwrap_or_else(|_| head.authority_value().clone());
-    let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
-    *request.version_mut() = Version::HTTP_2;
-    *request.uri_mut() = absolute_uri(head.scheme, &authority, head.path_and_query());
-    *request.headers_mut() = head.headers.clone();
-    request
-}
-
-/// Turns a head for HTTP/2 into one for HTTP/1.1.
-pub(crate) fn as_http1(request: &mut Request<()>) {
-    let uri = std::mem::take(request.uri_mut()).into_parts();
-    if let Some(authority) = uri.authority.and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
-        request.headers_mut().insert(HOST, authority);
-    }
-    *request.uri_mut() = Uri::from(uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    *request.version_mut() = Version::HTTP_11;
-}
-
-fn absolute_uri(scheme: &str, authority: &HeaderValue, path: Option<&PathAndQuery>) -> Uri {
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Authority::try_from(authority.as_bytes()).ok();
-    parts.path_and_query = path.cloned().or(Some(PathAndQuery::from_static("/")));
-    Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// Changes the response's head, and hands its body on.
@@ -561,6 +151,9 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
     }
     if plan.virtual_host.attempt_count_in_response {
         headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+    }
+    for cookie in &exchange.new_cookies {
+        headers.append(SET_COOKIE, cookie.clone());
     }
     if manager.inbound {
         if let (Some(operation), Some(_)) = (&plan.route.operation, &manager.compiled.tracing)

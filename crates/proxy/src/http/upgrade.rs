@@ -8,11 +8,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::{RequestBody, ResponseBody};
+use super::destination::Avoid;
 use super::exchange::{Active, Exchange, Upstream};
 use super::pulse::Expired;
 use super::router::{self, Plan};
 use super::send::{self, SendError};
-use super::{destination, reply};
+use super::{destination, reply, rewrite};
 use crate::failure::{Failure, Reset};
 use crate::tcp::{self, Counts};
 use crate::upstream::connect::connect;
@@ -75,7 +76,8 @@ pub(crate) async fn run(
 /// CONNECT ends here: its bytes go to the host as they are.
 async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -> Response<ResponseBody> {
     exchange.attempts = 1;
-    let picked = match destination::host(&exchange, &plan, &[], 0).await {
+    destination::hash(&mut exchange, &plan);
+    let picked = match destination::host(&exchange, &plan, Avoid::default()).await {
         Ok(picked) => picked,
         Err(failure) => return reply::failure(exchange, &failure),
     };
@@ -87,7 +89,12 @@ async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -
     let Some(tls) = plan.cluster.tls_for(&picked.way, exchange.head.authority()) else {
         return reply::failure(exchange, &Failure::NoHealthyUpstream);
     };
-    let upstream = match connect(&picked.host.address, &plan.cluster.transport(tls)).await {
+    let upstream = match connect(
+        &picked.host.address,
+        &plan.cluster.transport(tls, &picked.way, Some(exchange.caller(None).addresses)),
+    )
+    .await
+    {
         Ok(stream) => stream,
         Err(reset) => {
             exchange.upstream_failure = reset.transport_failure().cloned();
@@ -160,11 +167,12 @@ async fn pass_on(
     body: Incoming,
     upgrade: Upgrade,
 ) -> Response<ResponseBody> {
-    if let Err(failure) = router::rewrite(&mut exchange, &plan) {
+    if let Err(failure) = rewrite::rewrite(&mut exchange, &plan) {
         return reply::failure(exchange, &failure);
     }
     exchange.attempts = 1;
-    let picked = match destination::host(&exchange, &plan, &[], 0).await {
+    destination::hash(&mut exchange, &plan);
+    let picked = match destination::host(&exchange, &plan, Avoid::default()).await {
         Ok(picked) => picked,
         Err(failure) => return reply::failure(exchange, &failure),
     };
@@ -174,10 +182,9 @@ async fn pass_on(
         return reply::failure(exchange, &Failure::Upstream(Reset::Overflow, false));
     };
     let active = Active::new(picked.host.clone(), plan.cluster.clone(), permit);
-    let authority = exchange.head.authority();
     // HTTP/1.1 always: extended CONNECT is not spoken.
-    let pool =
-        plan.cluster.pool(&exchange.worker, &picked, Protocol::Http1, authority, plan.priority(), None);
+    let caller = exchange.caller(None);
+    let pool = plan.cluster.pool(&exchange.worker, &picked, Protocol::Http1, plan.priority(), caller);
     let Some(pool) = pool else { return reply::failure(exchange, &Failure::NoHealthyUpstream) };
     let mut lease = match pool.lease().await {
         Ok(lease) => lease,
@@ -187,7 +194,7 @@ async fn pass_on(
         }
     };
     exchange.link = Some(lease.link().clone());
-    let mut head = router::upstream_head(&exchange, &plan, &picked, false);
+    let mut head = rewrite::upstream_head(&exchange, &plan, &picked, false);
     if let Some(header) = &upgrade.header {
         head.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers_mut().insert(UPGRADE, header.clone());

@@ -1,6 +1,7 @@
 //! Clusters: compiled, warmed, kept up to date with endpoints, secrets and DNS.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lateen_proto::envoy::config::cluster::v3::Cluster as Message;
@@ -11,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::tls::{self, TlsError};
 use super::{Rejected, Source, Store, secrets, unpack};
 use crate::dns::Resolver;
+use crate::upstream::check;
 use crate::upstream::cluster::{Cluster, Security, Way};
 
 /// A cluster.
@@ -23,6 +25,7 @@ pub(crate) struct ClusterEntry {
     /// The version that workers use; none while the first one warms.
     pub active: Option<Arc<Cluster>>,
     lookups: Option<AbortHandle>,
+    checks: Option<AbortHandle>,
 }
 
 impl ClusterEntry {
@@ -34,8 +37,8 @@ impl ClusterEntry {
 
 impl Drop for ClusterEntry {
     fn drop(&mut self) {
-        if let Some(lookups) = &self.lookups {
-            lookups.abort();
+        for task in self.lookups.iter().chain(&self.checks) {
+            task.abort();
         }
     }
 }
@@ -71,6 +74,7 @@ impl Store {
             Discovery::LogicalDns(dns) => lookups = watch_names(&cluster, dns, true),
             Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy(_) => {}
         }
+        let checks = check::watch(&cluster);
         let stats = &self.shared.stats.cluster_manager;
         if previous.is_some() {
             stats.cluster_modified.inc()
@@ -78,7 +82,7 @@ impl Store {
             stats.cluster_added.inc()
         }
         self.clusters
-            .insert(compiled.name.clone(), ClusterEntry { source, newest: cluster, active, lookups });
+            .insert(compiled.name.clone(), ClusterEntry { source, newest: cluster, active, lookups, checks });
         self.warm_cluster(&compiled.name);
         Ok(())
     }
@@ -98,10 +102,24 @@ impl Store {
             Discovery::Eds(service) => self.endpoints.contains_key(service),
             _ => true,
         };
+        let checked =
+            entry.newest.compiled.health_checks.is_empty() || entry.newest.checked.load(Ordering::Relaxed);
         let secrets = entry.newest.ways.load().iter().all(|way| !matches!(way.security, Security::Waiting));
-        if endpoints && secrets {
+        if endpoints && secrets && checked {
             entry.active = Some(entry.newest.clone());
             self.publish_due = true;
+        }
+    }
+
+    /// Puts clusters into force whose endpoints were all checked once.
+    pub(crate) fn warm_checked_clusters(&mut self) {
+        let done = self.clusters.iter().filter(|(_, entry)| {
+            !entry.newest.compiled.health_checks.is_empty()
+                && !entry.is_warm()
+                && entry.newest.checked.load(Ordering::Relaxed)
+        });
+        for name in done.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.warm_cluster(&name);
         }
     }
 
@@ -149,15 +167,15 @@ impl Store {
         let http = &cluster.compiled.http;
         let mut ways = Vec::new();
         for transport in transports(&cluster.compiled) {
-            let security = match transport {
-                Transport::Plain => Security::Plain,
-                Transport::Tls(tls) => match tls::client(tls, http, &self.secrets) {
+            let security = match transport.tls() {
+                None => Security::Plain,
+                Some(tls) => match tls::client(tls, http, &self.secrets) {
                     Ok(security) => security,
                     Err(TlsError::Waiting(_)) => Security::Waiting,
                     Err(TlsError::Wrong(reason)) => return Err(reason),
                 },
             };
-            ways.push(Way::new(security));
+            ways.push(Way::new(security, transport.proxy_protocol()));
         }
         cluster.ways.store(Arc::new(ways));
         Ok(())
@@ -188,10 +206,7 @@ pub(super) fn references(cluster: &Cluster) -> impl Iterator<Item = &Arc<str>> {
 /// As [`references`], with who serves them.
 pub(super) fn secret_refs(cluster: &Cluster) -> impl Iterator<Item = &lateen_route::tls::SecretRef> {
     transports(&cluster.compiled)
-        .filter_map(|transport| match transport {
-            Transport::Tls(tls) => Some(&tls.common),
-            Transport::Plain => None,
-        })
+        .filter_map(|transport| Some(&transport.tls()?.common))
         .flat_map(secrets::names)
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use lateen_route::balance::{Draw, HostView, Plan};
-use lateen_route::cluster::{Discovery, HttpProtocol};
+use lateen_route::cluster::{Discovery, HttpProtocol, ProxyVersion, SlowStart};
 use lateen_route::endpoints::{Assignment, HostAddress};
 use lateen_route::http_manager::HeaderCase;
 use lateen_route::{Cluster as Compiled, Entropy};
@@ -18,7 +18,8 @@ use super::host::{Address, Host};
 use super::limits::Limits;
 use super::pool::{Http2Settings, Pool, PoolSettings, Protocol};
 use super::pools::PoolKey;
-use crate::stats::ClusterStats;
+use super::proxy_header;
+use crate::stats::{ClusterStats, HealthCheckStats, Kind, OutlierStats};
 use crate::worker::Worker;
 
 /// Hosts that an ORIGINAL_DST or dynamic forward cluster keeps before it forgets unused ones.
@@ -31,6 +32,14 @@ pub(crate) struct Cluster {
     pub compiled: Arc<Compiled>,
     /// Its figures, kept over updates.
     pub stats: Arc<ClusterStats>,
+    /// What outlier detection counts.
+    pub outlier: Arc<OutlierStats>,
+    /// What active checks count.
+    pub checks: Arc<HealthCheckStats>,
+    /// Told when the hosts have changed.
+    pub hosts_changed: tokio::sync::Notify,
+    /// Whether every host was checked once.
+    pub checked: std::sync::atomic::AtomicBool,
     /// Its circuit breakers, by priority.
     pub limits: [Arc<Limits>; 2],
     /// Its hosts now.
@@ -51,6 +60,8 @@ pub(crate) struct Way {
     pub id: u64,
     /// What TLS is spoken, if any; `Err` while its secrets have not come.
     pub security: Security,
+    /// How the client is told of before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// What protects a connection.
@@ -75,8 +86,8 @@ static NEXT_WAY: AtomicU64 = AtomicU64::new(1);
 
 impl Way {
     /// A new way.
-    pub(crate) fn new(security: Security) -> Self {
-        Self { id: NEXT_WAY.fetch_add(1, Ordering::Relaxed), security }
+    pub(crate) fn new(security: Security, proxy_protocol: Option<ProxyVersion>) -> Self {
+        Self { id: NEXT_WAY.fetch_add(1, Ordering::Relaxed), security, proxy_protocol }
     }
 }
 
@@ -101,7 +112,16 @@ pub(crate) struct Member {
 
 impl HostView for HostSet {
     fn healthy(&self, host: usize) -> bool {
-        self.hosts.get(host).is_some_and(|member| !member.host.conduct.ejected.load(Ordering::Relaxed))
+        self.hosts.get(host).is_some_and(|member| member.host.is_well())
+    }
+
+    fn degraded(&self, host: usize) -> bool {
+        self.hosts.get(host).is_some_and(|member| member.host.checked.degraded.load(Ordering::Relaxed))
+    }
+
+    fn warmth(&self, host: usize, rules: &SlowStart) -> Option<f64> {
+        let age = self.hosts.get(host)?.host.age();
+        (age < rules.window).then(|| rules.factor(age))
     }
 
     fn active_requests(&self, host: usize) -> u32 {
@@ -116,6 +136,36 @@ pub(crate) struct Picked {
     pub host: Arc<Host>,
     /// The way.
     pub way: Way,
+    /// Its priority.
+    pub priority: usize,
+}
+
+/// What a pick goes by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Choice<'a> {
+    /// Chance.
+    pub entropy: Entropy,
+    /// The worker's turn.
+    pub turn: u64,
+    /// The request's hash.
+    pub hash: Option<u64>,
+    /// Hosts that were tried, which are only taken when `tries` draws gave nothing else.
+    pub avoid: &'a [u64],
+    /// How often another host is drawn.
+    pub tries: u32,
+    /// Priorities that were tried, which are left out.
+    pub without: &'a [usize],
+}
+
+/// For whom a connection is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller<'a> {
+    /// The host of the request, for TLS that follows it.
+    pub authority: &'a str,
+    /// Application protocols that a filter chose, joined by commas.
+    pub alpn: Option<&'a str>,
+    /// The client, and where it connected to.
+    pub addresses: (SocketAddr, SocketAddr),
 }
 
 impl Cluster {
@@ -145,6 +195,10 @@ impl Cluster {
         });
         Self {
             stats: previous.map(|previous| previous.stats.clone()).unwrap_or_default(),
+            outlier: previous.map(|previous| previous.outlier.clone()).unwrap_or_default(),
+            checks: previous.map(|previous| previous.checks.clone()).unwrap_or_default(),
+            hosts_changed: tokio::sync::Notify::new(),
+            checked: std::sync::atomic::AtomicBool::new(false),
             limits,
             hosts: ArcSwap::default(),
             ways: ArcSwap::default(),
@@ -170,7 +224,14 @@ impl Cluster {
                 };
                 let host = match old.remove(&address) {
                     Some(host) => host.clone(),
-                    None => Host::new(address, endpoint.hostname.clone().unwrap_or_else(|| "".into())),
+                    None => {
+                        let host = Host::new(address, endpoint.hostname.clone().unwrap_or_else(|| "".into()));
+                        // Until the first check says otherwise.
+                        let checked = !self.compiled.health_checks.is_empty()
+                            && !endpoint.check.as_ref().is_some_and(|check| check.disabled);
+                        host.checked.failed.store(checked, Ordering::Relaxed);
+                        host
+                    }
                 };
                 Some(Member { host, way: self.way_index(endpoint.metadata.as_deref()) })
             })
@@ -197,6 +258,7 @@ impl Cluster {
         self.stats.membership_total.set(set.hosts.len() as u64);
         self.stats.membership_healthy.set(healthy as u64);
         self.hosts.store(Arc::new(set));
+        self.hosts_changed.notify_one();
     }
 
     fn way_index(&self, metadata: Option<&lateen_proto::envoy::config::core::v3::Metadata>) -> usize {
@@ -204,32 +266,34 @@ impl Cluster {
         fits.map_or(0, |index| index + 1)
     }
 
-    /// Picks a host; `avoid` are those that were tried, which are only taken when `tries` draws gave nothing else.
-    pub(crate) fn pick(
-        &self,
-        entropy: Entropy,
-        turn: u64,
-        hash: Option<u64>,
-        avoid: &[u64],
-        tries: u32,
-    ) -> Option<Picked> {
+    /// Picks a host.
+    pub(crate) fn pick(&self, choice: Choice<'_>) -> Option<Picked> {
         let set = self.hosts.load();
-        let mut draw = Draw { entropy, turn, hash };
-        let mut index = set.plan.pick(draw, &**set)?;
-        for again in 0..tries {
-            if !avoid.contains(&set.hosts.get(index)?.host.id) {
+        let own = match &set.assignment {
+            Some(assignment) if !choice.without.is_empty() => {
+                Some(Plan::without(assignment, &self.compiled.balancing, &**set, choice.without))
+            }
+            _ => None,
+        };
+        let plan = own.as_ref().unwrap_or(&set.plan);
+        if plan.in_panic() {
+            self.stats.lb_healthy_panic.inc();
+        }
+        let mut draw = Draw { entropy: choice.entropy, turn: choice.turn, hash: choice.hash, attempt: 0 };
+        let mut index = plan.pick(draw, &**set)?;
+        for again in 0..choice.tries {
+            if !choice.avoid.contains(&set.hosts.get(index)?.host.id) {
                 break;
             }
-            draw = Draw {
-                entropy: Entropy(entropy.draw(0xa9a1 + u64::from(again))),
-                turn: turn + 1,
-                hash: None,
-            };
-            index = set.plan.pick(draw, &**set)?;
+            draw.entropy = Entropy(choice.entropy.draw(0xa9a1 + u64::from(again)));
+            draw.turn += 1;
+            draw.attempt = again + 1;
+            index = plan.pick(draw, &**set)?;
         }
         let member = set.hosts.get(index)?;
         let way = self.ways.load().get(member.way)?.clone();
-        Some(Picked { host: member.host.clone(), way })
+        let priority = set.assignment.as_ref().map_or(0, |assignment| assignment.priority_of(index));
+        Some(Picked { host: member.host.clone(), way, priority })
     }
 
     /// The host at an address that was found rather than configured.
@@ -241,7 +305,34 @@ impl Cluster {
         let host =
             found.entry(address).or_insert_with(|| Host::new(Address::Socket(address), hostname)).clone();
         let way = self.ways.load().first()?.clone();
-        Some(Picked { host, way })
+        Some(Picked { host, way, priority: 0 })
+    }
+
+    /// Calls `with` with every figure, by its name below the cluster's.
+    pub(crate) fn each_figure(&self, mut with: impl FnMut(&str, Kind, u64)) {
+        self.stats.each(&mut with);
+        if self.compiled.outlier_detection.is_some() {
+            self.outlier.each(|name, kind, value| with(&format!("outlier_detection.{name}"), kind, value));
+        }
+        if !self.compiled.health_checks.is_empty() {
+            self.checks.each(|name, kind, value| with(&format!("health_check.{name}"), kind, value));
+        }
+        for (priority, label) in [(0, "default"), (1, "high")] {
+            let limits = &self.limits[priority];
+            let tracked = self.compiled.circuit_breakers[priority].track_remaining;
+            for (open, remaining, limit) in [
+                ("cx_open", "remaining_cx", &limits.connections),
+                ("rq_pending_open", "remaining_pending", &limits.pending),
+                ("rq_open", "remaining_rq", &limits.requests),
+                ("rq_retry_open", "remaining_retries", &limits.retries),
+            ] {
+                let mut tell = |name: &str, value: u32| {
+                    with(&format!("circuit_breakers.{label}.{name}"), Kind::Gauge, value.into());
+                };
+                tell(open, u32::from(limit.is_open()));
+                tell(remaining, if tracked { limit.max().saturating_sub(limit.used()) } else { 0 });
+            }
+        }
     }
 
     /// Whether its hosts are found as requests come, rather than configured.
@@ -267,21 +358,24 @@ impl Cluster {
         worker: &Worker,
         picked: &Picked,
         protocol: Protocol,
-        authority: &str,
         priority: usize,
-        alpn: Option<&str>,
+        caller: Caller<'_>,
     ) -> Option<Rc<Pool>> {
-        let tls = self.tls_for(&picked.way, authority)?;
+        let tls = self.tls_for(&picked.way, caller.authority)?;
+        let client = picked.way.proxy_protocol.map(|_| caller.addresses);
+        let alpn = caller.alpn.filter(|_| tls.is_some());
         let key = PoolKey {
             host: picked.host.id,
             way: picked.way.id,
             protocol,
             priority,
             server_name: tls.as_ref().and_then(|tls| tls.server_name.clone()),
-            alpn: alpn.filter(|_| tls.is_some()).map(Into::into),
+            alpn: alpn.map(Into::into),
+            client,
         };
         let make = || {
-            let settings = self.pool_settings(protocol, tls.map(|tls| tls.offering(alpn)));
+            let transport = self.transport(tls.map(|tls| tls.offering(alpn)), &picked.way, client);
+            let settings = self.pool_settings(protocol, transport, priority);
             Pool::new(picked.host.clone(), settings, self.limits[priority].clone(), self.stats.clone())
         };
         Some(worker.pool(key, make))
@@ -303,11 +397,12 @@ impl Cluster {
         }
     }
 
-    fn pool_settings(&self, protocol: Protocol, tls: Option<Tls>) -> PoolSettings {
+    fn pool_settings(&self, protocol: Protocol, transport: Transport, priority: usize) -> PoolSettings {
         let http = &self.compiled.http;
         PoolSettings {
             protocol,
-            transport: self.transport(tls),
+            transport,
+            max_connections: self.compiled.circuit_breakers[priority].max_connections_per_host,
             idle_timeout: http.idle_timeout,
             max_requests: http.max_requests,
             max_age: http.max_connection,
@@ -322,10 +417,16 @@ impl Cluster {
         }
     }
 
-    /// How connections are made.
-    pub(crate) fn transport(&self, tls: Option<Tls>) -> Transport {
+    /// How connections are made; `client` are the client's address and where it connected to.
+    pub(crate) fn transport(
+        &self,
+        tls: Option<Tls>,
+        way: &Way,
+        client: Option<(SocketAddr, SocketAddr)>,
+    ) -> Transport {
         Transport {
             tls,
+            header: way.proxy_protocol.map(|version| proxy_header::bytes(version, client)),
             bind: self.compiled.bind.map(|ip| SocketAddr::new(ip, 0)),
             keepalive: self.compiled.keepalive,
             timeout: self.compiled.connect_timeout,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lateen_route::listener::Keepalive;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -22,6 +23,8 @@ pub(crate) struct Transport {
     pub tls: Option<Tls>,
     /// The address to connect from.
     pub bind: Option<SocketAddr>,
+    /// What is sent before anything else: the PROXY protocol's header.
+    pub header: Option<bytes::Bytes>,
     /// TCP keep-alive, if it is on.
     pub keepalive: Option<Keepalive>,
     /// The time that socket and handshake may take together.
@@ -68,9 +71,12 @@ async fn dial(address: &Address, transport: &Transport) -> Result<Stream, Reset>
     match address {
         Address::Pipe(path) => UnixStream::connect(&**path).await.map(Stream::from).map_err(refused),
         Address::Socket(address) => {
-            let tcp = dial_tcp(*address, transport.bind).await.map_err(refused)?;
+            let mut tcp = dial_tcp(*address, transport.bind).await.map_err(refused)?;
             if let Some(keepalive) = &transport.keepalive {
                 keep_alive(&tcp, keepalive).map_err(refused)?;
+            }
+            if let Some(header) = &transport.header {
+                tcp.write_all(header).await.map_err(refused)?;
             }
             match &transport.tls {
                 None => Ok(tcp.into()),

@@ -4,8 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::outlier::Conduct;
+use super::check::Checked;
+use super::outlier::{self, Conduct};
 
 /// Where a host is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,10 @@ pub(crate) struct Host {
     pub active: AtomicU32,
     /// Its health by outlier detection.
     pub(crate) conduct: Conduct,
+    /// Its health by active checks.
+    pub(crate) checked: Checked,
+    /// Since when it may be used, in milliseconds of the process's own clock.
+    pub(super) well_since: AtomicU64,
     /// Its counters.
     pub stats: HostStats,
 }
@@ -75,7 +81,24 @@ impl Host {
             hostname: hostname.into(),
             active: AtomicU32::new(0),
             conduct: Conduct::default(),
+            checked: Checked::default(),
+            well_since: AtomicU64::new(outlier::now()),
             stats: HostStats::default(),
         })
+    }
+
+    /// Whether neither active checks nor outlier detection hold it back.
+    pub(crate) fn is_well(&self) -> bool {
+        !self.conduct.ejected.load(Ordering::Relaxed) && !self.checked.failed.load(Ordering::Relaxed)
+    }
+
+    /// It may be used from now on, and warms up where that is asked for.
+    pub(super) fn begin(&self) {
+        self.well_since.store(outlier::now(), Ordering::Relaxed);
+    }
+
+    /// How long it has been of use.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(outlier::now().saturating_sub(self.well_since.load(Ordering::Relaxed)))
     }
 }

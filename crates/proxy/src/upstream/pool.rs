@@ -41,6 +41,8 @@ pub(crate) struct PoolSettings {
     pub protocol: Protocol,
     /// How connections are made.
     pub transport: Transport,
+    /// The most connections to the host; `None` is no limit.
+    pub max_connections: Option<u32>,
     /// How long a connection may be idle.
     pub idle_timeout: Option<Duration>,
     /// Requests after which a connection is not used again.
@@ -227,10 +229,11 @@ impl Pool {
         if let Some(lease) = self.ready() {
             return Ok(lease);
         }
-        let Some(_pending) = self.limits.pending.acquire() else {
+        let Some(pending) = self.limits.pending.acquire() else {
             self.stats.upstream_rq_pending_overflow.inc();
             return Err(Reset::Overflow);
         };
+        let _pending = Pending::new(&self.stats, pending);
         if !self.idle.borrow().is_empty() {
             // A connection that was just given back is ready once its own task has run.
             tokio::task::yield_now().await;
@@ -258,7 +261,9 @@ impl Pool {
 
     /// A permit for one more connection; the first of a pool is always allowed, as Envoy's.
     fn permit(&self) -> Option<Permit> {
-        match self.limits.connections.acquire() {
+        let open = self.host.stats.cx_active.load(Ordering::Relaxed);
+        let full = self.settings.max_connections.is_some_and(|max| open >= max.into());
+        match if full { None } else { self.limits.connections.acquire() } {
             None if self.open.get() == 0 => Some(self.limits.connections.force()),
             permit => permit,
         }
@@ -407,6 +412,26 @@ fn peer_uri(stream: &Stream) -> Option<Box<str>> {
     let leaf = stream.tls()?.peer_certificates()?.first()?;
     let peer = lateen_ca::tls::PeerCertificate::from_der(leaf).ok()?;
     peer.uris.into_iter().next().map(Into::into)
+}
+
+/// A request that waits for a connection.
+struct Pending<'a> {
+    stats: &'a ClusterStats,
+    _permit: Permit,
+}
+
+impl<'a> Pending<'a> {
+    fn new(stats: &'a ClusterStats, permit: Permit) -> Self {
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        Self { stats, _permit: permit }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.stats.upstream_rq_pending_active.dec();
+    }
 }
 
 /// While it lives, other requests wait for the HTTP/2 connection being made.

@@ -24,6 +24,8 @@ pub(crate) struct PoolKey {
     pub server_name: Option<Arc<str>>,
     /// Application protocols that a filter chose, joined by commas.
     pub alpn: Option<Box<str>>,
+    /// The client and where it connected to, where upstream is told of them.
+    pub client: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
 }
 
 /// Pools by key.

@@ -45,7 +45,7 @@ async fn dns(table: Table) -> SocketAddr {
 }
 
 /// Servers on one port of several addresses; each answers with its own.
-async fn servers(addresses: &[&str]) -> (Vec<IpAddr>, u16) {
+pub(crate) async fn servers(addresses: &[&str]) -> (Vec<IpAddr>, u16) {
     let ips: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     let mut port = 0;
     for ip in &ips {

@@ -3,6 +3,8 @@
 
 mod abuse;
 mod admin;
+mod balance;
+mod checks;
 mod discovery;
 mod endpoints;
 mod heads;

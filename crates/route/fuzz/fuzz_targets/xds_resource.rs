@@ -90,7 +90,7 @@ fn drive_cluster(bytes: &[u8]) {
     let Ok(compiled) = lateen_route::compile_cluster(&message) else { return };
     if let lateen_route::cluster::Discovery::Static(assignment) = &compiled.value.discovery {
         let plan = Plan::new(assignment, &compiled.value.balancing, &AllHealthy);
-        let _ = plan.pick(Draw { entropy: Entropy(3), turn: 5, hash: Some(1) }, &AllHealthy);
+        let _ = plan.pick(Draw { entropy: Entropy(3), turn: 5, hash: Some(1), attempt: 0 }, &AllHealthy);
         for host in &assignment.hosts {
             let _ = compiled.value.transport(host.metadata.as_deref());
         }
@@ -98,13 +98,13 @@ fn drive_cluster(bytes: &[u8]) {
 }
 
 fn drive_endpoints(bytes: &[u8]) {
-    use lateen_route::cluster::{Balancing, Policy};
+    use lateen_route::cluster::{Balancing, LeastRequest, Policy};
     let Ok(message) = endpoint::v3::ClusterLoadAssignment::decode(bytes) else { return };
     let Ok(compiled) = lateen_route::compile_endpoints(&message) else { return };
-    for (policy, locality_weighted) in [(Policy::RoundRobin, false), (Policy::LeastRequest { choices: 2 }, true)] {
-        let balancing = Balancing { policy, panic_threshold: 50.0, locality_weighted };
+    for (policy, locality_weighted) in [(Policy::RoundRobin, false), (Policy::LeastRequest(LeastRequest { choices: 2, bias: 1.0 }), true)] {
+        let balancing = Balancing { policy, panic_threshold: 50.0, locality_weighted, slow_start: None };
         let plan = Plan::new(&compiled.value, &balancing, &AllHealthy);
-        let _ = plan.pick(Draw { entropy: Entropy(3), turn: 5, hash: None }, &AllHealthy);
+        let _ = plan.pick(Draw { entropy: Entropy(3), turn: 5, hash: None, attempt: 0 }, &AllHealthy);
         plan.describe(&compiled.value, &mut Vec::new());
     }
 }

@@ -1,6 +1,4 @@
-//! Circuit breakers and outlier detection.
-
-use std::time::Duration;
+//! Circuit breakers.
 
 use lateen_proto::envoy::config::cluster::v3 as proto;
 
@@ -19,6 +17,10 @@ pub struct CircuitBreaker {
     pub max_retries: u32,
     /// Retries as a share of requests.
     pub retry_budget: Option<RetryBudget>,
+    /// Whether figures tell how much is left.
+    pub track_remaining: bool,
+    /// Connections to one endpoint at once; `None` is no limit.
+    pub max_connections_per_host: Option<u32>,
 }
 
 /// Retries as a share of requests.
@@ -39,6 +41,8 @@ impl Default for CircuitBreaker {
             max_requests: 1024,
             max_retries: 3,
             retry_budget: None,
+            track_remaining: false,
+            max_connections_per_host: None,
         }
     }
 }
@@ -63,64 +67,19 @@ pub(super) fn circuit_breakers(
                     percent: budget.budget_percent.as_ref().map_or(20.0, |percent| percent.value),
                     min_concurrency: budget.min_retry_concurrency.unwrap_or(3),
                 }),
+                track_remaining: limits.track_remaining,
+                max_connections_per_host: None,
             };
+            Ok(())
+        })?;
+        cx.each("per_host_thresholds", &message.per_host_thresholds, |cx, limits| {
+            let others = limits.max_pending_requests.or(limits.max_requests).or(limits.max_retries);
+            if others.is_some() || limits.track_remaining || limits.retry_budget.is_some() {
+                return Err(cx.refuse("only max_connections is supported for one endpoint, as in Envoy"));
+            }
+            out[usize::from(limits.priority == 1)].max_connections_per_host = limits.max_connections;
             Ok(())
         })?;
         Ok(out)
     })
-}
-
-/// Which endpoints are left out for a while.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OutlierDetection {
-    /// 5xx in a row until an endpoint is ejected; `None` is never.
-    pub consecutive_5xx: Option<u32>,
-    /// 502, 503, 504 in a row until an endpoint is ejected; `None` is never.
-    pub consecutive_gateway: Option<u32>,
-    /// Failures of our own side (connecting) in a row, where they count apart; `None` is never.
-    pub consecutive_local: Option<u32>,
-    /// Whether failures of our own side count apart.
-    pub split_local: bool,
-    /// Between sweeps, at which ejections end.
-    pub interval: Duration,
-    /// An ejection lasts this, times how often the endpoint was ejected.
-    pub base_ejection: Duration,
-    /// The longest ejection.
-    pub max_ejection: Duration,
-    /// The most endpoints ejected, in percent; at least one may be.
-    pub max_ejection_percent: u32,
-}
-
-impl OutlierDetection {
-    pub(super) fn compile(cx: &mut Cx<'_>, message: &proto::OutlierDetection) -> Result<Self> {
-        cx.check(message)?;
-        let enforced = |threshold: u32, percent: Option<u32>, unset: u32| {
-            (percent.unwrap_or(unset) > 0 && threshold > 0).then_some(threshold)
-        };
-        let base = cx.duration("base_ejection_time", &message.base_ejection_time)?;
-        let base = base.unwrap_or(Duration::from_secs(30));
-        let max = cx.duration("max_ejection_time", &message.max_ejection_time)?;
-        Ok(Self {
-            consecutive_5xx: enforced(
-                message.consecutive_5xx.unwrap_or(5),
-                message.enforcing_consecutive_5xx,
-                100,
-            ),
-            consecutive_gateway: enforced(
-                message.consecutive_gateway_failure.unwrap_or(5),
-                message.enforcing_consecutive_gateway_failure,
-                0,
-            ),
-            consecutive_local: enforced(
-                message.consecutive_local_origin_failure.unwrap_or(5),
-                message.enforcing_consecutive_local_origin_failure,
-                100,
-            ),
-            split_local: message.split_external_local_origin_errors,
-            interval: cx.duration("interval", &message.interval)?.unwrap_or(Duration::from_secs(10)),
-            base_ejection: base,
-            max_ejection: max.unwrap_or(Duration::from_secs(300)).max(base),
-            max_ejection_percent: message.max_ejection_percent.unwrap_or(10).min(100),
-        })
-    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lateen_proto::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use lateen_proto::envoy::config::core::v3 as core;
+use lateen_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use lateen_proto::value::Kind;
 use lateen_proto::{Struct, Value};
 
@@ -17,11 +18,62 @@ pub enum Transport {
     Plain,
     /// Over TLS.
     Tls(Arc<UpstreamTls>),
+    /// After a header of the PROXY protocol, which tells of the client.
+    Proxied(ProxyVersion, Box<Transport>),
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// In text.
+    One,
+    /// In binary.
+    Two,
 }
 
 impl Transport {
+    /// The TLS that is spoken.
+    pub fn tls(&self) -> Option<&Arc<UpstreamTls>> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(tls) => Some(tls),
+            Self::Proxied(_, inner) => inner.tls(),
+        }
+    }
+
+    /// The PROXY protocol that is spoken before.
+    pub fn proxy_protocol(&self) -> Option<ProxyVersion> {
+        match self {
+            Self::Plain | Self::Tls(_) => None,
+            Self::Proxied(version, _) => Some(*version),
+        }
+    }
+
     pub(super) fn compile(cx: &mut Cx<'_>, socket: &core::TransportSocket) -> Result<Self> {
+        if let Some(core::transport_socket::ConfigType::TypedConfig(any)) = &socket.config_type
+            && any.is::<ProxyProtocolUpstreamTransport>()
+        {
+            return cx.field("typed_config", |cx| {
+                let message = cx.unpack(any)?;
+                Self::proxied(cx, &message)
+            });
+        }
         Ok(tls::compile_upstream(cx, socket)?.map_or(Self::Plain, Self::Tls))
+    }
+
+    fn proxied(cx: &mut Cx<'_>, message: &ProxyProtocolUpstreamTransport) -> Result<Self> {
+        cx.check(message)?;
+        let config = message.config.clone().unwrap_or_default();
+        cx.field("config", |cx| cx.check(&config))?;
+        let version = match config.version() {
+            core::proxy_protocol_config::Version::V1 => ProxyVersion::One,
+            core::proxy_protocol_config::Version::V2 => ProxyVersion::Two,
+        };
+        let socket = cx.required("transport_socket", &message.transport_socket)?;
+        match cx.field("transport_socket", |cx| Self::compile(cx, socket))? {
+            Self::Proxied(..) => Err(cx.refuse_at("transport_socket", "one PROXY header is enough")),
+            inner => Ok(Self::Proxied(version, Box::new(inner))),
+        }
     }
 }
 

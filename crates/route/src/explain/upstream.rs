@@ -45,9 +45,9 @@ pub(super) fn describe(
 }
 
 fn word(transport: &Transport) -> &'static str {
-    match transport {
-        Transport::Plain => "plaintext",
-        Transport::Tls(tls) if tls.common.certificates.is_empty() => "tls",
-        Transport::Tls(_) => "mtls",
+    match transport.tls() {
+        None => "plaintext",
+        Some(tls) if tls.common.certificates.is_empty() => "tls",
+        Some(_) => "mtls",
     }
 }

@@ -4,11 +4,11 @@ use lateen_proto::envoy;
 
 super::fields! {
     envoy::config::cluster::v3::Cluster as "envoy.config.cluster.v3.Cluster" {
-        supported: [transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout, lb_policy, load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, dns_jitter, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config, outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata, protocol_selection, upstream_connection_options, filters, cluster_discovery_type, lb_config],
+        supported: [transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout, lb_policy, load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, dns_jitter, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config, outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata, protocol_selection, upstream_connection_options, filters, cluster_discovery_type, lb_config, health_checks],
         ignored: [
             per_connection_buffer_limit_bytes = "the codec's buffers are small",
             cleanup_interval = "endpoints that were found are forgotten when they are many and unused",
-            close_connections_on_host_health_failure = "there are no active checks",
+            close_connections_on_host_health_failure = "connections of endpoints that fail end with their requests",
             stats_matcher = "metrics are chosen by the bootstrap",
             per_connection_buffer_high_watermark_timeout = "a slow reader holds its own connection only",
             dns_failure_refresh_rate = "dns_refresh_rate holds",
@@ -24,7 +24,6 @@ super::fields! {
         ],
         refused: [
             transport_socket_matcher = "use transport_socket_matches",
-            health_checks = "endpoints are checked by outlier detection",
             lb_subset_config = "a subset is a cluster",
             load_balancing_policy = "use lb_policy",
             lrs_server = "no load reports",
@@ -44,7 +43,7 @@ super::fields! {
         supported: [healthy_panic_threshold, consistent_hashing_lb_config, locality_config_specifier],
         ignored: [
             update_merge_window = "updates are merged by the control plane",
-            ignore_new_hosts_until_first_hc = "there are no active checks",
+            ignore_new_hosts_until_first_hc = "an endpoint that was not checked yet is not used",
             close_connections_on_host_set_change = "connections of removed endpoints end when idle",
             override_host_status = "no filter names a host",
         ],
@@ -64,37 +63,20 @@ super::fields! {
         ],
     }
     envoy::config::cluster::v3::CircuitBreakers as "envoy.config.cluster.v3.CircuitBreakers" {
-        supported: [thresholds],
+        supported: [thresholds, per_host_thresholds],
         ignored: [],
-        refused: [
-            per_host_thresholds = "limits are per cluster",
-        ],
+        refused: [],
     }
     envoy::config::cluster::v3::circuit_breakers::Thresholds as "envoy.config.cluster.v3.CircuitBreakers.Thresholds" {
-        supported: [priority, max_connections, max_pending_requests, max_requests, max_retries, retry_budget],
+        supported: [priority, max_connections, max_pending_requests, max_requests, max_retries, retry_budget, track_remaining],
         ignored: [
-            track_remaining = "what remains is always shown",
             max_connection_pools = "pools are few",
         ],
         refused: [],
     }
     envoy::config::cluster::v3::OutlierDetection as "envoy.config.cluster.v3.OutlierDetection" {
-        supported: [consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx, consecutive_gateway_failure, enforcing_consecutive_gateway_failure, split_external_local_origin_errors, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure, max_ejection_time],
-        ignored: [
-            enforcing_success_rate = "failures in a row decide",
-            success_rate_minimum_hosts = "failures in a row decide",
-            success_rate_request_volume = "failures in a row decide",
-            success_rate_stdev_factor = "failures in a row decide",
-            enforcing_local_origin_success_rate = "success rates count both sides",
-            failure_percentage_threshold = "success_rate holds",
-            enforcing_failure_percentage = "success_rate holds",
-            enforcing_failure_percentage_local_origin = "success_rate holds",
-            failure_percentage_minimum_hosts = "success_rate holds",
-            failure_percentage_request_volume = "success_rate holds",
-            max_ejection_time_jitter = "no jitter",
-            successful_active_health_check_uneject_host = "there are no active checks",
-            always_eject_one_host = "one endpoint may always be ejected",
-        ],
+        supported: [consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx, consecutive_gateway_failure, enforcing_consecutive_gateway_failure, split_external_local_origin_errors, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure, max_ejection_time, enforcing_success_rate, success_rate_minimum_hosts, success_rate_request_volume, success_rate_stdev_factor, enforcing_local_origin_success_rate, failure_percentage_threshold, enforcing_failure_percentage, enforcing_failure_percentage_local_origin, failure_percentage_minimum_hosts, failure_percentage_request_volume, max_ejection_time_jitter, successful_active_health_check_uneject_host, always_eject_one_host],
+        ignored: [],
         refused: [
             monitors = "the built-in detectors are what there is",
             detect_degraded_hosts = "endpoints are degraded by the control plane",
@@ -153,12 +135,37 @@ super::fields! {
         refused: [],
     }
     envoy::config::endpoint::v3::Endpoint as "envoy.config.endpoint.v3.Endpoint" {
-        supported: [address, hostname],
+        supported: [address, hostname, health_check_config],
         ignored: [
-            health_check_config = "there are no active checks",
             additional_addresses = "the first address holds",
             observability_name = "the address is the name",
         ],
         refused: [],
+    }
+    envoy::config::core::v3::HealthCheck as "envoy.config.core.v3.HealthCheck" {
+        supported: [timeout, interval, initial_jitter, interval_jitter, interval_jitter_percent, unhealthy_threshold, healthy_threshold, no_traffic_interval, no_traffic_healthy_interval, unhealthy_interval, unhealthy_edge_interval, healthy_edge_interval, health_checker],
+        ignored: [
+            alt_port = "Envoy does not implement it",
+            reuse_connection = "each check has a connection of its own",
+            event_log_path = "checks are told in the log",
+            event_logger = "checks are told in the log",
+            event_service = "Envoy does not implement it",
+            always_log_health_check_failures = "checks are told in the log",
+            always_log_health_check_success = "checks are told in the log",
+        ],
+        refused: [
+            tls_options = "the cluster's application protocols are offered",
+            transport_socket_match_criteria = "the endpoint's own transport is used",
+        ],
+    }
+    envoy::config::core::v3::health_check::HttpHealthCheck as "envoy.config.core.v3.HealthCheck.HttpHealthCheck" {
+        supported: [host, path, request_headers_to_add, request_headers_to_remove, expected_statuses, retriable_statuses, codec_client_type, service_name_matcher, method],
+        ignored: [
+            response_buffer_size = "bodies are not looked at",
+        ],
+        refused: [
+            send = "requests have no body",
+            receive = "statuses decide",
+        ],
     }
 }

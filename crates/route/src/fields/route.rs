@@ -103,15 +103,12 @@ super::fields! {
         refused: [],
     }
     envoy::config::route::v3::RetryPolicy as "envoy.config.route.v3.RetryPolicy" {
-        supported: [retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers],
+        supported: [retry_on, num_retries, per_try_timeout, retry_host_predicate, host_selection_retry_max_attempts, retriable_status_codes, retry_back_off, retriable_headers, retriable_request_headers, per_try_idle_timeout, retry_priority, rate_limited_retry_back_off],
         ignored: [
-            retry_priority = "endpoints are avoided, not priorities",
             refresh_cluster_on_retry = "the cluster is kept",
         ],
         refused: [
-            per_try_idle_timeout = "use per_try_timeout",
             retry_options_predicates = "options stay the same",
-            rate_limited_retry_back_off = "pauses are exponential",
         ],
     }
     envoy::config::route::v3::RedirectAction as "envoy.config.route.v3.RedirectAction" {

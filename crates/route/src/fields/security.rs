@@ -171,4 +171,21 @@ super::fields! {
             delay_deny = "a denial is at once",
         ],
     }
+    envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport as "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" {
+        supported: [config, transport_socket],
+        ignored: [
+            allow_unspecified_address = "addresses are always known",
+            tlv_as_pool_key = "TLVs are not sent",
+        ],
+        refused: [],
+    }
+    envoy::config::core::v3::ProxyProtocolConfig as "envoy.config.core.v3.ProxyProtocolConfig" {
+        supported: [version],
+        ignored: [
+            pass_through_tlvs = "TLVs are not read, so there is none to pass on",
+        ],
+        refused: [
+            added_tlvs = "TLVs are not sent",
+        ],
+    }
 }

@@ -7,16 +7,15 @@ use bytes::Bytes;
 use http::HeaderName;
 use lateen_proto::envoy::config::route::v3 as proto;
 use lateen_proto::envoy::config::route::v3::route_action::{HostRewriteSpecifier, RequestMirrorPolicy};
-use xxhash_rust::xxh64::xxh64;
 
 use super::destination::Destination;
+use super::hash::HashPolicy;
 use super::matching::RouteMatcher;
 use super::redirect::{Redirect, matched_length};
 use super::retry::RetryPolicy;
 use crate::entropy::{Entropy, Fraction};
 use crate::error::{Cx, Result};
 use crate::format::Format;
-use crate::header_match::cookie;
 use crate::request::RequestView;
 use crate::string_match::Substitution;
 
@@ -205,53 +204,6 @@ impl Mirror {
     }
 }
 
-/// A part of the load balancer's hash.
-#[derive(Clone, Debug)]
-pub struct HashPolicy {
-    /// What is hashed.
-    pub source: HashSource,
-    /// Whether the following policies are left out once this one gave something.
-    pub terminal: bool,
-}
-
-/// What is hashed.
-#[derive(Clone, Debug)]
-pub enum HashSource {
-    /// A request header.
-    Header(HeaderName),
-    /// A cookie; with a lifetime it is made where it is missing.
-    Cookie {
-        /// Its name.
-        name: Arc<str>,
-        /// Its lifetime; zero is a session cookie.
-        ttl: Option<Duration>,
-        /// Its path.
-        path: Arc<str>,
-    },
-    /// The client's address.
-    SourceIp,
-    /// A query parameter.
-    Query(Arc<str>),
-}
-
-impl HashSource {
-    /// The hash of what is there.
-    pub fn hash(&self, request: &RequestView<'_>) -> Option<u64> {
-        match self {
-            Self::Header(name) => request.headers.get(name).map(|value| xxh64(value.as_bytes(), 0)),
-            Self::Cookie { name, .. } => cookie(request, name).map(|value| xxh64(value.as_bytes(), 0)),
-            Self::SourceIp => Some(match request.connection.source.ip() {
-                std::net::IpAddr::V4(ip) => xxh64(&ip.octets(), 0),
-                std::net::IpAddr::V6(ip) => xxh64(&ip.octets(), 0),
-            }),
-            Self::Query(name) => request.query().split('&').find_map(|pair| {
-                let (key, value) = pair.split_once('=')?;
-                (key == &**name).then(|| xxh64(value.as_bytes(), 0))
-            }),
-        }
-    }
-}
-
 /// An upgrade of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteUpgrade {
@@ -266,15 +218,7 @@ pub struct RouteUpgrade {
 impl Forward {
     /// The load balancer's hash for a request.
     pub fn hash(&self, request: &RequestView<'_>) -> Option<u64> {
-        let mut hash: Option<u64> = None;
-        for policy in &self.hash_policies {
-            let Some(part) = policy.source.hash(request) else { continue };
-            hash = Some(hash.map_or(part, |old| old.rotate_left(1) ^ part));
-            if policy.terminal {
-                break;
-            }
-        }
-        hash
+        HashPolicy::all(&self.hash_policies, request, &mut |_| None)
     }
 
     /// The upgrade's state by this route: `None` when it is not listed.
@@ -327,32 +271,6 @@ impl Forward {
                 })?
                 .into(),
         })
-    }
-}
-
-impl HashPolicy {
-    fn compile(cx: &mut Cx<'_>, message: &proto::route_action::HashPolicy) -> Result<Self> {
-        use proto::route_action::hash_policy::PolicySpecifier as P;
-        let source = match cx.required("policy_specifier", &message.policy_specifier)? {
-            P::Header(header) if header.regex_rewrite.is_some() => {
-                return Err(cx.refuse_at("header.regex_rewrite", "is not supported"));
-            }
-            P::Header(header) => {
-                HashSource::Header(cx.header_name("header.header_name", &header.header_name)?)
-            }
-            P::Cookie(cookie) => HashSource::Cookie {
-                name: cookie.name.as_str().into(),
-                ttl: cx.duration("cookie.ttl", &cookie.ttl)?,
-                path: cookie.path.as_str().into(),
-            },
-            P::ConnectionProperties(properties) if properties.source_ip => HashSource::SourceIp,
-            P::ConnectionProperties(_) => {
-                return Err(cx.refuse_at("connection_properties", "needs source_ip: true"));
-            }
-            P::QueryParameter(query) => HashSource::Query(query.name.as_str().into()),
-            P::FilterState(_) => return Err(cx.refuse_at("filter_state", "is not supported")),
-        };
-        Ok(Self { source, terminal: message.terminal })
     }
 }
 

@@ -16,6 +16,8 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Until one attempt's whole response has come; `None` is as the route says.
     pub per_try_timeout: Option<Duration>,
+    /// How long one attempt may stand still; `None` is as the stream's own limit.
+    pub per_try_idle_timeout: Option<Duration>,
     /// Statuses that count, with [`RetryOn::STATUS_CODES`].
     pub status_codes: Box<[u16]>,
     /// Response headers that count, with [`RetryOn::HEADERS`].
@@ -24,8 +26,12 @@ pub struct RetryPolicy {
     pub request_headers: Vec<HeaderMatcher>,
     /// Pauses between attempts.
     pub back_off: BackOff,
+    /// Response headers that say how long to wait, in place of `back_off`.
+    pub reset_headers: Option<ResetHeaders>,
     /// Whether a host that was tried is avoided.
     pub avoid_previous_hosts: bool,
+    /// After how many attempts, and after that again and again, priorities that were tried are avoided.
+    pub avoid_previous_priorities: Option<u32>,
     /// How often a host is drawn again when it is to be avoided.
     pub host_attempts: u32,
 }
@@ -46,6 +52,34 @@ impl BackOff {
         let ceiling = self.base.saturating_mul(factor).min(self.max);
         let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX).max(1);
         Duration::from_nanos(draw % nanos)
+    }
+}
+
+/// Headers by which an upstream says when to come back (Envoy's `rate_limited_retry_back_off`).
+#[derive(Clone, Debug)]
+pub struct ResetHeaders {
+    /// Their names, and whether each holds seconds (else the time since 1970).
+    pub headers: Box<[(http::HeaderName, bool)]>,
+    /// The longest pause; what asks for more is not heard.
+    pub max: Duration,
+}
+
+impl ResetHeaders {
+    /// The pause that a response asks for; `now` is the time since 1970.
+    pub fn pause(&self, headers: &http::HeaderMap, now: Duration) -> Option<Duration> {
+        self.headers.iter().find_map(|(name, seconds)| {
+            let number = Duration::from_secs(headers.get(name)?.to_str().ok()?.trim().parse().ok()?);
+            let pause = if *seconds { number } else { number.checked_sub(now)? };
+            (pause <= self.max).then_some(pause)
+        })
+    }
+
+    fn compile(cx: &mut Cx<'_>, message: &proto::retry_policy::RateLimitedRetryBackOff) -> Result<Self> {
+        let headers = cx.each("reset_headers", &message.reset_headers, |cx, header| {
+            Ok((cx.header_name("name", &header.name)?, header.format == 0))
+        })?;
+        let max = cx.duration("max_interval", &message.max_interval)?.unwrap_or(Duration::from_secs(300));
+        Ok(Self { headers: headers.into(), max })
     }
 }
 
@@ -157,6 +191,12 @@ impl RetryPolicy {
         for (index, predicate) in message.retry_host_predicate.iter().enumerate() {
             match predicate.name.as_str() {
                 "envoy.retry_host_predicates.previous_hosts" => avoid_previous_hosts = true,
+                "envoy.retry_host_predicates.omit_canary_hosts" => {
+                    cx.note_at(
+                        &format!("retry_host_predicate[{index}]"),
+                        "no endpoint is marked as a canary",
+                    );
+                }
                 other => {
                     let reason =
                         format!("{other} is not supported: use envoy.retry_host_predicates.previous_hosts");
@@ -168,6 +208,7 @@ impl RetryPolicy {
             on: RetryOn::parse_list(&message.retry_on),
             attempts: message.num_retries.unwrap_or(1),
             per_try_timeout: some(cx.duration("per_try_timeout", &message.per_try_timeout)?),
+            per_try_idle_timeout: some(cx.duration("per_try_idle_timeout", &message.per_try_idle_timeout)?),
             status_codes: message
                 .retriable_status_codes
                 .iter()
@@ -184,10 +225,36 @@ impl RetryPolicy {
                 HeaderMatcher::compile,
             )?,
             back_off: back_off(cx, message)?,
+            reset_headers: message
+                .rate_limited_retry_back_off
+                .as_ref()
+                .map(|rules| cx.field("rate_limited_retry_back_off", |cx| ResetHeaders::compile(cx, rules)))
+                .transpose()?,
             avoid_previous_hosts,
+            avoid_previous_priorities: previous_priorities(cx, message)?,
             host_attempts: u32::try_from(message.host_selection_retry_max_attempts).unwrap_or(1).max(1),
         })
     }
+}
+
+fn previous_priorities(cx: &mut Cx<'_>, message: &proto::RetryPolicy) -> Result<Option<u32>> {
+    use lateen_proto::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
+    let Some(priority) = &message.retry_priority else { return Ok(None) };
+    cx.field("retry_priority", |cx| {
+        let Some(proto::retry_policy::retry_priority::ConfigType::TypedConfig(any)) = &priority.config_type
+        else {
+            return Err(cx.refuse_at("typed_config", "is required"));
+        };
+        if !any.is::<PreviousPrioritiesConfig>() {
+            let reason = format!("{} is not supported: use PreviousPrioritiesConfig", any.type_url);
+            return Err(cx.refuse_at("typed_config", reason));
+        }
+        let config: PreviousPrioritiesConfig = cx.unpack(any)?;
+        match u32::try_from(config.update_frequency) {
+            Ok(frequency) if frequency > 0 => Ok(Some(frequency)),
+            _ => Err(cx.refuse_at("typed_config.update_frequency", "has to be above 0")),
+        }
+    })
 }
 
 fn back_off(cx: &Cx<'_>, message: &proto::RetryPolicy) -> Result<BackOff> {

@@ -1,0 +1,351 @@
+//! The attempts of a request: each picks a host, connects, sends, and waits for the response's head.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::Response;
+use hyper::body::Incoming;
+use lateen_route::routes::{ResetHeaders, Route};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::body::{ClientBody, Replay, RequestBody};
+use super::exchange::{Active, Exchange, Upstream};
+use super::grpc_web::GrpcWeb;
+use super::pulse::{Expired, Pulse};
+use super::retry::{Retries, Verdict};
+use super::router::Plan;
+use super::send::{self, SendError};
+use super::{destination, rewrite};
+use crate::failure::{Failure, Reset};
+use crate::flags::Flags;
+use crate::upstream::cluster::{Cluster, Picked};
+use crate::upstream::limits::Permit;
+use crate::upstream::outlier;
+use crate::upstream::pool::Lease;
+
+/// Where the body comes from, for one attempt or several.
+#[derive(Debug)]
+pub(super) enum Source {
+    Empty,
+    Once(Option<ClientBody>, Rc<Pulse>),
+    Kept(Rc<Replay>),
+}
+
+impl Source {
+    /// Where the body of an exchange comes from; `again` where it is read more than once.
+    pub(super) fn new(exchange: &Exchange, route: &Route, body: Incoming, again: bool) -> Self {
+        let body = ClientBody::new(body, exchange.grpc_web.as_ref().and_then(GrpcWeb::decoder));
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        let pulse = exchange.pulse.clone();
+        if again {
+            let limit = route.buffer_limit.unwrap_or(exchange.manager.buffer_limit.into());
+            Self::Kept(Replay::new(body, pulse, usize::try_from(limit).unwrap_or(usize::MAX)))
+        } else {
+            Self::Once(Some(body), pulse)
+        }
+    }
+
+    /// The body for a copy or another attempt; none when it is sent once.
+    pub(super) fn body(&self) -> RequestBody {
+        match self {
+            Self::Kept(replay) => RequestBody::replay(replay),
+            Self::Empty | Self::Once(..) => RequestBody::empty(),
+        }
+    }
+
+    fn take(&mut self) -> RequestBody {
+        match self {
+            Self::Once(body, pulse) => match body.take() {
+                Some(body) => RequestBody::once(body, pulse.clone()),
+                None => RequestBody::empty(),
+            },
+            other => other.body(),
+        }
+    }
+
+    fn can_restart(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(body, _) => body.is_some(),
+            Self::Kept(replay) => replay.can_restart(),
+        }
+    }
+}
+
+/// The attempts of one request.
+pub(super) struct Attempts<'p, 't> {
+    plan: &'p Plan<'t>,
+    source: Source,
+    retries: Option<Retries>,
+    deadline: Option<Instant>,
+    tried: SmallVec<[u64; 4]>,
+    /// The priorities of tried hosts since they were looked at last.
+    priorities: SmallVec<[usize; 4]>,
+    /// The priorities that are left out.
+    without: SmallVec<[usize; 4]>,
+}
+
+/// How an attempt failed.
+enum Failed {
+    Reset { reset: Reset, sent: bool },
+    TryTimeout,
+    TryIdle,
+    MaxStream,
+    Final(Failure),
+}
+
+impl<'p, 't> Attempts<'p, 't> {
+    /// The attempts of a planned request.
+    pub(super) fn new(
+        plan: &'p Plan<'t>,
+        source: Source,
+        retries: Option<Retries>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let (tried, priorities, without) = Default::default();
+        Self { plan, source, retries, deadline, tried, priorities, without }
+    }
+
+    /// Makes attempts until one is good enough, or there may be no more.
+    pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Failure> {
+        let cluster = &self.plan.cluster;
+        let limits = &cluster.limits[self.plan.priority()];
+        loop {
+            exchange.attempts += 1;
+            let Some(permit) = limits.requests.acquire() else {
+                cluster.stats.upstream_rq_pending_overflow.inc();
+                return Err(Failure::Upstream(Reset::Overflow, exchange.attempts > 1));
+            };
+            let deadline = self.deadline;
+            let attempt = self.attempt(exchange, permit);
+            let failed = match within(deadline, attempt, cluster).await? {
+                Ok(response) => match self.judge_response(exchange, &response) {
+                    Verdict::Again(pause, permit) => {
+                        let pause = self.asked_pause(&response).unwrap_or(pause);
+                        exchange.upstream = None;
+                        self.pause(pause).await?;
+                        drop(permit);
+                        continue;
+                    }
+                    Verdict::Exhausted => {
+                        exchange.flags.add(Flags::RETRIES_EXCEEDED);
+                        return Ok(response);
+                    }
+                    Verdict::Final => return Ok(response),
+                },
+                Err(failed) => failed,
+            };
+            exchange.upstream = None;
+            exchange.timed_out = matches!(failed, Failed::TryTimeout | Failed::TryIdle);
+            let (verdict, failure) = self.judge_failure(exchange, failed);
+            match verdict {
+                Verdict::Again(pause, permit) if self.source.can_restart() => {
+                    self.pause(pause).await?;
+                    drop(permit);
+                }
+                Verdict::Exhausted => {
+                    exchange.flags.add(Flags::RETRIES_EXCEEDED);
+                    return Err(failure);
+                }
+                Verdict::Again(..) | Verdict::Final => return Err(failure),
+            }
+        }
+    }
+
+    /// The pause that a response asks for itself.
+    fn asked_pause(&self, response: &Response<Incoming>) -> Option<Duration> {
+        let rules: &ResetHeaders = self.retries.as_ref()?.policy().reset_headers.as_ref()?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        rules.pause(response.headers(), now)
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), Failure> {
+        if pause.is_zero() {
+            return Ok(());
+        }
+        within(self.deadline, Box::pin(tokio::time::sleep(pause)), &self.plan.cluster).await
+    }
+
+    fn judge_response(&mut self, exchange: &Exchange, response: &Response<Incoming>) -> Verdict {
+        let Some(retries) = &mut self.retries else { return Verdict::Final };
+        if !self.source.can_restart() {
+            return Verdict::Final;
+        }
+        let draw = exchange.worker.random();
+        retries.after_response(response.status().as_u16(), response.headers(), &self.plan.cluster, draw)
+    }
+
+    fn judge_failure(&mut self, exchange: &Exchange, failed: Failed) -> (Verdict, Failure) {
+        let draw = exchange.worker.random();
+        let cluster = &self.plan.cluster;
+        let retried = exchange.attempts > 1;
+        match failed {
+            Failed::Final(failure) => (Verdict::Final, failure),
+            Failed::TryTimeout => {
+                cluster.stats.upstream_rq_per_try_timeout.inc();
+                let verdict =
+                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
+                (verdict, Failure::PerTryTimeout)
+            }
+            Failed::TryIdle => {
+                cluster.stats.upstream_rq_per_try_idle_timeout.inc();
+                let verdict =
+                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
+                (verdict, Failure::PerTryIdle)
+            }
+            Failed::MaxStream => {
+                let verdict =
+                    self.retries.as_mut().map_or(Verdict::Final, |r| r.after_timeout(cluster, draw));
+                (verdict, Failure::Expired(Expired::Upstream, exchange.pulse.complete.get()))
+            }
+            Failed::Reset { reset, sent } => {
+                let verdict = self
+                    .retries
+                    .as_mut()
+                    .map_or(Verdict::Final, |retries| retries.after_reset(&reset, sent, cluster, draw));
+                (verdict, Failure::Upstream(reset, retried))
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        exchange: &mut Exchange,
+        permit: Permit,
+    ) -> Result<Response<Incoming>, Failed> {
+        let picked = self.pick(exchange).await.map_err(Failed::Final)?;
+        self.tried.push(picked.host.id);
+        exchange.host = Some(picked.host.clone());
+        let cluster = &self.plan.cluster;
+        let active = Active::new(picked.host.clone(), cluster.clone(), permit);
+        let per_try = self.retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
+        let idle = self.retries.as_ref().and_then(|retries| retries.policy().per_try_idle_timeout);
+        let pulse = exchange.pulse.clone();
+        let max_stream = cluster.compiled.http.max_stream;
+        let started = Instant::now();
+        let limit = match (per_try, max_stream) {
+            (Some(per_try), Some(max)) if max < per_try => Some((max, Failed::MaxStream)),
+            (Some(per_try), _) => Some((per_try, Failed::TryTimeout)),
+            (None, Some(max)) => Some((max, Failed::MaxStream)),
+            (None, None) => None,
+        };
+        let work = self.exchange_with(exchange, picked, active);
+        let result = match (limit, idle) {
+            (None, None) => work.await,
+            (Some((limit, late)), None) => {
+                tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(late))
+            }
+            (limit, Some(idle)) => {
+                let silent = pulse.silence(idle);
+                let work = async {
+                    tokio::select! {
+                        result = Box::pin(work) => result,
+                        () = silent => Err(Failed::TryIdle),
+                    }
+                };
+                match limit {
+                    None => Box::pin(work).await,
+                    Some((limit, late)) => {
+                        tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(late))
+                    }
+                }
+            }
+        };
+        if let (Ok(_), Some(max)) = (&result, max_stream) {
+            exchange.respond_by(started + max, Expired::Upstream);
+        }
+        result
+    }
+
+    /// A host that was not tried, at best.
+    async fn pick(&mut self, exchange: &Exchange) -> Result<Picked, Failure> {
+        let policy = self.retries.as_ref().map(Retries::policy);
+        let (tries, avoid) = match policy {
+            Some(policy) if policy.avoid_previous_hosts => (policy.host_attempts, &self.tried[..]),
+            _ => (0, &[][..]),
+        };
+        if let Some(frequency) = policy.and_then(|policy| policy.avoid_previous_priorities)
+            && !self.priorities.is_empty()
+            && self.priorities.len().is_multiple_of(frequency as usize)
+        {
+            self.without.clone_from(&self.priorities);
+        }
+        let avoid = destination::Avoid { hosts: avoid, tries, priorities: &self.without };
+        let picked = destination::host(exchange, self.plan, avoid).await?;
+        self.priorities.push(picked.priority);
+        Ok(picked)
+    }
+
+    /// Connects, sends, and waits for the response's head.
+    async fn exchange_with(
+        &mut self,
+        exchange: &mut Exchange,
+        picked: Picked,
+        active: Active,
+    ) -> Result<Response<Incoming>, Failed> {
+        let cluster = &self.plan.cluster;
+        let protocol = cluster.protocol(exchange.head.version, &picked.way);
+        let caller = exchange.caller(self.plan.outcome.upstream_protocols.as_deref());
+        let pool = cluster.pool(&exchange.worker, &picked, protocol, self.plan.priority(), caller);
+        let Some(pool) = pool else {
+            let text = "TLS_error: the secrets of the cluster have not come";
+            return Err(Failed::Reset { reset: Reset::ConnectFailure(text.into()), sent: false });
+        };
+        let mut reused_broken = 0;
+        loop {
+            let lease = match pool.ready() {
+                Some(lease) => lease,
+                None => Box::pin(pool.lease())
+                    .await
+                    .inspect(|_| cluster.judge(&picked.host, outlier::Result::Connected))
+                    .map_err(|reset| {
+                        if reset != Reset::Overflow {
+                            cluster.judge(&picked.host, outlier::Result::Local);
+                        }
+                        exchange.upstream_failure = reset.transport_failure().cloned();
+                        Failed::Reset { reset, sent: false }
+                    })?,
+            };
+            exchange.link = Some(lease.link().clone());
+            let http2 = matches!(lease, Lease::Http2(_));
+            let head = rewrite::upstream_head(exchange, self.plan, &picked, http2);
+            let request = head.map(|()| self.source.take());
+            let mut lease = lease;
+            match send::send(&mut lease, request).await {
+                Ok(response) => {
+                    cluster.judge(&picked.host, outlier::Result::Status(response.status().as_u16()));
+                    exchange.upstream = Some(Upstream { lease, pool, active });
+                    return Ok(response);
+                }
+                // A connection that was closed while idle has not seen the request: that is nobody's failure.
+                Err(SendError::Unsent(_)) if reused_broken < 3 && self.source.can_restart() => {
+                    reused_broken += 1
+                }
+                Err(SendError::Unsent(reset)) => return Err(Failed::Reset { reset, sent: false }),
+                Err(SendError::Sent(reset)) => {
+                    picked.host.stats.rq_error.fetch_add(1, Ordering::Relaxed);
+                    cluster.judge(&picked.host, outlier::Result::Status(503));
+                    return Err(Failed::Reset { reset, sent: true });
+                }
+            }
+        }
+    }
+}
+
+async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = T>,
+    cluster: &Cluster,
+) -> Result<T, Failure> {
+    match deadline {
+        None => Ok(work.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| {
+            cluster.stats.upstream_rq_timeout.inc();
+            Failure::Timeout
+        }),
+    }
+}

@@ -1,0 +1,159 @@
+//! Phase: the request's head on its way to a cluster: what routes change of it, and how each protocol has it.
+
+use std::time::Duration;
+
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Uri, Version};
+use lateen_route::routes::HostRewrite;
+
+use super::edits;
+use super::exchange::Exchange;
+use super::ingress::names;
+use super::router::Plan;
+use crate::failure::Failure;
+use crate::upstream::cluster::Picked;
+
+/// Changes the head as the route says: header edits, then host, then path.
+pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Failure> {
+    edits::request(exchange, plan.table.request_edits(plan.virtual_host, plan.route, plan.pick));
+    let rewrite = &plan.forward.host_rewrite;
+    let literal = plan.pick.and_then(|pick| pick.host_rewrite.as_deref());
+    let host = match (literal, rewrite) {
+        (Some(host), _) => Some(host.to_owned()),
+        (None, None | Some(HostRewrite::Auto)) => None,
+        (None, Some(HostRewrite::Literal(host))) => Some(host.to_string()),
+        (None, Some(HostRewrite::Header(name))) => {
+            exchange.head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        }
+        (None, Some(HostRewrite::PathRegex(substitution))) => {
+            let path = exchange.head.path();
+            let path = path.split('?').next().unwrap_or_default();
+            String::from_utf8(substitution.apply(path.as_bytes())).ok()
+        }
+    };
+    if let Some(host) = host {
+        replace_host(exchange, plan, &host);
+    }
+    if let Some(rewrite) = &plan.forward.path_rewrite {
+        let new = exchange
+            .down
+            .with_view(|connection| rewrite.apply(&exchange.head.view(connection, exchange.remote)));
+        if new != exchange.head.path() {
+            if !exchange.manager.router.suppress_envoy_headers
+                && let Ok(old) = HeaderValue::from_str(exchange.head.path())
+            {
+                exchange.head.headers.insert(names::ORIGINAL_PATH, old);
+            }
+            exchange.head.set_path(&new)?;
+        }
+    }
+    if let (Some(operation), Some(_), false) =
+        (&plan.route.operation, &exchange.manager.compiled.tracing, exchange.manager.inbound)
+        && let Ok(value) = HeaderValue::from_str(operation)
+    {
+        exchange.head.headers.insert(names::DECORATOR, value);
+    }
+    Ok(())
+}
+
+fn replace_host(exchange: &mut Exchange, plan: &Plan<'_>, host: &str) {
+    if plan.forward.append_x_forwarded_host {
+        let old = exchange.head.authority_value().clone();
+        exchange.head.headers.append(names::FORWARDED_HOST, old);
+    }
+    exchange.head.set_authority(host);
+}
+
+/// The time for the whole response, by the route or an internal client; told to the upstream.
+pub(crate) fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
+    let forward = plan.forward;
+    let grpc = exchange.head.is_grpc();
+    let limit = match (&forward.max_stream, forward.grpc_timeout) {
+        // A route that limits the stream's life has no other limit.
+        (Some(_), _) => None,
+        (None, Some(rules)) if grpc => {
+            Some(exchange.head.grpc_timeout().map_or(rules.max, |asked| rules.limit(asked)))
+        }
+        (None, _) => forward.timeout,
+    };
+    let settings = exchange.manager.router;
+    let headers = &mut exchange.head.headers;
+    let millis = |value: HeaderValue| value.to_str().ok()?.parse().ok().map(Duration::from_millis);
+    let asked = headers.remove(names::TIMEOUT).and_then(millis);
+    let expected = headers.get(names::EXPECTED_TIMEOUT).filter(|_| settings.respect_expected_timeout);
+    let asked = expected.cloned().and_then(millis).or(asked);
+    let limit = asked.or(limit).filter(|limit| !limit.is_zero());
+    if let (Some(limit), false) = (limit, settings.suppress_envoy_headers)
+        && let Ok(millis) = u64::try_from(limit.as_millis())
+    {
+        headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    }
+    limit
+}
+
+/// The head of one attempt.
+pub(crate) fn upstream_head(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    picked: &Picked,
+    http2: bool,
+) -> Request<()> {
+    let head = &exchange.head;
+    let mut headers = head.headers.clone();
+    let authority = match (&plan.forward.host_rewrite, &*picked.host.hostname) {
+        (Some(HostRewrite::Auto), name) if !name.is_empty() => {
+            HeaderValue::from_str(name).unwrap_or_else(|_| head.authority_value().clone())
+        }
+        _ => head.authority_value().clone(),
+    };
+    if plan.virtual_host.attempt_count_in_request {
+        headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
+    }
+    if plan.virtual_host.is_timeout_retry_header && exchange.attempts > 1 {
+        let text = if exchange.timed_out { "true" } else { "false" };
+        headers.insert(names::IS_TIMEOUT_RETRY, HeaderValue::from_static(text));
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.clone();
+    if http2 {
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = absolute_uri(head.scheme, &authority, head.path_and_query());
+    } else {
+        headers.insert(HOST, authority);
+        let path = head.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
+    }
+    *request.headers_mut() = headers;
+    request
+}
+
+/// The head of a copy, as for HTTP/2.
+pub(crate) fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()> {
+    let head = &exchange.head;
+    let authority = HeaderValue::from_str(authority).unwrap_or_else(|_| head.authority_value().clone());
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = absolute_uri(head.scheme, &authority, head.path_and_query());
+    *request.headers_mut() = head.headers.clone();
+    request
+}
+
+/// Turns a head for HTTP/2 into one for HTTP/1.1.
+pub(crate) fn as_http1(request: &mut Request<()>) {
+    let uri = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(authority) = uri.authority.and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
+        request.headers_mut().insert(HOST, authority);
+    }
+    *request.uri_mut() = Uri::from(uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    *request.version_mut() = Version::HTTP_11;
+}
+
+fn absolute_uri(scheme: &str, authority: &HeaderValue, path: Option<&PathAndQuery>) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Authority::try_from(authority.as_bytes()).ok();
+    parts.path_and_query = path.cloned().or(Some(PathAndQuery::from_static("/")));
+    Uri::from_parts(parts).unwrap_or_default()
+}
