@@ -91,17 +91,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
-    let mut set = FileDescriptorSet::decode(fs::read(descriptor_set()?)?.as_slice())?;
-    set.file.extend([
-        certificate_service(),
-        name_table(),
-        typed_struct("udpa/type/v1/typed_struct.proto", "udpa.type.v1"),
-        typed_struct("xds/type/v3/typed_struct.proto", "xds.type.v3"),
-    ]);
+    let shipped = fs::read(descriptor_set()?)?;
+    let own = FileDescriptorSet {
+        file: vec![
+            certificate_service(),
+            name_table(),
+            typed_struct("udpa/type/v1/typed_struct.proto", "udpa.type.v1"),
+            typed_struct("xds/type/v3/typed_struct.proto", "xds.type.v3"),
+        ],
+    };
+    // Reading and writing the set would lose what it says about each field's bounds, which are extensions of options.
+    // A set followed by another is the set of both.
+    let mut descriptors = without_sources(&shipped)?;
+    own.encode(&mut descriptors)?;
+    fs::write(out.join("descriptors.bin"), descriptors)?;
+
+    let mut set = FileDescriptorSet::decode(shipped.as_slice())?;
+    set.file.extend(own.file);
     for file in &mut set.file {
         file.source_code_info = None;
     }
-    fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
 
     let mut config = prost_build::Config::new();
     config
@@ -114,6 +123,48 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_file("envoy.rs");
     tonic_prost_build::configure().out_dir(&out).compile_fds_with_config(closure(set, ROOTS)?, config)?;
     Ok(())
+}
+
+/// A descriptor set without the source information of its files, everything else untouched.
+fn without_sources(set: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    const FILE: u32 = 1;
+    const SOURCE_CODE_INFO: u32 = 9;
+    let mut out = Vec::with_capacity(set.len());
+    for (tag, file) in fields(set)? {
+        let body: Vec<u8> = fields(payload(file)?)?
+            .into_iter()
+            .filter(|(tag, _)| *tag != SOURCE_CODE_INFO)
+            .flat_map(|(_, field)| field.iter().copied())
+            .collect();
+        if tag == FILE {
+            encode_key(FILE, WireType::LengthDelimited, &mut out);
+            encode_varint(body.len() as u64, &mut out);
+            out.extend(body);
+        }
+    }
+    Ok(out)
+}
+
+/// The fields of an encoded message: each one's number, and all its bytes.
+fn fields(message: &[u8]) -> Result<Vec<(u32, &[u8])>, Box<dyn Error>> {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let mut rest = message;
+    let mut fields = Vec::new();
+    while !rest.is_empty() {
+        let before = rest;
+        let (tag, wire_type) = decode_key(&mut rest)?;
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
+        fields.push((tag, &before[..before.len() - rest.len()]));
+    }
+    Ok(fields)
+}
+
+/// What a length-delimited field holds.
+fn payload(mut field: &[u8]) -> Result<&[u8], Box<dyn Error>> {
+    prost::encoding::decode_key(&mut field)?;
+    let length = usize::try_from(prost::encoding::decode_varint(&mut field)?)?;
+    field.get(..length).ok_or_else(|| "a field of the descriptor set is cut short".into())
 }
 
 /// Where `envoy-types` keeps its descriptor set.

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use lateen_translate as translate;
-use lateen_translate::{Generated, List};
+use lateen_translate::{Generated, List, Made, PatchReport, Patched};
 use lateen_xds::{Catalog, Entry, Resource, types};
 
 use crate::secrets::Secrets;
 
 /// The types of which there are lists.
-const LISTED: [&str; 5] = [types::CLUSTER, types::ENDPOINT, types::LISTENER, types::ROUTE, types::NAME_TABLE];
+const LISTED: [&str; 6] =
+    [types::CLUSTER, types::ENDPOINT, types::LISTENER, types::ROUTE, types::NAME_TABLE, types::EXTENSION];
 
 /// A proxy's resources at one moment.
 pub(crate) struct ProxyCatalog {
     /// By type, in the order of [`LISTED`]: what is shared with other proxies, and what is the proxy's own.
-    lists: [[Arc<List>; 2]; 5],
+    lists: [[Arc<List>; 2]; 6],
     /// What is different from the catalog before, by type.
-    news: Option<[News; 5]>,
+    news: Option<[News; 6]>,
+    /// The patches of EnvoyFilters that are meant for the proxy, and what they did.
+    pub(crate) patched: Patched,
     secrets: Secrets,
     /// The namespace whose secrets the proxy may have; none for a proxy that gets no secrets.
     namespace: Option<String>,
@@ -38,8 +41,10 @@ impl ProxyCatalog {
                 [generated.listeners, empty()],
                 [generated.routes, empty()],
                 [generated.name_table, empty()],
+                [generated.extensions, empty()],
             ],
             news: None,
+            patched: generated.patched,
             secrets,
             namespace: proxy.is_router().then(|| proxy.namespace.to_string()),
         }
@@ -58,6 +63,15 @@ impl ProxyCatalog {
             || LISTED.iter().any(|kind| self.stamp(kind) != before.stamp(kind));
         self.news = Some(news);
         differs
+    }
+
+    /// What each patch of an EnvoyFilter did, or why it did nothing.
+    pub(crate) fn patches(&self) -> Vec<PatchReport> {
+        self.patched.reports(&Made {
+            listeners: self.of_type(types::LISTENER).collect(),
+            clusters: self.of_type(types::CLUSTER).collect(),
+            routes: self.of_type(types::ROUTE).collect(),
+        })
     }
 
     /// The resource as it was generated.

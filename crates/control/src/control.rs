@@ -16,6 +16,7 @@ use crate::discovery::Ads;
 use crate::engine::{Engine, Outlets, Published};
 use crate::input::{Input, Watched};
 use crate::metrics::Metrics;
+use crate::patches;
 use crate::proxies::Proxies;
 use crate::refusals::Refusals;
 use crate::serve::{self, ListenError};
@@ -123,6 +124,7 @@ impl Control {
             published: published.clone(),
         });
         let refusals = Refusals::start(settings.clone(), cluster);
+        tasks.spawn(patches::report(proxies.clone(), published.clone(), refusals.clone()));
         let ads = |authenticator| {
             let ads = Ads {
                 proxies: proxies.clone(),

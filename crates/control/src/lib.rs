@@ -20,6 +20,7 @@ mod input;
 mod kube_source;
 mod mesh;
 mod metrics;
+mod patches;
 mod proxies;
 mod refusals;
 #[cfg(test)]

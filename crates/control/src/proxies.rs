@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use lateen_translate::{Proxy, generate_lists};
 use lateen_xds::Catalog;
 use lateen_xds::server::{Dialect, TypeStatus};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::catalog::ProxyCatalog;
 use crate::engine::Published;
@@ -20,6 +20,8 @@ use crate::engine::Published;
 pub(crate) struct Proxies {
     live: Arc<Mutex<BTreeMap<u64, Arc<Connected>>>>,
     next: Arc<AtomicU64>,
+    /// Told when a proxy came or went, or got something else.
+    pub(crate) news: Arc<Notify>,
 }
 
 /// A connected proxy.
@@ -45,6 +47,7 @@ pub(crate) struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.proxies.lock().remove(&self.connected.number);
+        self.proxies.news.notify_one();
         tracing::info!(target: "ads", "ADS: {} disconnected", self.connected.node);
     }
 }
@@ -82,6 +85,7 @@ impl Proxies {
             seen: AtomicU64::new(published.number),
         });
         self.lock().insert(number, connected.clone());
+        self.news.notify_one();
         Ok((Registration { proxies: self.clone(), connected }, receiver))
     }
 
@@ -116,6 +120,7 @@ impl Proxies {
             proxies.len(),
             started.elapsed()
         );
+        self.news.notify_one();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Connected>>> {

@@ -1,4 +1,4 @@
-//! What proxies refuse, told to the authors of the objects it came from: on the object's status.
+//! What proxies refuse, and what patches did, told to the authors of the objects it came from: on the object's status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +35,8 @@ type ByProxy = BTreeMap<(String, String, String), String>;
 #[derive(Default)]
 struct State {
     of_object: BTreeMap<ObjectRef, ByProxy>,
+    /// What the patches of each EnvoyFilter did, as a condition.
+    patched: BTreeMap<ObjectRef, Value>,
 }
 
 impl Refusals {
@@ -60,6 +62,16 @@ impl Refusals {
                 self.tell(object);
             }
         }
+    }
+
+    /// What the patches of every EnvoyFilter did; what is as it was is not told again.
+    pub(crate) fn set_patches(&self, conditions: BTreeMap<ObjectRef, Value>) {
+        let mut state = self.lock();
+        let differ = |object: &&ObjectRef| state.patched.get(*object) != conditions.get(*object);
+        let changed: Vec<ObjectRef> = conditions.keys().filter(differ).cloned().collect();
+        state.patched = conditions;
+        drop(state);
+        changed.into_iter().for_each(|object| self.tell(object));
     }
 
     pub(crate) fn disconnected(&self, connected: &Connected) {
@@ -110,15 +122,17 @@ async fn write_statuses(
             due.insert(more);
         }
         for object in std::mem::take(&mut due) {
-            let refused = {
+            let status = {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 let refused = state.of_object.get(&object).cloned().unwrap_or_default();
                 if refused.is_empty() {
                     state.of_object.remove(&object);
                 }
-                refused
+                let conditions: Vec<Value> =
+                    [accepted(&refused)].into_iter().chain(state.patched.get(&object).cloned()).collect();
+                json!({ "conditions": conditions })
             };
-            if let Err(reason) = within(&settings, cluster.patch_status(&object, status(&refused))).await {
+            if let Err(reason) = within(&settings, cluster.patch_status(&object, status)).await {
                 tracing::warn!(target: "status", "{object}: {reason}; trying again");
                 due.insert(object);
             }
@@ -129,7 +143,7 @@ async fn write_statuses(
     }
 }
 
-fn status(refused: &ByProxy) -> Value {
+fn accepted(refused: &ByProxy) -> Value {
     let words = refused.iter().map(|((proxy, kind, resource), reason)| {
         format!("{proxy}: {} {resource}: {reason}", types::short_name(kind))
     });
@@ -137,12 +151,12 @@ fn status(refused: &ByProxy) -> Value {
         true => ("True", "Accepted"),
         false => ("False", "Rejected"),
     };
-    json!({ "conditions": [{
+    json!({
         "type": CONDITION,
         "status": status,
         "reason": reason,
         "message": words.collect::<Vec<_>>().join("\n"),
-    }]})
+    })
 }
 
 /// The objects that a resource was made from.

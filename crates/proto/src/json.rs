@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Serializ
 
 use crate::Any;
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     const SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
     // The set was decoded and written by this package's build script, whole.
     DescriptorPool::decode(SET).expect("the built-in descriptor set is complete")
@@ -55,8 +55,16 @@ pub fn any_to_value(any: &Any, style: Names) -> Result<serde_json::Value, JsonEr
 /// # Errors
 /// When the JSON does not fit; the text names the field.
 pub fn from_value<M: Message + Name + Default>(json: &serde_json::Value) -> Result<M, JsonError> {
+    read(json, Unknown::Refused)
+}
+
+/// The same with what becomes of fields that the type does not have.
+///
+/// # Errors
+/// As [`from_value`].
+pub fn read<M: Message + Name + Default>(json: &serde_json::Value, unknown: Unknown) -> Result<M, JsonError> {
     let name = M::full_name();
-    let bytes = decode(&name, json)?;
+    let bytes = decode(&name, json, unknown)?.encode_to_vec();
     M::decode(bytes.as_slice()).map_err(|error| JsonError::Decode(name, error))
 }
 
@@ -66,6 +74,15 @@ pub fn from_value<M: Message + Name + Default>(json: &serde_json::Value) -> Resu
 /// As [`from_value`].
 pub fn any_from_value(json: &serde_json::Value) -> Result<Any, JsonError> {
     from_value(json)
+}
+
+/// What becomes of fields that a type does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// They are an error.
+    Refused,
+    /// They are left out.
+    LeftOut,
 }
 
 /// How field names are written.
@@ -89,10 +106,13 @@ fn encode(name: &str, bytes: &[u8], style: Names) -> Result<serde_json::Value, J
         .map_err(|e| JsonError::Json(name.to_owned(), e))
 }
 
-fn decode(name: &str, json: &serde_json::Value) -> Result<Vec<u8>, JsonError> {
+pub(crate) fn decode(
+    name: &str,
+    json: &serde_json::Value,
+    unknown: Unknown,
+) -> Result<DynamicMessage, JsonError> {
     let kind = POOL.get_message_by_name(name).ok_or_else(|| JsonError::UnknownType(name.to_owned()))?;
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(kind, json, &options)
-        .map_err(|e| JsonError::Json(name.to_owned(), e))?;
-    Ok(message.encode_to_vec())
+    let options = DeserializeOptions::new().deny_unknown_fields(unknown == Unknown::Refused);
+    DynamicMessage::deserialize_with_options(kind, json, &options)
+        .map_err(|e| JsonError::Json(name.to_owned(), e))
 }

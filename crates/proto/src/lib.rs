@@ -5,6 +5,8 @@
 
 mod any;
 pub mod json;
+pub mod merge;
+pub mod rules;
 
 pub use any::{Any, AnyError};
 pub use prost::{Message, Name};

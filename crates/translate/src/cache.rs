@@ -29,10 +29,10 @@ pub(crate) struct Cache {
     pub(crate) names: Memo<u64, NamesInput, Arc<Names>>,
 }
 
-/// What of a proxy listeners depend on, and the services that it serves.
-type EdgeKey = (u64, Vec<(Host, u16)>);
-/// What of a proxy routes depend on, the services that a gateway serves, and the names of the configurations.
-type RoutesKey = (u64, Vec<(Host, u16)>, BTreeSet<String>);
+/// What of a proxy listeners depend on, the services that it serves, and the patches for it.
+type EdgeKey = (u64, Vec<(Host, u16)>, u64);
+/// What of a proxy routes depend on, the services that a gateway serves, the names of the configurations, and the patches.
+type RoutesKey = (u64, Vec<(Host, u16)>, BTreeSet<String>, u64);
 
 impl Cache {
     /// Forgets what was not asked for since long before snapshot `now`.

@@ -21,6 +21,9 @@ use lateen_registry::EndpointSet;
 use crate::cache::Shared;
 use crate::clusters::Class;
 use crate::list::List;
+use crate::patches::{
+    Effects, Made, OF_CLUSTERS, OF_LISTENERS, OF_ROUTES, PatchSet, Patched, Patching, PortMap, Side,
+};
 use crate::snapshot::{MergedRule, Scope, ServiceTarget, VirtualServiceConfig};
 use crate::upstream::Upstream;
 use crate::{
@@ -40,8 +43,12 @@ pub struct Generated {
     pub routes: Arc<List>,
     /// The names that the agent's DNS server answers: one resource, or none where there are no names.
     pub name_table: Arc<List>,
+    /// Configurations of extensions that filters ask for by name.
+    pub extensions: Arc<List>,
     /// What is to be said about no resource in particular.
     pub notes: Vec<Note>,
+    /// The patches of EnvoyFilters that are meant for the proxy, and what they did.
+    pub patched: Patched,
     names: Arc<Names>,
     upstream: Arc<Upstream>,
     own: Arc<Own>,
@@ -52,6 +59,11 @@ pub struct Generated {
 impl Generated {
     /// All of it in the order in which it is made, which is that of services and ports.
     pub fn into_resources(self) -> Resources {
+        let patches = self.patched.reports(&Made {
+            listeners: self.listeners.resources().iter().collect(),
+            clusters: self.clusters.iter().flat_map(|list| list.resources()).collect(),
+            routes: self.routes.resources().iter().collect(),
+        });
         let own = &self.own.clusters;
         let mut secret_names = self.edge.secrets.clone();
         secret_names.extend(self.upstream.secrets.iter().cloned());
@@ -66,6 +78,8 @@ impl Generated {
             endpoints,
             secret_names,
             name_table: self.names.table.clone(),
+            extensions: self.extensions.resources().to_vec(),
+            patches,
             notes: self.notes,
         }
     }
@@ -80,19 +94,28 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy) -> Resources {
 /// As [`generate`], in lists.
 pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
     let (scope_key, scope) = snapshot.scope_and_key(proxy);
-    let upstream = snapshot.upstream(proxy, &scope, scope_key);
+    let selection = snapshot.patches(proxy);
+    let patches = &selection.patches;
+    let upstream = snapshot.upstream(proxy, &scope, scope_key, patches.among(OF_CLUSTERS));
     let targets = snapshot.service_targets(proxy);
-    let own = own(snapshot, proxy, &scope, &targets);
+    let own = own(snapshot, proxy, &scope, &targets, patches.among(OF_CLUSTERS));
     let sets = headless(snapshot, &scope);
-    let edge = edge(snapshot, proxy, &scope, &targets, &sets);
-    let routed = routed(snapshot, proxy, &scope, &targets, &edge.route_names);
+    let edge = edge(snapshot, proxy, &scope, &targets, &sets, patches.among(OF_LISTENERS));
+    let routed = routed(snapshot, proxy, &scope, &targets, &edge.route_names, patches.among(OF_ROUTES));
     let names = names(snapshot, proxy, &scope, sets);
+    let mut extending = Patching::new(patches);
+    let extensions = extending.extensions();
+    let mut effects = extending.effects;
+    let made = [&upstream.effects, &own.effects, &edge.effects, &routed.effects];
+    made.into_iter().for_each(|more| effects.add(more));
     Generated {
         clusters: [upstream.clusters.clone(), own.cluster_list.clone()],
         endpoints: [upstream.endpoints.clone(), own.endpoint_list.clone()],
         listeners: edge.list.clone(),
         routes: routed.list.clone(),
         name_table: names.list.clone(),
+        extensions: Arc::new(List::new(extensions)),
+        patched: Patched { proxy: proxy.clone(), selection, effects },
         notes: if proxy.is_router() { snapshot.ingress.notes.clone() } else { Vec::new() },
         routed: routed.resources.clone(),
         names,
@@ -129,6 +152,7 @@ pub(crate) struct Own {
     clusters: Vec<MadeCluster>,
     cluster_list: Arc<List>,
     endpoint_list: Arc<List>,
+    effects: Effects,
 }
 
 /// What the clusters of the proxy's own workload are made from.
@@ -140,9 +164,16 @@ pub(crate) struct OwnInput {
     rules: Vec<Option<Shared<MergedRule>>>,
     sidecar: Option<Shared<Sidecar>>,
     mesh: Shared<MeshConfig>,
+    patches: PatchSet,
 }
 
-fn own(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, targets: &[ServiceTarget]) -> Arc<Own> {
+fn own(
+    snapshot: &Snapshot,
+    proxy: &Proxy,
+    scope: &Scope,
+    targets: &[ServiceTarget],
+    patches: PatchSet,
+) -> Arc<Own> {
     let rule = |target: &ServiceTarget| scope.destination_rule(&target.service.host, &proxy.labels);
     let input = OwnInput {
         proxy: proxy.clone(),
@@ -151,9 +182,13 @@ fn own(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, targets: &[ServiceTarg
         rules: targets.iter().map(|target| rule(target).cloned().map(Shared)).collect(),
         sidecar: scope.sidecar.clone().map(Shared),
         mesh: Shared(snapshot.mesh.clone()),
+        patches,
     };
     snapshot.cache.own.get(proxy.id.clone(), input, snapshot.number, |input| {
         let built = clusters::own(snapshot, &input.proxy, scope, &input.targets);
+        let mut patching = Patching::new(&input.patches);
+        let mut built = patching.clusters(input.proxy.is_router(), built);
+        built.extend(patching.added_clusters(input.proxy.is_router(), &built));
         let clusters: Vec<MadeCluster> = built.into_iter().map(MadeCluster::from).collect();
         let names: BTreeSet<&String> =
             clusters.iter().filter_map(|cluster| cluster.endpoints.as_ref()).collect();
@@ -162,6 +197,7 @@ fn own(snapshot: &Snapshot, proxy: &Proxy, scope: &Scope, targets: &[ServiceTarg
             cluster_list: Arc::new(List::new(clusters.iter().map(|made| made.resource.clone()).collect())),
             endpoint_list: Arc::new(List::new(endpoints)),
             clusters,
+            effects: patching.effects,
         })
     })
 }
@@ -188,6 +224,7 @@ pub(crate) struct EdgeInput {
     of_bytes: Vec<Shared<VirtualServiceConfig>>,
     targets: Vec<ServiceTarget>,
     headless: Headless,
+    patches: PatchSet,
 }
 
 /// Listeners, and what is known of them.
@@ -197,6 +234,7 @@ pub(crate) struct Edge {
     list: Arc<List>,
     route_names: BTreeSet<String>,
     secrets: BTreeSet<String>,
+    effects: Effects,
 }
 
 fn edge(
@@ -205,13 +243,16 @@ fn edge(
     scope: &Scope,
     targets: &[ServiceTarget],
     sets: &Headless,
+    patches: PatchSet,
 ) -> Arc<Edge> {
     let generations = snapshot.generations();
+    // Of EnvoyFilters only the patches for the proxy count.
+    let others = generations.configs - snapshot.view.configs.generation(Kind::EnvoyFilter);
     let all = scope.egress.iter().flat_map(|egress| &egress.virtual_services);
     let (configs, of_bytes) = match proxy.is_router() {
-        true => (generations.configs, Vec::new()),
+        true => (others, Vec::new()),
         false => (
-            generations.configs - snapshot.view.configs.generation(Kind::VirtualService),
+            others - snapshot.view.configs.generation(Kind::VirtualService),
             all.filter(|config| config.carries_bytes()).cloned().map(Shared).collect(),
         ),
     };
@@ -225,14 +266,18 @@ fn edge(
         of_bytes,
         targets: targets.to_vec(),
         headless: sets.clone(),
+        patches,
     };
-    let key = (input.proxy.fingerprint(), target_names(targets));
+    let key = (input.proxy.fingerprint(), target_names(targets), input.patches.fingerprint());
     snapshot.cache.edges.get(key, input, snapshot.number, |input| {
         let listeners = listeners::build_for(snapshot, &input.proxy, &input.targets);
+        let mut patching = Patching::new(&input.patches);
+        let listeners = patching.listeners(&input.proxy, listeners);
         let route_names = listeners::route_names(&listeners);
         let secrets = listeners::secret_names(&listeners);
         let listeners: Vec<_> = listeners.into_iter().map(Built::pack).collect();
-        Arc::new(Edge { list: Arc::new(List::new(listeners.clone())), listeners, route_names, secrets })
+        let (list, effects) = (Arc::new(List::new(listeners.clone())), patching.effects);
+        Arc::new(Edge { list, listeners, route_names, secrets, effects })
     })
 }
 
@@ -261,6 +306,7 @@ pub(crate) struct RoutesInput {
     /// Of the kinds that routes read.
     configs: [u64; 4],
     targets: Vec<ServiceTarget>,
+    patches: PatchSet,
 }
 
 /// Route configurations.
@@ -268,6 +314,7 @@ pub(crate) struct RoutesInput {
 pub(crate) struct Routed {
     resources: Arc<[Arc<Resource>]>,
     list: Arc<List>,
+    effects: Effects,
 }
 
 fn routed(
@@ -276,6 +323,7 @@ fn routed(
     scope: &Scope,
     targets: &[ServiceTarget],
     names: &BTreeSet<String>,
+    patches: PatchSet,
 ) -> Arc<Routed> {
     let kinds = [Kind::VirtualService, Kind::DestinationRule, Kind::Sidecar, Kind::Gateway];
     let targets = if proxy.is_router() { targets.to_vec() } else { Vec::new() };
@@ -287,12 +335,20 @@ fn routed(
         services: snapshot.generations().services,
         configs: kinds.map(|kind| snapshot.generation(kind)),
         targets,
+        patches,
     };
-    let key = (input.proxy.fingerprint(), target_names(&input.targets), input.names.clone());
+    let (proxy, patches) = (input.proxy.fingerprint(), input.patches.fingerprint());
+    let key = (proxy, target_names(&input.targets), input.names.clone(), patches);
     snapshot.cache.routes.get(key, input, snapshot.number, |input| {
-        let built = routes::build_for(snapshot, &input.proxy, &input.names, &input.targets);
+        let mut built = routes::build_for(snapshot, &input.proxy, &input.names, &input.targets);
+        let mut patching = Patching::new(&input.patches);
+        if !input.patches.is_empty() {
+            let (ports, is_router) = (PortMap::of(&input.targets), input.proxy.is_router());
+            built.iter_mut().for_each(|routes| patching.routes(Side::outward(is_router, &ports), routes));
+        }
         let resources: Arc<[Arc<Resource>]> = built.into_iter().map(Built::pack).collect();
-        Arc::new(Routed { list: Arc::new(List::new(resources.to_vec())), resources })
+        let (list, effects) = (Arc::new(List::new(resources.to_vec())), patching.effects);
+        Arc::new(Routed { list, resources, effects })
     })
 }
 

@@ -17,6 +17,7 @@ pub mod listeners;
 pub mod name_table;
 pub mod names;
 pub mod offline;
+mod patches;
 mod proxy;
 mod resource;
 pub mod routes;
@@ -26,6 +27,7 @@ mod upstream;
 
 pub use generate::{Generated, generate, generate_lists};
 pub use list::List;
+pub use patches::{Made, PatchOutcome, PatchReport, Patched, Tally};
 pub use proxy::{Interception, Metadata, Proxy, ProxyError, ProxyKind};
 pub use resource::{Built, Note, Resource, Resources};
 pub use snapshot::Snapshot;

@@ -347,6 +347,11 @@ impl Metadata {
         }
     }
 
+    /// What it said under exactly this name, as text.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        self.raw.get(key).map(text_of)
+    }
+
     fn labels(&self) -> Labels {
         let labels = self.raw.iter().find(|(key, _)| plain(key) == "labels");
         labels_of(labels.map(|(_, value)| value))

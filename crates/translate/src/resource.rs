@@ -8,6 +8,8 @@ use lateen_proto::istio::networking::nds::v1::NameTable;
 use lateen_proto::{Any, Message, Name};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::PatchReport;
+
 /// Something that its author should know: what was dropped, shadowed or merged, and by which object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Note {
@@ -86,6 +88,10 @@ pub struct Resources {
     pub secret_names: BTreeSet<String>,
     /// The names that the agent's DNS server answers.
     pub name_table: Arc<NameTable>,
+    /// Configurations of extensions that filters ask for by name.
+    pub extensions: Vec<Arc<Resource>>,
+    /// What each patch of an EnvoyFilter did that is meant for the proxy.
+    pub patches: Vec<PatchReport>,
     /// What is to be said about no resource in particular.
     pub notes: Vec<Note>,
 }

@@ -20,6 +20,7 @@ use lateen_registry::{Generations, Settings, View, created};
 
 use crate::Proxy;
 use crate::cache::Cache;
+use crate::patches::EnvoyFilters;
 use crate::upstream::Upstreams;
 
 pub(crate) use ingress::Derived;
@@ -50,6 +51,8 @@ pub struct Snapshot {
     /// The destination rules, merged.
     pub destination_rules: Arc<DestinationRules>,
     by_age: Arc<BTreeMap<Kind, ByAge>>,
+    /// The EnvoyFilters, compiled.
+    pub(crate) envoy_filters: Arc<EnvoyFilters>,
     /// What Ingress objects mean.
     pub(crate) ingress: Arc<Derived>,
     scopes: Mutex<BTreeMap<ScopeKey, Arc<Scope>>>,
@@ -113,6 +116,13 @@ impl Snapshot {
             Some(old) => old.destination_rules.clone(),
             None => Arc::new(DestinationRules::of(&objects(Kind::DestinationRule), &mesh, settings)),
         };
+        let envoy_filters = match previous.filter(|_| same(&[Kind::EnvoyFilter])) {
+            Some(old) => old.envoy_filters.clone(),
+            None => {
+                let before = previous.map(|old| &*old.envoy_filters);
+                Arc::new(EnvoyFilters::of(&objects(Kind::EnvoyFilter), before))
+            }
+        };
         let scope_inputs = [Kind::VirtualService, Kind::DestinationRule, Kind::Sidecar];
         let scopes = match previous.filter(|_| same_services && same(&scope_inputs)) {
             Some(old) => old.scopes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -135,6 +145,7 @@ impl Snapshot {
             virtual_services,
             destination_rules,
             by_age,
+            envoy_filters,
             ingress,
             scopes: Mutex::new(scopes),
             label_keys: Arc::default(),

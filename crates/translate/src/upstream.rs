@@ -17,6 +17,7 @@ use crate::endpoints::network::Gateways;
 use crate::endpoints::{self, View};
 use crate::generate::MadeCluster;
 use crate::list::List;
+use crate::patches::{Effects, PatchSet, Patching};
 use crate::snapshot::{MergedRule, Scope, ScopeKey};
 use crate::{Built, Proxy, Resource, Snapshot};
 
@@ -27,6 +28,8 @@ pub(crate) struct Key {
     view: Arc<View>,
     scope: ScopeKey,
     by_sni: bool,
+    /// Patches of clusters.
+    patches: PatchSet,
 }
 
 /// What all proxies of one class share.
@@ -42,6 +45,8 @@ pub(crate) struct Upstream {
     pub(crate) endpoints: Arc<List>,
     /// The secrets that the clusters ask for over the stream that everything comes over.
     pub(crate) secrets: BTreeSet<String>,
+    /// What patches did to the clusters.
+    pub(crate) effects: Effects,
 }
 
 /// What every part depends on.
@@ -59,9 +64,17 @@ struct Part {
     set: Option<Arc<EndpointSet>>,
     rule: Option<Arc<MergedRule>>,
     /// The clusters by port, each with what they were made from; those by SNI last.
-    clusters: Vec<(outbound::Input, Arc<[MadeCluster]>)>,
+    clusters: Vec<(outbound::Input, Arc<Made>)>,
     /// The load assignments, each with what it was made from.
     endpoints: Vec<(Option<endpoints::Input>, Arc<Resource>)>,
+}
+
+/// The clusters of one port of a service.
+#[derive(Debug)]
+struct Made {
+    clusters: Vec<MadeCluster>,
+    /// What patches did to them.
+    effects: Effects,
 }
 
 /// The upstreams of a snapshot, made when they are first asked for, and those of the snapshot before.
@@ -82,12 +95,19 @@ impl Upstreams {
 
 impl Snapshot {
     /// What a proxy shares with all others of its class.
-    pub(crate) fn upstream(&self, proxy: &Proxy, scope: &Arc<Scope>, scope_key: ScopeKey) -> Arc<Upstream> {
+    pub(crate) fn upstream(
+        &self,
+        proxy: &Proxy,
+        scope: &Arc<Scope>,
+        scope_key: ScopeKey,
+        patches: PatchSet,
+    ) -> Arc<Upstream> {
         let key = Key {
             class: Arc::new(Class::of(self, proxy)),
             view: Arc::new(View::of(self, proxy)),
             scope: scope_key,
             by_sni: proxy.is_router() && clusters::passes_by_sni(self, proxy),
+            patches,
         };
         let slot = {
             let mut now = self.upstreams.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,18 +159,21 @@ impl Upstream {
             None => Arc::new(List::new(resources)),
         };
         // Endpoints change more often than what leads to them.
-        let (clusters, secrets) = match before.filter(|before| before.has_clusters_of(&parts)) {
-            Some(before) => (before.clusters.clone(), before.secrets.clone()),
+        let (clusters, secrets, effects) = match before.filter(|before| before.has_clusters_of(&parts)) {
+            Some(before) => (before.clusters.clone(), before.secrets.clone(), before.effects.clone()),
             None => {
-                let made = || parts.iter().flat_map(|part| &part.clusters).flat_map(|(_, made)| made.iter());
+                let of_ports = || parts.iter().flat_map(|part| &part.clusters);
+                let made = || of_ports().flat_map(|(_, made)| &made.clusters);
                 let clusters = made().map(|cluster| cluster.resource.clone()).collect();
                 let secrets = made().flat_map(|cluster| cluster.secrets.iter().cloned()).collect();
-                (list(clusters, before.map(|before| &before.clusters)), secrets)
+                let mut effects = Effects::default();
+                of_ports().for_each(|(_, made)| effects.add(&made.effects));
+                (list(clusters, before.map(|before| &before.clusters)), secrets, effects)
             }
         };
         let endpoints = parts.iter().flat_map(|part| &part.endpoints).map(|(_, made)| made.clone()).collect();
         let endpoints = list(endpoints, before.map(|before| &before.endpoints));
-        Self { parts, scope, basis, clusters, endpoints, secrets }
+        Self { parts, scope, basis, clusters, endpoints, secrets, effects }
     }
 
     /// Whether these parts have the very same clusters.
@@ -167,7 +190,7 @@ impl Upstream {
     pub(crate) fn clusters_in_order(&self) -> Vec<Arc<Resource>> {
         let of = |by_sni: bool| {
             let all = self.parts.iter().flat_map(|part| &part.clusters);
-            all.filter(move |(input, _)| input.by_sni == by_sni).flat_map(|(_, made)| made.iter())
+            all.filter(move |(input, _)| input.by_sni == by_sni).flat_map(|(_, made)| &made.clusters)
         };
         of(false).chain(of(true)).map(|cluster| cluster.resource.clone()).collect()
     }
@@ -199,9 +222,9 @@ impl Builder<'_> {
         }
         let before = before.map(Arc::as_ref);
         let clusters: Vec<_> =
-            self.inputs(service).into_iter().map(|input| clusters_of(input, before)).collect();
+            self.inputs(service).into_iter().map(|input| self.clusters_of(input, before)).collect();
         let names =
-            clusters.iter().flat_map(|(_, made)| made.iter()).filter_map(|made| made.endpoints.as_ref());
+            clusters.iter().flat_map(|(_, made)| &made.clusters).filter_map(|made| made.endpoints.as_ref());
         let endpoints = names.map(|name| self.assignment(name, before)).collect();
         Arc::new(Part {
             service: service.clone(),
@@ -241,15 +264,21 @@ impl Builder<'_> {
         };
         (input, made)
     }
-}
 
-fn clusters_of(input: outbound::Input, before: Option<&Part>) -> (outbound::Input, Arc<[MadeCluster]>) {
-    let known = before.into_iter().flat_map(|part| &part.clusters).find(|(made_from, _)| *made_from == input);
-    let made = match known {
-        Some((_, made)) => made.clone(),
-        None => outbound::build(&input).into_iter().map(|built: Built<Cluster>| built.into()).collect(),
-    };
-    (input, made)
+    fn clusters_of(&self, input: outbound::Input, before: Option<&Part>) -> (outbound::Input, Arc<Made>) {
+        let known =
+            before.into_iter().flat_map(|part| &part.clusters).find(|(made_from, _)| *made_from == input);
+        let made = match known {
+            Some((_, made)) => made.clone(),
+            None => {
+                let mut patching = Patching::new(&self.key.patches);
+                let built = patching.clusters(self.key.class.is_router(), outbound::build(&input));
+                let clusters = built.into_iter().map(|built: Built<Cluster>| built.into()).collect();
+                Arc::new(Made { clusters, effects: patching.effects })
+            }
+        };
+        (input, made)
+    }
 }
 
 /// Whether both are the very same.

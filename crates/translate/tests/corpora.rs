@@ -8,6 +8,8 @@ mod authorization;
 mod clusters;
 #[path = "corpora/endpoints.rs"]
 mod endpoints;
+#[path = "corpora/envoy_filters.rs"]
+mod envoy_filters;
 #[path = "corpora/features.rs"]
 mod features;
 #[path = "corpora/gateways_and_routes.rs"]

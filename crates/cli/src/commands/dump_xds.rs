@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lateen_proto::Any;
 use lateen_proto::json::{self, Names};
-use lateen_translate::{Proxy, Resource, Resources, generate};
+use lateen_translate::{PatchReport, Proxy, Resource, Resources, generate};
 use serde_json::{Value, json};
 
 use super::{CliError, Outcome};
@@ -14,7 +14,7 @@ use crate::globals::Globals;
 use crate::world::{self, World, WorldArgs};
 
 /// The kinds that `--only` names.
-const KINDS: &[&str] = &["lds", "cds", "rds", "eds", "sds", "nds"];
+const KINDS: &[&str] = &["lds", "cds", "rds", "eds", "sds", "nds", "ecds"];
 
 /// Print the Envoy resources that a proxy would get from these manifests.
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Cmd {
     proxy: PathBuf,
     #[command(flatten)]
     world: WorldArgs,
-    /// Only these kinds: lds, cds, rds, eds, sds, nds
+    /// Only these kinds: lds, cds, rds, eds, sds, nds, ecds
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
     only: Vec<String>,
     /// Print private keys, which are redacted otherwise
@@ -86,14 +86,21 @@ impl Cmd {
             true => json::to_value(resources.name_table.as_ref(), Names::Camel).map_err(CliError::new)?,
             false => json!({}),
         };
-        Ok(json!({
+        let mut dump = json!({
             "listeners": list("lds", &resources.listeners)?,
             "clusters": list("cds", &resources.clusters)?,
             "routes": list("rds", &resources.routes)?,
             "endpoints": list("eds", &resources.endpoints)?,
             "secrets": secrets,
             "nameTable": names,
-        }))
+        });
+        if !resources.extensions.is_empty() {
+            dump["extensions"] = list("ecds", &resources.extensions)?.into();
+        }
+        if !resources.patches.is_empty() {
+            dump["patches"] = resources.patches.iter().map(patch).collect();
+        }
+        Ok(dump)
     }
 
     fn list(&self, resources: &[Arc<Resource>]) -> Result<Vec<Value>, CliError> {
@@ -103,6 +110,16 @@ impl Cmd {
         }
         resources.into_iter().map(|resource| value_of(&resource.name, &resource.any)).collect()
     }
+}
+
+/// What a patch of an EnvoyFilter did.
+fn patch(report: &PatchReport) -> Value {
+    json!({
+        "envoyFilter": format!("{}/{}", report.filter.namespace, report.filter.name),
+        "patch": report.index,
+        "what": report.title,
+        "outcome": report.outcome.to_string(),
+    })
 }
 
 /// `[redacted]` in base64, which Envoy prints in the place of private keys.

@@ -35,7 +35,11 @@ impl Cmd {
         let proxy = world::proxy(&self.proxy)?;
         let call = call(&self.call)?;
         let world = World::read(&self.world)?;
-        let judge = judge(&generate(&world.snapshot, &proxy))?;
+        let resources = generate(&world.snapshot, &proxy);
+        for patch in &resources.patches {
+            eprintln!("Note: {patch}");
+        }
+        let judge = judge(&resources)?;
         for refused in &judge.refused {
             eprintln!("Warning: the proxy would reject {refused}");
         }

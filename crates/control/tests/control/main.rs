@@ -4,6 +4,7 @@
 
 mod fake;
 mod mtls;
+mod patches;
 mod refusals;
 mod trouble;
 

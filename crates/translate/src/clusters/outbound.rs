@@ -123,11 +123,12 @@ fn protocol_of(port: &Port, class: &Class) -> Protocol {
 /// How the endpoints come; `None` for services that have no cluster of their own.
 fn discovery(input: &Input, policy: &Policy) -> Option<DiscoveryType> {
     let service = &input.service;
-    // Without interception nobody knows where the client wanted to go.
+    // Without interception nobody knows where the client wanted to go; at a gateway, a request's header may say so.
     let passes = input.class.captures && !input.class.loopback;
+    let told = passes || input.class.is_router();
     Some(match service.resolution {
         Resolution::Alias => return None,
-        _ if passes_through(policy.load_balancer.as_ref()) && passes && !input.by_sni => {
+        _ if passes_through(policy.load_balancer.as_ref()) && told && !input.by_sni => {
             DiscoveryType::OriginalDst
         }
         Resolution::Static => DiscoveryType::Eds,

@@ -71,7 +71,6 @@ impl LabelKeys {
             Kind::AuthorizationPolicy,
             Kind::RequestAuthentication,
             Kind::PeerAuthentication,
-            Kind::EnvoyFilter,
             Kind::ProxyConfig,
             Kind::WasmPlugin,
             Kind::TrafficExtension,

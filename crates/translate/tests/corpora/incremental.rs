@@ -31,6 +31,21 @@ const CHANGES: &[&str] = &[
       spec: {hosts: [incremental.com], http: [{route: [{destination: {host: incremental.com}}], timeout: 1s}]}}",
     "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: sc, namespace: default},
       spec: {egress: [{hosts: ['./incremental.com']}]}}",
+    "{apiVersion: networking.istio.io/v1alpha3, kind: EnvoyFilter, metadata: {name: ef, namespace: default},
+      spec: {configPatches: [
+        {applyTo: CLUSTER, match: {cluster: {service: incremental.com}},
+          patch: {operation: MERGE, value: {connect_timeout: 3s}}},
+        {applyTo: VIRTUAL_HOST, match: {routeConfiguration: {vhost: {name: 'incremental.com:80'}}},
+          patch: {operation: MERGE, value: {include_attempt_count_in_response: true}}},
+        {applyTo: EXTENSION_CONFIG, patch: {operation: ADD, value: {name: ext, typed_config:
+          {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}}}]}}",
+    "{apiVersion: networking.istio.io/v1alpha3, kind: EnvoyFilter, metadata: {name: ef, namespace: default},
+      spec: {configPatches: [
+        {applyTo: CLUSTER, patch: {operation: ADD, value: {name: added, connect_timeout: 3s, type: STATIC}}},
+        {applyTo: HTTP_FILTER, match: {listener: {filterChain: {filter: {
+            name: envoy.filters.network.http_connection_manager, subFilter: {name: envoy.filters.http.router}}}}},
+          patch: {operation: INSERT_BEFORE, value: {name: envoy.filters.http.cors, typed_config:
+            {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}}}]}}",
     "{apiVersion: v1, kind: Pod, metadata: {name: own, namespace: default, labels: {app: own}}, status: {podIP: 1.1.1.1}}",
     "{apiVersion: v1, kind: Service, metadata: {name: own, namespace: default},
       spec: {clusterIP: 10.1.1.1, selector: {app: own}, ports: [{name: http, port: 80, targetPort: 8080}]}}",
@@ -53,6 +68,8 @@ fn same(a: &Resources, b: &Resources) -> bool {
         && a.endpoints == b.endpoints
         && a.secret_names == b.secret_names
         && a.name_table == b.name_table
+        && a.extensions == b.extensions
+        && a.patches == b.patches
 }
 
 #[test]
