@@ -146,8 +146,11 @@ fn without_sources(set: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(out)
 }
 
-/// The fields of an encoded message: each one's number, and all its bytes.
-fn fields(message: &[u8]) -> Result<Vec<(u32, &[u8])>, Box<dyn Error>> {
+/// A field of an encoded message: its number, and all its bytes.
+type Field<'m> = (u32, &'m [u8]);
+
+/// The fields of an encoded message.
+fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, Box<dyn Error>> {
     use prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut rest = message;
     let mut fields = Vec::new();

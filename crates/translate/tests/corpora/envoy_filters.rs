@@ -554,9 +554,5 @@ fn the_samples_of_rate_limiting_apply() {
         .replace("app: productpage", "app: web")
         .replace("inbound|http|8000", "inbound|http|80");
     let beside = configured(&sidecar(), &[local]);
-    assert!(
-        said(&beside).iter().all(|text| text.contains(": changed ")),
-        "{:?}",
-        said(&beside)
-    );
+    assert!(said(&beside).iter().all(|text| text.contains(": changed ")), "{:?}", said(&beside));
 }
