@@ -6,17 +6,26 @@ use std::time::Duration;
 use base64::Engine as _;
 use futures::future::BoxFuture;
 use lateen_base::ObjectRef;
-use lateen_kube::{Client, Patch, ResourceKind};
+use lateen_kube::{Client, KubeError, Patch, ResourceKind};
 use serde_json::{Value, json};
 
 use crate::input::Watched;
+use crate::roots::{ROOT_MAP, RootWrite};
 use crate::settings::{Retry, Settings};
-
-/// The ConfigMap that holds the root certificate, in every namespace.
-pub(crate) const ROOT_MAP: &str = "istio-ca-root-cert";
 
 /// Data of a secret, decoded.
 pub type SecretData = BTreeMap<String, Vec<u8>>;
+
+/// What is known of a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// There is one, with this uid.
+    Here(String),
+    /// There is none.
+    Gone,
+    /// It may not be read, for this reason.
+    Hidden(String),
+}
 
 /// The requests that a control plane makes. Errors are words for the log.
 pub trait Cluster: Send + Sync + 'static {
@@ -43,8 +52,12 @@ pub trait Cluster: Send + Sync + 'static {
         data: SecretData,
     ) -> BoxFuture<'a, Result<bool, String>>;
 
-    /// Writes the root certificate into a namespace.
-    fn publish_root<'a>(&'a self, namespace: &'a str, pem: &'a str) -> BoxFuture<'a, Result<(), String>>;
+    /// The uid of a `ClusterRole`.
+    fn role<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Role, String>>;
+
+    /// Writes the ConfigMap of the root certificate into a namespace. Nothing is done, and nothing is wrong, where
+    /// somebody wrote it meanwhile or the namespace is going: the watches tell.
+    fn publish_root<'a>(&'a self, namespace: &'a str, write: RootWrite) -> BoxFuture<'a, Result<(), String>>;
 
     /// Replaces a webhook configuration.
     fn replace_webhook(&self, object: Value) -> BoxFuture<'_, Result<(), String>>;
@@ -137,16 +150,33 @@ impl Cluster for Client {
         })
     }
 
-    fn publish_root<'a>(&'a self, namespace: &'a str, pem: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        let map = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": { "name": ROOT_MAP, "namespace": namespace, "labels": { "istio.io/config": "true" } },
-            "data": { "root-cert.pem": pem },
-        });
+    fn role<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Role, String>> {
         Box::pin(async move {
-            let kind = Watched::ConfigMap.resource();
-            self.apply(&kind, namespace, map).await.map(drop).map_err(|e| e.to_string())
+            let kind =
+                ResourceKind::new("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false);
+            match self.get(&kind, "", name).await {
+                Ok(role) => Ok(Role::Here(role["metadata"]["uid"].as_str().unwrap_or_default().to_owned())),
+                Err(error) if error.is_not_found() => Ok(Role::Gone),
+                Err(KubeError::Status { code: 403, message, .. }) => Ok(Role::Hidden(message)),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
+    fn publish_root<'a>(&'a self, namespace: &'a str, write: RootWrite) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let kind = Watched::RootMap.resource();
+            let done = match write {
+                RootWrite::Create(map) => self.create(&kind, namespace, map).await,
+                RootWrite::Merge(patch) => self.patch(&kind, namespace, ROOT_MAP, &Patch::Merge(patch)).await,
+            };
+            match done {
+                Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+                Err(KubeError::Status { code: 403, message, .. }) if message.contains("being terminated") => {
+                    Ok(())
+                }
+                done => done.map(drop).map_err(|error| error.to_string()),
+            }
         })
     }
 

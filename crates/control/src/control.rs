@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::patches;
 use crate::proxies::Proxies;
 use crate::refusals::Refusals;
+use crate::roots::{Publisher, RootMaps};
 use crate::serve::{self, ListenError};
 use crate::settings::Settings;
 use crate::tls;
@@ -89,7 +90,13 @@ impl Control {
         let (publish, published) = watch::channel(None);
         let (webhook_sender, webhooks) = watch::channel(Webhooks::default());
         let (unlisted_sender, unlisted) = watch::channel(Watched::all().into_iter().collect());
-        let outlets = Outlets { published: publish, webhooks: webhook_sender, unlisted: unlisted_sender };
+        let (root_sender, root_maps) = watch::channel(RootMaps::default());
+        let outlets = Outlets {
+            published: publish,
+            webhooks: webhook_sender,
+            roots: root_sender,
+            unlisted: unlisted_sender,
+        };
         tasks.spawn(Engine::new(settings.clone(), outlets).run(inputs));
         let (proxies, metrics) = (Proxies::default(), Metrics::new());
         let debug = Debug {
@@ -107,12 +114,8 @@ impl Control {
         let authority = authority::establish(&settings, &*cluster, &trust_domain, &*clock).await;
         let authority = Arc::new(authority.map_err(ControlError::Authority)?);
         let root_pem = authority.root_pem().to_owned();
-        tasks.spawn(authority::publish_roots(
-            settings.clone(),
-            cluster.clone(),
-            root_pem.clone(),
-            published.clone(),
-        ));
+        let publisher = Publisher::new(settings.clone(), cluster.clone(), root_pem.clone());
+        tasks.spawn(publisher.run(published.clone(), root_maps));
         tasks.spawn(webhook::keep_trusted(settings.clone(), cluster.clone(), root_pem.clone(), webhooks));
         let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;

@@ -14,6 +14,7 @@ use crate::debounce::Debounce;
 use crate::ingest::Ingest;
 use crate::input::{Input, Watched};
 use crate::mesh::Mesh;
+use crate::roots::RootMaps;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 use crate::webhook::Webhooks;
@@ -34,6 +35,7 @@ pub(crate) struct Published {
 pub(crate) struct Outlets {
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
     pub(crate) webhooks: watch::Sender<Webhooks>,
+    pub(crate) roots: watch::Sender<RootMaps>,
     /// The kinds that were not listed yet.
     pub(crate) unlisted: watch::Sender<BTreeSet<Watched>>,
 }
@@ -96,6 +98,10 @@ impl Engine {
         let changed = match kind {
             Watched::Secret => self.secrets.take(&event),
             Watched::ConfigMap => self.take_maps(event),
+            Watched::RootMap => {
+                self.outlets.roots.send_modify(|maps| maps.take(event));
+                false
+            }
             Watched::Webhook | Watched::Validator => self.take_webhooks(kind, event),
             kind => {
                 let view = self.registry.view();

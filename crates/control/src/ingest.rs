@@ -98,7 +98,7 @@ fn read(kind: Watched, object: &Value) -> Result<Resource, String> {
         Watched::Ingress => core(object).map(Resource::Ingress),
         Watched::IngressClass => core(object).map(Resource::IngressClass),
         Watched::Istio(_) => istio(object).map(Resource::Config),
-        Watched::Secret | Watched::ConfigMap | Watched::Webhook | Watched::Validator => {
+        Watched::Secret | Watched::ConfigMap | Watched::RootMap | Watched::Webhook | Watched::Validator => {
             Err("it is no part of the registry".into())
         }
     }
@@ -148,7 +148,9 @@ fn key(kind: Watched, reference: &ObjectRef) -> Option<Key> {
         Watched::Ingress => Key::Ingress(namespace, name),
         Watched::IngressClass => Key::IngressClass(name),
         Watched::Istio(kind) => Key::Config(kind, namespace, name),
-        Watched::Secret | Watched::ConfigMap | Watched::Webhook | Watched::Validator => return None,
+        Watched::Secret | Watched::ConfigMap | Watched::RootMap | Watched::Webhook | Watched::Validator => {
+            return None;
+        }
     })
 }
 

@@ -29,6 +29,8 @@ pub enum Watched {
     Secret,
     /// `v1/ConfigMap` of the control plane's namespace: mesh configuration and the injector's.
     ConfigMap,
+    /// The ConfigMaps that hold the mesh's root certificate, of every namespace.
+    RootMap,
     /// Mutating webhooks, of whose the control plane's own it keeps the CA bundle.
     Webhook,
     /// Validating webhooks, likewise.
@@ -62,6 +64,7 @@ impl Watched {
             Self::IngressClass,
             Self::Secret,
             Self::ConfigMap,
+            Self::RootMap,
             Self::Webhook,
             Self::Validator,
         ];
@@ -84,7 +87,7 @@ impl Watched {
                 ResourceKind::new("networking.k8s.io", "v1", "IngressClass", "ingressclasses", false)
             }
             Self::Secret => ResourceKind::core("Secret", "secrets"),
-            Self::ConfigMap => ResourceKind::core("ConfigMap", "configmaps"),
+            Self::ConfigMap | Self::RootMap => ResourceKind::core("ConfigMap", "configmaps"),
             Self::Webhook => ResourceKind::new(
                 "admissionregistration.k8s.io",
                 "v1",
@@ -110,6 +113,10 @@ impl Watched {
     pub fn scope(self, settings: &Settings) -> Scope {
         match self {
             Self::ConfigMap => Scope { namespace: Some(settings.namespace.clone()), ..Scope::default() },
+            Self::RootMap => Scope {
+                fields: Some(format!("metadata.name={}", crate::roots::ROOT_MAP)),
+                ..Scope::default()
+            },
             _ => Scope::default(),
         }
     }

@@ -23,6 +23,7 @@ mod metrics;
 mod patches;
 mod proxies;
 mod refusals;
+mod roots;
 #[cfg(test)]
 mod scale;
 mod secrets;
@@ -31,10 +32,11 @@ mod settings;
 mod tls;
 mod webhook;
 
-pub use cluster::{Cluster, SecretData};
+pub use cluster::{Cluster, Role, SecretData};
 pub use control::{Bound, Control, ControlError, Deps};
 pub use input::{Input, Watched};
 pub use kube_source::watch;
+pub use roots::RootWrite;
 pub use secrets::Secrets;
 pub use serve::ListenError;
 pub use settings::{Debounce, Ports, Retry, Settings};

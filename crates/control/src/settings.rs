@@ -147,6 +147,11 @@ impl Settings {
         }
     }
 
+    /// The `ClusterRole` of its installation and revision, which owns what it makes in other namespaces.
+    pub fn role(&self) -> String {
+        format!("{}-clusterrole-{}", self.revisioned("istiod"), self.namespace)
+    }
+
     /// The names that the serving certificate has.
     pub fn serving_names(&self) -> Vec<String> {
         let mut names =

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::Installation;
 use crate::object::{Maker, Part};
-use crate::rbac::{bind, rule, service_account};
+use crate::rbac::{bind, named, rule, service_account};
 use crate::scaling::{autoscaler, budget};
 use crate::settings::{Workload, field, value};
 
@@ -40,28 +40,31 @@ fn account(make: &Maker<'_>, name: &str, namespace: &str) -> Value {
     account
 }
 
-/// Read what the mesh is made of; write only its own status, its root certificate and its webhooks.
+/// Read what the mesh is made of; write only status, the root certificate and the webhooks. Every right is in use: the
+/// control plane lists and watches, and reads single objects only where that is said.
 fn permissions(make: &Maker<'_>, name: &str, namespace: &str) -> Vec<Value> {
     let cluster_role = format!("{}-clusterrole-{namespace}", make.installation.revisioned(APP));
-    let read = &["get", "list", "watch"];
+    let watch = &["list", "watch"];
     let istio = &["networking.istio.io", "security.istio.io", "telemetry.istio.io", "extensions.istio.io"];
     let webhooks = &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
     let wide = vec![
-        rule(istio, &["*"], read),
-        rule(istio, &["*/status"], &["get", "update", "patch"]),
-        rule(&[""], &["services", "pods", "nodes", "namespaces", "endpoints", "serviceaccounts"], read),
-        rule(&["discovery.k8s.io"], &["endpointslices"], read),
-        rule(&["networking.k8s.io"], &["ingresses", "ingressclasses"], read),
-        rule(&[""], &["configmaps"], &["get", "list", "watch", "create", "update", "patch"]),
-        rule(&[""], &["secrets"], read),
-        rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], read),
-        rule(&["admissionregistration.k8s.io"], webhooks, &["get", "list", "watch", "patch", "update"]),
+        rule(istio, &["*"], watch),
+        rule(istio, &["*/status"], &["patch"]),
+        rule(&[""], &["services", "pods", "nodes", "namespaces", "endpoints", "secrets"], watch),
+        rule(&["discovery.k8s.io"], &["endpointslices"], watch),
+        rule(&["networking.k8s.io"], &["ingresses", "ingressclasses"], watch),
+        // A right to create cannot be held to a name.
+        rule(&[""], &["configmaps"], &["create"]),
+        named(rule(&[""], &["configmaps"], &["list", "watch", "patch"]), "istio-ca-root-cert"),
+        // Its own, which owns those ConfigMaps: they go with it.
+        named(rule(&["rbac.authorization.k8s.io"], &["clusterroles"], &["get"]), &cluster_role),
+        rule(&["admissionregistration.k8s.io"], webhooks, &["list", "watch", "update"]),
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-        rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
     ];
     let own = vec![
-        rule(&[""], &["secrets"], &["get", "list", "watch", "create", "update"]),
-        rule(&["coordination.k8s.io"], &["leases"], &["get", "create", "update", "patch"]),
+        rule(&[""], &["configmaps"], watch),
+        rule(&[""], &["secrets"], &["create"]),
+        named(rule(&[""], &["secrets"], &["get"]), "istio-ca-secret"),
     ];
     let subjects = service_account(name, namespace);
     let mut objects = Vec::from(bind(make, "ClusterRole", &cluster_role, None, wide, &subjects));

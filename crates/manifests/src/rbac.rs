@@ -11,6 +11,12 @@ pub(crate) fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value
     json!({ "apiGroups": groups, "resources": resources, "verbs": verbs })
 }
 
+/// The rule, for the object of this name only. Lists and watches are then allowed that select it by `metadata.name`.
+pub(crate) fn named(mut rule: Value, name: &str) -> Value {
+    rule["resourceNames"] = json!([name]);
+    rule
+}
+
 /// A service account as the subject of a binding.
 pub(crate) fn service_account(name: &str, namespace: &str) -> Value {
     json!([{ "kind": "ServiceAccount", "name": name, "namespace": namespace }])

@@ -72,13 +72,15 @@ async fn route(
     let catalog = api.catalog();
     let resource =
         catalog.at(&place.group, &place.version, &place.plural).ok_or_else(Status::no_such_path)?.clone();
+    let chosen = chosen_name(&query);
     let full = [place.plural.as_str(), place.subresource.as_str()].join("/");
     let action = Action {
         verb: verb(&parts.method, &place, &query)?,
         group: &place.group,
         resource: full.trim_end_matches('/'),
         namespace: if resource.is("namespaces") { &place.name } else { &place.namespace },
-        name: &place.name,
+        // A list of the one object of a name needs no more than the right to that one.
+        name: if place.name.is_empty() && parts.method != Method::POST { &chosen } else { &place.name },
         path: "",
     };
     allow(api, &user, action)?;
@@ -125,6 +127,15 @@ fn verb(method: &Method, place: &Place, query: &Query) -> Result<&'static str, S
         ("DELETE", false) => "delete",
         _ => return Err(Status::method_not_allowed()),
     })
+}
+
+/// The name that a field selector asks for, of a list or watch; empty when it asks for others, too.
+fn chosen_name(query: &Query) -> String {
+    let name = query.text("fieldSelector").split(',').find_map(|term| {
+        let (field, name) = term.split_once('=')?;
+        (field.trim() == "metadata.name").then(|| name.trim_start_matches('=').trim().to_owned())
+    });
+    name.unwrap_or_default()
 }
 
 /// A certificate, or a bearer token; nothing is anonymous, something wrong is 401.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use lateen_base::{ObjectRef, SystemClock};
-use lateen_control::{Cluster, Control, Deps, Input, Ports, Retry, SecretData, Settings, Watched};
+use lateen_control::{
+    Cluster, Control, Deps, Input, Ports, Retry, Role, RootWrite, SecretData, Settings, Watched,
+};
 use lateen_kube::WatchEvent;
 use lateen_proto::envoy::config::core::v3::Node;
 use lateen_xds::client::{Config, Event, Handle, Update};
@@ -85,7 +87,11 @@ impl Cluster for FakeCluster {
         })
     }
 
-    fn publish_root<'a>(&'a self, namespace: &'a str, _: &'a str) -> BoxFuture<'a, Result<(), String>> {
+    fn role<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Role, String>> {
+        Box::pin(async move { Ok(Role::Here(format!("uid of {name}"))) })
+    }
+
+    fn publish_root<'a>(&'a self, namespace: &'a str, _: RootWrite) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             self.meet_trouble().await?;
             self.roots.lock().unwrap().insert(namespace.to_owned());
