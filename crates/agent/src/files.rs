@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use serde_json::{Value, json};
+
 /// What the downward API tells about the pod.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodInfo {
@@ -18,6 +20,26 @@ impl PodInfo {
             parse(&text.unwrap_or_default())
         };
         Self { labels: read("labels"), annotations: read("annotations") }
+    }
+}
+
+/// The mesh's configuration, below the root folder.
+pub(crate) const MESH: &str = "etc/istio/config/mesh";
+
+/// The `defaultConfig` of the mounted mesh configuration; empty where none is mounted.
+///
+/// # Errors
+/// When the file cannot be read, or is no YAML.
+pub(crate) fn mesh_defaults(root: &Path) -> Result<Value, String> {
+    let text = match std::fs::read_to_string(root.join(MESH)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(json!({})),
+        Err(error) => return Err(error.to_string()),
+    };
+    let mesh: Value = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    match &mesh["defaultConfig"] {
+        Value::Null => Ok(json!({})),
+        config => Ok(config.clone()),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lateen_api::install::layer;
 use lateen_base::SpiffeId;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -157,6 +158,14 @@ pub enum SettingsError {
         /// What it is for.
         why: &'static str,
     },
+    /// The mounted configuration of the mesh is malformed.
+    #[error("{}: {reason}", .path.display())]
+    Mesh {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A variable of the environment is malformed.
     #[error("environment variable {name}={value:?}: {reason}")]
     Malformed {
@@ -184,7 +193,7 @@ impl Settings {
         env: &BTreeMap<String, String>,
     ) -> Result<Self, SettingsError> {
         let env = Environment(env);
-        let config = env.proxy_config()?;
+        let config = env.proxy_config(&root)?;
         let pod = env.required("POD_NAME", "it is part of the proxy's id")?;
         let namespace = env.required("POD_NAMESPACE", "it is part of the proxy's identity")?;
         let addresses = env.addresses()?;
@@ -341,11 +350,19 @@ impl<'a> Environment<'a> {
         self.text(name).map(read).transpose()
     }
 
-    fn proxy_config(&self) -> Result<ProxyConfig, SettingsError> {
-        match self.text("PROXY_CONFIG").map(str::trim).filter(|text| !text.is_empty()) {
-            Some(text) => serde_json::from_str(text).map_err(|e| Self::malformed("PROXY_CONFIG", text, e)),
-            None => Ok(ProxyConfig::default()),
-        }
+    /// The mesh's `defaultConfig`, where it is mounted (gateways have it so), and `PROXY_CONFIG` over it.
+    fn proxy_config(&self, root: &Path) -> Result<ProxyConfig, SettingsError> {
+        let mesh = |reason: String| SettingsError::Mesh { path: root.join(files::MESH), reason };
+        let defaults = files::mesh_defaults(root).map_err(mesh)?;
+        let defaults_alone = serde_json::from_value(defaults.clone()).map_err(|e| mesh(e.to_string()))?;
+        let Some(text) = self.text("PROXY_CONFIG").map(str::trim).filter(|text| !text.is_empty()) else {
+            return Ok(defaults_alone);
+        };
+        let malformed = |e| Self::malformed("PROXY_CONFIG", text, e);
+        let own: Value = serde_json::from_str(text).map_err(malformed)?;
+        let mut config = defaults;
+        layer::overlay(&mut config, &own);
+        serde_json::from_value(config).map_err(malformed)
     }
 
     /// `LATEEN_DNS`; on a shared loopback the node's server, whose address follows from the pod's.
@@ -414,6 +431,26 @@ mod tests {
         assert_eq!(real.admin().to_string(), "127.0.0.1:15000");
         assert_eq!(real.status().to_string(), "0.0.0.0:15020");
         assert!(real.dns.is_none());
+    }
+
+    #[test]
+    fn the_mounted_mesh_says_where_the_control_plane_is_and_the_pod_has_the_last_word() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join(files::MESH);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let read = |mesh: &str, own: &str| {
+            std::fs::write(&file, mesh).unwrap();
+            let env = env(&[("PROXY_CONFIG", own)]);
+            Settings::read(Role::Router, &Arguments::default(), root.path().to_owned(), &env)
+        };
+        let mesh =
+            "defaultConfig:\n  discoveryAddress: istiod-canary.istio-system.svc:15012\n  concurrency: 3\n";
+        let settings = read(mesh, r#"{"concurrency":4}"#).unwrap();
+        assert_eq!(settings.config.discovery_address, "istiod-canary.istio-system.svc:15012");
+        assert_eq!(settings.concurrency, 4);
+        assert_eq!(read("rootNamespace: x", "").unwrap().config.status_port, 15020);
+        let error = read("defaultConfig: {concurrency: many}", "").unwrap_err().to_string();
+        assert!(error.contains("etc/istio/config/mesh"), "{error}");
     }
 
     #[test]

@@ -28,12 +28,38 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Re
 
 /// A client by the common flags.
 pub(crate) async fn client(globals: &Globals) -> Result<Client, CliError> {
-    let access = Access::Kubeconfig { path: globals.kubeconfig_file(), context: globals.context.clone() };
-    Client::connect(&access).await.map_err(|error| {
-        CliError(format!(
-            "{error}\nIs the cluster up? `lateen up --detach` starts one, `lateen env` says how to reach it."
-        ))
-    })
+    Client::connect(&access(globals)).await.map_err(unconfigured)
+}
+
+/// A client that tells every failure at once.
+pub(crate) async fn frank_client(globals: &Globals) -> Result<Client, CliError> {
+    Client::connect_frankly(&access(globals)).await.map_err(unconfigured)
+}
+
+/// An answer of the server, within the time that one may take; a failure says what was asked.
+pub(crate) async fn answer<T>(
+    globals: &Globals,
+    what: &str,
+    request: impl Future<Output = Result<T, KubeError>>,
+) -> Result<T, CliError> {
+    let limit = globals.answer_within;
+    match tokio::time::timeout(limit, request).await {
+        Ok(answer) => answer.map_err(|error| CliError(format!("{what}: {}", error.in_full()))),
+        Err(_) => Err(CliError(format!(
+            "{what}: no answer of the API server within {} s. Is it up, and can it be reached from here?",
+            limit.as_secs_f32()
+        ))),
+    }
+}
+
+fn access(globals: &Globals) -> Access {
+    Access::Kubeconfig { path: globals.kubeconfig_file(), context: globals.context.clone() }
+}
+
+fn unconfigured(error: KubeError) -> CliError {
+    CliError(format!(
+        "{error}\nIs the cluster up? `lateen up --detach` starts one, `lateen env` says how to reach it."
+    ))
 }
 
 impl Cluster {

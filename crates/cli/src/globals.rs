@@ -1,6 +1,9 @@
 //! Flags that every command takes, spelt as istioctl spells them.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use lateen_base::parse_duration;
 
 /// Flags common to all commands.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -17,6 +20,16 @@ pub(crate) struct Globals {
     /// Kubernetes namespace where the control plane runs
     #[arg(long, short = 'i', global = true, default_value = "istio-system", value_name = "NAMESPACE")]
     pub(crate) istio_namespace: String,
+    /// How long one answer of the API server may take (commands that install, and those that look after revisions)
+    #[arg(
+        long = "kubeclient-timeout",
+        global = true,
+        hide = true,
+        default_value = "15s",
+        value_parser = parse_duration,
+        value_name = "DURATION"
+    )]
+    pub(crate) answer_within: Duration,
 }
 
 impl Globals {

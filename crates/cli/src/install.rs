@@ -119,8 +119,7 @@ impl Manner {
             }
             return Ok(());
         }
-        let client = cluster::client(globals).await?;
-        let installer = Installer::new(client, Some(self.readiness_timeout));
+        let installer = installer(globals, Some(self.readiness_timeout)).await?;
         let progress = Progress::new();
         let done = installer.install(installation, &|step| progress.tell(&step)).await;
         progress.clear();
@@ -128,6 +127,12 @@ impl Manner {
         println!("✔ Installation complete");
         Ok(())
     }
+}
+
+/// An installer by the common flags, which says on standard error why it asks the server again.
+pub(crate) async fn installer(globals: &Globals, patience: Option<Duration>) -> Result<Installer, CliError> {
+    let client = cluster::frank_client(globals).await?;
+    Ok(Installer::new(client, patience).asking(globals.answer_within, |why| eprintln!("Waiting: {why}")))
 }
 
 /// Lines on standard output; on a terminal with a line below them that says what is waited for.
@@ -152,6 +157,11 @@ impl Progress {
             Step::Installing(part) => {
                 if let Some(bar) = &self.bar {
                     bar.set_message(format!("Processing resources for {}.", part.title()));
+                }
+            }
+            Step::Waiting(object) => {
+                if let Some(bar) = &self.bar {
+                    bar.set_message(format!("Waiting until {object} is ready."));
                 }
             }
             Step::Installed(part) => self.line(&installed(*part)),

@@ -13,6 +13,7 @@ mod manifest;
 mod pods;
 mod proxy_config;
 mod table;
+mod unsupported;
 mod world;
 
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ const ALIASES: &[&str] = &["lateen", "istioctl", "pilot-agent"];
 
 #[derive(clap::Parser)]
 #[command(name = "lateen", version, about = "A service mesh in one binary, speaking Istio's API.")]
-#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -51,7 +52,17 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|command| command == "load" || command == "fortio") {
         args.insert(2, "--".into());
     }
-    let matches = Cli::command().name(*name).bin_name(*name).get_matches_from(args);
+    let command = Cli::command().name(*name).bin_name(*name);
+    let matches = match command.try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => match unsupported::verb(&error) {
+            Some(verb) => {
+                eprintln!("Error: {name} {verb} is not supported yet");
+                return ExitCode::FAILURE;
+            }
+            None => error.exit(),
+        },
+    };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::Policy;
 use crate::selector::Selector;
 
+/// Where every agent looks for the control plane when nobody tells it.
+const BUILT_IN_DISCOVERY: &str = "istiod.istio-system.svc:15012";
 /// The address of the tracing collector that needs no mention.
 const ZIPKIN: &str = "zipkin.istio-system:9411";
 
@@ -193,12 +195,12 @@ impl Settings {
     pub(crate) fn ca_address(&self) -> String {
         match self.text("global.caAddress") {
             address if !address.is_empty() => address,
-            _ => self.built_in_discovery_address(),
+            _ => self.own_control_plane(),
         }
     }
 
-    /// The address that a proxy takes when nobody says one.
-    pub(crate) fn built_in_discovery_address(&self) -> String {
+    /// `host:port` of the control plane that injects.
+    fn own_control_plane(&self) -> String {
         let service = match self.text("revision").as_str() {
             "" | "default" => "istiod".to_owned(),
             revision => format!("istiod-{revision}"),
@@ -216,14 +218,13 @@ impl Settings {
         if let Some(own) = own {
             layer::overlay(&mut config, own);
         }
-        let discovery = self.built_in_discovery_address();
         let mut config = match config {
             Value::Object(config) => config,
             _ => Map::new(),
         };
         config.retain(|key, value| {
             let built_in = match key.as_str() {
-                "discoveryAddress" => *value == discovery.as_str(),
+                "discoveryAddress" => value == BUILT_IN_DISCOVERY,
                 "configPath" => value == "./etc/istio/proxy",
                 "binaryPath" => value == "/usr/local/bin/envoy",
                 "drainDuration" => value == "45s",

@@ -1,6 +1,7 @@
 //! Requests to an API server.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::{AsyncBufRead, TryFutureExt};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -12,7 +13,7 @@ use kube::config::{
 };
 use serde_json::Value;
 
-use crate::ResourceKind;
+use crate::{ResourceKind, overload};
 
 /// Where the server is, and who asks.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub enum KubeError {
         reason: String,
         /// The server's words.
         message: String,
+        /// When the server wants to be asked again, where it said so.
+        retry_after: Option<Duration>,
     },
     /// The server could not be reached, or did not speak its protocol.
     #[error("Kubernetes API server: {0}")]
@@ -63,6 +66,24 @@ impl KubeError {
         matches!(self, Self::Status { code: 429 | 500 | 502..=504, .. } | Self::Transport(_))
     }
 
+    /// When the server wants to be asked again, where it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The words, with the code and the reason before those of a server.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Status { code, reason, message, .. } => {
+                format!("the server answered {code} {reason}: {message}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Whether somebody else wrote it meanwhile, or it exists already.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Status { code: 409, .. })
@@ -76,6 +97,11 @@ impl From<kube::Error> for KubeError {
                 code: status.code,
                 reason: status.reason.clone(),
                 message: status.message.clone(),
+                retry_after: status
+                    .details
+                    .as_ref()
+                    .map(|details| Duration::from_secs(details.retry_after_seconds.into()))
+                    .filter(|wait| !wait.is_zero()),
             },
             other => Self::Transport(chain(&other)),
         }
@@ -145,6 +171,20 @@ impl Client {
     pub async fn connect(access: &Access) -> Result<Self, KubeError> {
         let config = config(access).await?;
         let inner = kube::Client::try_from(config).map_err(|error| KubeError::Config(chain(&error)))?;
+        Ok(Self { inner })
+    }
+
+    /// Connects for a caller that decides by itself when to ask again: every failure is told at once, with when the
+    /// server wants to be asked again. (Else kube-rs asks again by itself where a server is overloaded.)
+    ///
+    /// # Errors
+    /// When the configuration is missing or malformed.
+    pub async fn connect_frankly(access: &Access) -> Result<Self, KubeError> {
+        let mut config = config(access).await?;
+        config.default_retry = false;
+        let bad = |error: kube::Error| KubeError::Config(chain(&error));
+        let builder = kube::client::ClientBuilder::try_from(config).map_err(bad)?;
+        let inner = builder.with_layer(&tower::util::AndThenLayer::new(overload::explained)).build();
         Ok(Self { inner })
     }
 

@@ -33,7 +33,10 @@ pub enum InstallError {
     #[error(transparent)]
     Rendering(#[from] InstallationError),
     /// The server refused an object.
-    #[error("{action} {object}: {source}\nWhat was done so far stays; the same command goes on from here.")]
+    #[error(
+        "{action} {object}: {}\n{}\nWhat was done so far stays; the same command goes on from here.",
+        .source.in_full(), advice(.source)
+    )]
     Refused {
         /// What was asked.
         action: &'static str,
@@ -65,6 +68,8 @@ pub enum Step {
     Installing(Part),
     /// A part is installed and ready.
     Installed(Part),
+    /// This object has to become ready: `Kind:namespace:name`.
+    Waiting(String),
     /// What is no longer wanted is being removed.
     Pruning,
     /// An object was removed: `Kind:namespace:name`.
@@ -81,12 +86,58 @@ pub struct Installer {
     patience: Option<Duration>,
     /// Whether the server merges by itself; found out at the first object.
     server_side: Arc<AtomicBool>,
+    /// How long one answer may take.
+    answer_within: Duration,
+    /// Hears why the server is asked again, and when.
+    waits: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+/// How long an answer may take when nobody says.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What an operator can do about a failure.
+fn advice(error: &KubeError) -> String {
+    let tried = apply::ATTEMPTS;
+    match error {
+        KubeError::Status { code: 401, .. } => {
+            "The server does not know who asks: are the credentials of the kubeconfig's context current?".into()
+        }
+        KubeError::Status { code: 403, .. } => {
+            "An installation takes the rights of a cluster administrator: `lateen x precheck` lists what is missing."
+                .into()
+        }
+        KubeError::Status { code: 429, .. } => {
+            format!("The server is overloaded; it was asked up to {tried} times. Try again later.")
+        }
+        KubeError::Status { code: 500..=599, .. } => {
+            format!("The server failed, {tried} times if it named no long wait; its own log says why.")
+        }
+        KubeError::Status { .. } => "The server refuses this object as it is.".into(),
+        KubeError::Transport(_) => {
+            format!("It was tried {tried} times: is the server up, and can it be reached from here?")
+        }
+        KubeError::Config(_) => "The kubeconfig has to be put right.".into(),
+    }
 }
 
 impl Installer {
     /// An installer that waits this long for readiness, or not at all.
     pub fn new(client: Client, patience: Option<Duration>) -> Self {
-        Self { client, patience, server_side: Arc::new(AtomicBool::new(true)) }
+        Self {
+            client,
+            patience,
+            server_side: Arc::new(AtomicBool::new(true)),
+            answer_within: ANSWER,
+            waits: Arc::new(|_| ()),
+        }
+    }
+
+    /// With this limit for one answer of the server, and somebody who hears why it is asked again.
+    #[must_use]
+    pub fn asking(mut self, answer_within: Duration, waits: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.answer_within = answer_within;
+        self.waits = Arc::new(waits);
+        self
     }
 
     /// Installs, waits until each part is ready, and removes what the installation owned before and no longer has.
@@ -136,7 +187,7 @@ impl Installer {
             try_join_all(group.iter().map(|object| self.apply(object))).await?;
         }
         if let Some(patience) = self.patience {
-            self.ready(&part.objects, patience).await?;
+            self.ready(&part.objects, patience, tell).await?;
         }
         tell(Step::Installed(part.part));
         Ok(())
@@ -149,10 +200,11 @@ impl Installer {
         }
         let kind = kinds::namespace();
         let refused = |source| InstallError::Refused { action: "creating", object: key(&namespace), source };
-        match self.retried(|| self.client.get(&kind, "", name)).await {
+        match self.retried("reading", &key(&namespace), || self.client.get(&kind, "", name)).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => {
-                match self.retried(|| self.client.create(&kind, "", namespace.clone())).await {
+                let create = || self.client.create(&kind, "", namespace.clone());
+                match self.retried("creating", &key(&namespace), create).await {
                     Ok(_) => Ok(()),
                     Err(error) if error.is_conflict() => Ok(()),
                     Err(error) => Err(refused(error)),
@@ -179,11 +231,11 @@ impl Installer {
         };
         let kind = kinds::mutating();
         for name in ["istio-sidecar-injector", &tag.object_name()] {
-            match self.retried(|| self.client.get(&kind, "", name)).await {
+            let object = format!("MutatingWebhookConfiguration::{name}");
+            match self.retried("reading", &object, || self.client.get(&kind, "", name)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_not_found() => {}
                 Err(source) => {
-                    let object = format!("MutatingWebhookConfiguration::{name}");
                     return Err(InstallError::Refused { action: "reading", object, source });
                 }
             }

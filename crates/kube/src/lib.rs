@@ -7,6 +7,7 @@ mod client;
 mod discovery;
 pub mod install;
 mod kind;
+mod overload;
 mod watch;
 
 pub use client::{Access, Client, KubeError, LogOptions, Patch, TokenIdentity};

@@ -110,6 +110,10 @@ fn deployment(make: &Maker<'_>, name: &str, namespace: &str) -> Value {
     };
     let mut pod_labels = labels.clone();
     pod_labels.as_object_mut().map(|labels| labels.shift_remove("release"));
+    if !installation.revision().is_empty() {
+        // The service of the unnamed revision selects `pilot`, and has to find its own pods only.
+        pod_labels["istio"] = json!("istiod");
+    }
     pod_labels["istio.io/dataplane-mode"] = json!("none");
     pod_labels["sidecar.istio.io/inject"] = json!("false");
     let monitoring = json!({

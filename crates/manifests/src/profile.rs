@@ -21,8 +21,9 @@ impl std::fmt::Display for UnknownProfile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&str> = profiles().collect();
         write!(f, "unknown profile {:?}", self.0)?;
-        if let Some(name) = nearest(&self.0, &names) {
-            write!(f, "; did you mean {name:?}?")?;
+        match nearest(&self.0, &names) {
+            Some(name) => write!(f, "; did you mean {name:?}?")?,
+            None => write!(f, ".")?,
         }
         write!(f, " There are: {}", names.join(", "))
     }

@@ -25,8 +25,8 @@ impl Cmd {
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         let issues = block_on(async {
             let client = cluster::client(globals).await?;
-            let mut issues = version(&client).await?;
-            issues.extend(permissions(&client, &globals.istio_namespace).await?);
+            let mut issues = version(&client, globals).await?;
+            issues.extend(permissions(&client, globals).await?);
             Ok(issues)
         })?;
         if issues.is_empty() {
@@ -43,8 +43,9 @@ impl Cmd {
     }
 }
 
-async fn version(client: &Client) -> Result<Vec<String>, CliError> {
-    let version = client.raw_get("/version", "application/json").await?;
+async fn version(client: &Client, globals: &Globals) -> Result<Vec<String>, CliError> {
+    let version =
+        cluster::answer(globals, "reading /version", client.raw_get("/version", "application/json")).await?;
     let digits = |field: &str| -> String {
         let text = version[field].as_str().unwrap_or_default();
         text.chars().take_while(char::is_ascii_digit).collect()
@@ -62,7 +63,7 @@ async fn version(client: &Client) -> Result<Vec<String>, CliError> {
 }
 
 /// What of an installation the user may not create.
-async fn permissions(client: &Client, namespace: &str) -> Result<Vec<String>, CliError> {
+async fn permissions(client: &Client, globals: &Globals) -> Result<Vec<String>, CliError> {
     let review = ResourceKind::new(
         "authorization.k8s.io",
         "v1",
@@ -84,11 +85,12 @@ async fn permissions(client: &Client, namespace: &str) -> Result<Vec<String>, Cl
             "kind": "SelfSubjectAccessReview",
             "metadata": {},
             "spec": { "resourceAttributes": {
-                "namespace": if kind.namespaced { namespace } else { "" },
+                "namespace": if kind.namespaced { globals.istio_namespace.as_str() } else { "" },
                 "verb": "create", "group": kind.group, "version": kind.version, "resource": kind.plural,
             }},
         });
-        let answer = client.create(&review, "", asked).await?;
+        let answer = client.create(&review, "", asked);
+        let answer = cluster::answer(globals, "asking what you may do", answer).await?;
         if answer["status"]["allowed"] != true {
             issues.push(format!(
                 "Error [IST0141] Missing required permission to create resource {}",

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use lateen_kube::install::{Installer, Removal, key};
+use lateen_kube::install::{Removal, key};
 
 use super::{CliError, Outcome};
-use crate::cluster::{self, block_on};
+use crate::cluster::block_on;
 use crate::globals::Globals;
-use crate::install::{Progress, Settings, confirmed};
+use crate::install::{Progress, Settings, confirmed, installer};
 
 /// Arguments of `lateen uninstall`.
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ impl Cmd {
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         let removal = self.removal()?;
         block_on(async {
-            let installer = Installer::new(cluster::client(globals).await?, None);
+            let installer = installer(globals, None).await?;
             let objects = installer.removable(&removal).await?;
             if objects.is_empty() {
                 println!("Nothing of this installation is in the cluster.");

@@ -24,7 +24,7 @@ impl Cmd {
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         let installation = self.settings.installation()?;
         block_on(async {
-            let versions = installed_versions(&cluster::client(globals).await?).await?;
+            let versions = installed_versions(&cluster::client(globals).await?, globals).await?;
             if versions.is_empty() {
                 return Err(CliError("no control plane is installed: `install` is what to use".into()));
             }
@@ -60,12 +60,15 @@ fn quoted(part: Part) -> String {
 }
 
 /// The versions of the control planes in the cluster, by their images' tags.
-pub(crate) async fn installed_versions(client: &Client) -> Result<Vec<String>, CliError> {
+pub(crate) async fn installed_versions(client: &Client, globals: &Globals) -> Result<Vec<String>, CliError> {
     let kind = ResourceKind::new("apps", "v1", "Deployment", "deployments", true);
-    let found = match client.list(&kind, None, Some("app=istiod")).await {
-        Err(KubeError::Status { code: 404, .. }) => vec![],
-        found => found?,
+    let listed = async {
+        match client.list(&kind, None, Some("app=istiod")).await {
+            Err(KubeError::Status { code: 404, .. }) => Ok(vec![]),
+            found => found,
+        }
     };
+    let found = cluster::answer(globals, "listing deployments", listed).await?;
     let mut versions: Vec<String> = found.iter().filter_map(version).collect();
     versions.sort();
     versions.dedup();

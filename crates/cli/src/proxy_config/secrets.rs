@@ -17,7 +17,22 @@ use crate::commands::CliError;
 /// When the dump has none.
 pub(crate) fn select(dump: &Dump) -> Result<Value, CliError> {
     let sections = dump.sections("SecretsConfigDump")?;
-    Ok(sections.first().map(|section| without_type(section)).unwrap_or_default())
+    let mut section = sections.first().map(|section| without_type(section)).unwrap_or_default();
+    for list in ["dynamicActiveSecrets", "dynamicWarmingSecrets"] {
+        if let Some(list) = section.get_mut(list).and_then(Value::as_array_mut) {
+            list.sort_by_key(|entry| place(&entry["secret"]));
+        }
+    }
+    Ok(section)
+}
+
+/// Scripts take a proxy's own certificate and its root by their place in the list.
+fn place(secret: &Value) -> usize {
+    match secret["name"].as_str() {
+        Some("default") => 0,
+        Some("ROOTCA") => 1,
+        _ => 2,
+    }
 }
 
 /// The table of secrets.

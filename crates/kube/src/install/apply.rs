@@ -10,12 +10,12 @@ use tokio::time::{sleep, timeout};
 use super::{InstallError, Installer, MANAGER, key, kind_of};
 use crate::{Client, KubeError, Patch, ResourceKind};
 
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(30);
 /// How often a request is tried that fails for a reason that passes.
-const ATTEMPTS: u32 = 5;
-/// The wait before the second try; it doubles.
+pub(super) const ATTEMPTS: u32 = 5;
+/// The wait before the second try, where the server names none; it doubles.
 const BACKOFF: Duration = Duration::from_millis(200);
+/// The longest wait that a server may ask for.
+const LONGEST: Duration = Duration::from_secs(60);
 
 impl Installer {
     /// Creates the object, or changes it to what it says.
@@ -23,29 +23,39 @@ impl Installer {
         let Some(kind) = object["kind"].as_str().and_then(kind_of) else {
             return Err(InstallError::UnknownKind { object: key(object) });
         };
-        let applied = self.retried(|| self.apply_kind(&kind, object)).await;
+        let applied = self.retried("applying", &key(object), || self.apply_kind(&kind, object)).await;
         applied.map_err(|source| InstallError::Refused { action: "applying", object: key(object), source })
     }
 
     /// Asks again where the reason of a failure passes: an overloaded or restarting server, one that does not answer.
     pub(super) async fn retried<T, F: Future<Output = Result<T, KubeError>>>(
         &self,
+        action: &'static str,
+        object: &str,
         ask: impl Fn() -> F,
     ) -> Result<T, KubeError> {
-        let mut wait = BACKOFF;
+        let mut backoff = BACKOFF;
         let mut attempt = 1;
         loop {
-            let error = match timeout(REQUEST, ask()).await {
+            let error = match timeout(self.answer_within, ask()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => error,
-                Err(_) => KubeError::Transport(format!("no answer within {} s", REQUEST.as_secs())),
+                Err(_) => {
+                    KubeError::Transport(format!("no answer within {} s", self.answer_within.as_secs_f32()))
+                }
             };
+            let wait = error.retry_after().unwrap_or(backoff);
             // Somebody wrote it between our reading and writing: what it is now is read again.
-            if attempt == ATTEMPTS || !(error.is_passing() || error.is_conflict()) {
+            let passes = error.is_passing() || error.is_conflict();
+            if attempt == ATTEMPTS || !passes || wait > LONGEST {
                 return Err(error);
             }
+            (self.waits)(&format!(
+                "{action} {object}: {error}; again in {} s (try {attempt} of {ATTEMPTS})",
+                wait.as_secs_f32()
+            ));
             sleep(wait).await;
-            wait *= 2;
+            backoff *= 2;
             attempt += 1;
         }
     }

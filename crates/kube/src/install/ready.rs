@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{InstallError, Installer, key, kind_of, kinds};
+use super::{InstallError, Installer, Step, key, kind_of, kinds};
 use crate::KubeError;
 
 /// How often a server is asked.
@@ -13,12 +13,18 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 impl Installer {
     /// Waits until every definition among the objects is established, and every deployment rolled out.
-    pub(super) async fn ready(&self, objects: &[Value], patience: Duration) -> Result<(), InstallError> {
+    pub(super) async fn ready(
+        &self,
+        objects: &[Value],
+        patience: Duration,
+        tell: &(dyn Fn(Step) + Sync),
+    ) -> Result<(), InstallError> {
         let deadline = Instant::now() + patience;
         let awaited = |object: &&Value| {
             matches!(object["kind"].as_str(), Some("Deployment" | "CustomResourceDefinition"))
         };
         for object in objects.iter().filter(awaited) {
+            tell(Step::Waiting(key(object)));
             loop {
                 let current = self.current(object).await;
                 let current = current.map_err(|source| InstallError::Refused {
@@ -44,7 +50,7 @@ impl Installer {
         let metadata = &object["metadata"];
         let name = metadata["name"].as_str().unwrap_or_default();
         let namespace = metadata["namespace"].as_str().unwrap_or_default();
-        self.retried(|| self.client.get(&kind, namespace, name)).await
+        self.retried("reading", &key(object), || self.client.get(&kind, namespace, name)).await
     }
 
     /// The object's conditions, and what its pods say.

@@ -78,7 +78,8 @@ impl Installer {
                     let Some(kind) = object["kind"].as_str().and_then(kind_of) else { continue };
                     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
                     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                    match self.retried(|| self.client.get(&kind, namespace, name)).await {
+                    let there = || self.client.get(&kind, namespace, name);
+                    match self.retried("reading", &key(&object), there).await {
                         Ok(there) if owner(&there).is_some() => found.push((kind, object)),
                         Ok(_) => {}
                         Err(error) if error.is_not_found() => {}
@@ -117,9 +118,11 @@ impl Installer {
     /// Waits a while until no control plane runs; one that cannot end does not hold the removal up for ever.
     async fn control_planes_ended(&self) {
         let deadline = Instant::now() + PATIENCE;
+        let pod = kinds::pod();
         while Instant::now() < deadline {
-            match self.client.list(&kinds::pod(), None, Some("app=istiod")).await {
-                Ok(pods) if pods.is_empty() => return,
+            let pods = self.client.list(&pod, None, Some("app=istiod"));
+            match tokio::time::timeout(self.answer_within, pods).await {
+                Ok(Ok(pods)) if pods.is_empty() => return,
                 _ => sleep(Duration::from_millis(200)).await,
             }
         }
@@ -133,7 +136,8 @@ impl Installer {
         for (kind, object) in objects {
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            match self.retried(|| self.client.delete(&kind, namespace, name)).await {
+            let delete = || self.client.delete(&kind, namespace, name);
+            match self.retried("deleting", &key(&object), delete).await {
                 Ok(()) => tell(Step::Removed(key(&object))),
                 Err(error) if error.is_not_found() => {}
                 Err(source) => {
@@ -163,7 +167,7 @@ impl Installer {
         kind: &ResourceKind,
         selector: Option<&str>,
     ) -> Result<Vec<(ResourceKind, Value)>, InstallError> {
-        let listed = self.retried(|| self.client.list(kind, None, selector)).await;
+        let listed = self.retried("listing", &kind.plural, || self.client.list(kind, None, selector)).await;
         match listed {
             Ok(objects) => Ok(objects
                 .into_iter()
