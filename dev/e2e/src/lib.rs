@@ -7,7 +7,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -146,6 +146,28 @@ impl Cluster {
             command.args(["--name", &self.name]);
         }
         checked(&format!("lateen {}", args.join(" ")), command.output().unwrap())
+    }
+
+    /// The file that says how to reach it.
+    pub fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
+    /// Runs `lateen` with another kubeconfig.
+    pub fn try_lateen(&self, kubeconfig: &Path, args: &[&str]) -> Output {
+        self.lateen_command(kubeconfig, args).output().unwrap()
+    }
+
+    /// Starts `lateen` with another kubeconfig.
+    pub fn start_lateen(&self, kubeconfig: &Path, args: &[&str]) -> Child {
+        self.lateen_command(kubeconfig, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn lateen_command(&self, kubeconfig: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(lateen());
+        command.args(args).env("LATEEN_HOME", self.home.path()).env("KUBECONFIG", kubeconfig);
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Runs stock `kubectl`; a failure is the test's.

@@ -6,6 +6,8 @@
 
 pub mod corpora;
 pub mod envoy;
+#[allow(clippy::unwrap_used)]
+pub mod faulty;
 
 /// Says that a test is skipped for want of a tool.
 ///

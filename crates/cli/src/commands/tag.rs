@@ -80,12 +80,12 @@ impl Cmd {
             match self.command {
                 Command::Set(set) => set.apply(client, globals).await,
                 Command::Generate(set) => {
-                    let injector = set.injector(&client).await?;
+                    let injector = set.injector(&client, globals).await?;
                     print!("{}", yaml(&set.tag(&injector, globals).objects())?);
                     Ok(ExitCode::SUCCESS)
                 }
-                Command::List { output } => list(&client, output.as_deref()).await,
-                Command::Remove { tag, yes } => remove(&client, &tag, yes).await,
+                Command::List { output } => list(&client, globals, output.as_deref()).await,
+                Command::Remove { tag, yes } => remove(&client, globals, &tag, yes).await,
             }
         })
     }
@@ -93,10 +93,9 @@ impl Cmd {
 
 impl Set {
     /// The injector of the revision; a tag copies where it is and by what it is trusted.
-    async fn injector(&self, client: &Client) -> Result<Value, CliError> {
-        let found = client
-            .list(&webhooks(), None, Some(&format!("istio.io/rev={},!{TAG_LABEL}", self.revision)))
-            .await?;
+    async fn injector(&self, client: &Client, globals: &Globals) -> Result<Value, CliError> {
+        let selector = format!("istio.io/rev={},!{TAG_LABEL}", self.revision);
+        let found = listed(client, globals, &webhooks(), Some(&selector)).await?;
         found.into_iter().next().ok_or_else(|| {
             CliError(format!(
                 "cannot modify tag: no revision {:?} is installed (`kubectl get mutatingwebhookconfigurations -L istio.io/rev` shows what is)",
@@ -116,7 +115,7 @@ impl Set {
     }
 
     async fn apply(&self, client: Client, globals: &Globals) -> Outcome {
-        let injector = self.injector(&client).await?;
+        let injector = self.injector(&client, globals).await?;
         let tag = self.tag(&injector, globals);
         let there = match client.get(&webhooks(), "", &tag.object_name()).await {
             Err(KubeError::Status { code: 404, .. }) => None,
@@ -149,10 +148,19 @@ impl Set {
     }
 }
 
-async fn list(client: &Client, output: Option<&str>) -> Outcome {
-    let found = client.list(&webhooks(), None, Some(TAG_LABEL)).await?;
+async fn listed(
+    client: &Client,
+    globals: &Globals,
+    kind: &ResourceKind,
+    selector: Option<&str>,
+) -> Result<Vec<Value>, CliError> {
+    cluster::answer(globals, &format!("listing {}", kind.plural), client.list(kind, None, selector)).await
+}
+
+async fn list(client: &Client, globals: &Globals, output: Option<&str>) -> Outcome {
+    let found = listed(client, globals, &webhooks(), Some(TAG_LABEL)).await?;
     let kind = ResourceKind::new("", "v1", "Namespace", "namespaces", false);
-    let namespaces = client.list(&kind, None, None).await?;
+    let namespaces = listed(client, globals, &kind, None).await?;
     let mut tags = Vec::new();
     for object in &found {
         let label = |key: &str| object["metadata"]["labels"][key].as_str().unwrap_or_default().to_owned();
@@ -192,13 +200,13 @@ fn follows(labels: &Value, tag: &str) -> bool {
     }
 }
 
-async fn remove(client: &Client, name: &str, yes: bool) -> Outcome {
-    let found = client.list(&webhooks(), None, Some(&format!("{TAG_LABEL}={name}"))).await?;
+async fn remove(client: &Client, globals: &Globals, name: &str, yes: bool) -> Outcome {
+    let found = listed(client, globals, &webhooks(), Some(&format!("{TAG_LABEL}={name}"))).await?;
     if found.is_empty() {
         return Err(CliError(format!("cannot remove tag {name:?}: there is none")));
     }
     let kind = ResourceKind::new("", "v1", "Namespace", "namespaces", false);
-    let users = client.list(&kind, None, None).await?;
+    let users = listed(client, globals, &kind, None).await?;
     let users: Vec<&str> = users
         .iter()
         .filter(|namespace| follows(&namespace["metadata"]["labels"], name))
