@@ -301,3 +301,93 @@ fn an_installation_that_is_killed_is_finished_or_taken_off() {
         becomes(&cluster, &before);
     }
 }
+
+const WORK: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: later}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: istio}
+spec: {controller: istio.io/ingress-controller}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: sleep, namespace: default}
+spec:
+  ingressClassName: istio
+  rules:
+  - http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: sleep, port: {number: 80}}}}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: refused, namespace: default}
+spec:
+  configPatches:
+  - applyTo: CLUSTER
+    match: {context: SIDECAR_OUTBOUND}
+    patch:
+      operation: ADD
+      value: {name: refused, type: STATIC, connect_timeout: -1s}
+"#;
+
+/// All that the control plane has written since it started.
+fn control_plane_log(cluster: &Cluster) -> String {
+    let output = cluster.try_kubectl(&["logs", "-n", "istio-system", "deploy/istiod", "--tail=-1"], "");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_control_plane_has_the_rights_it_uses_and_says_which_one_it_misses() {
+    if !tools(&["kubectl"]) {
+        return;
+    }
+    let cluster = Cluster::up(DataPlane::Lateen);
+    cluster.apply_sample("sleep/sleep.yaml");
+    cluster.wait_for_pods("default", 1);
+    cluster.apply(WORK);
+    eventually("the status that says what proxies refuse", || {
+        let status = cluster.kubectl(&["get", "envoyfilter", "refused", "-o", "jsonpath={.status}"]);
+        if status.contains("Rejected") { Ok(()) } else { Err(status + &control_plane_log(&cluster)) }
+    });
+    eventually("a root certificate for a new namespace", || {
+        let found = cluster.try_kubectl(&["get", "cm", "istio-ca-root-cert", "-n", "later"], "");
+        if found.status.success() { Ok(()) } else { Err(control_plane_log(&cluster)) }
+    });
+    for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
+        let bundles =
+            cluster.kubectl(&["get", kind, "-o", "jsonpath={.items[*].webhooks[*].clientConfig.caBundle}"]);
+        assert!(!bundles.is_empty(), "{kind}");
+    }
+    let log = control_plane_log(&cluster);
+    assert!(log.contains("injected") && log.contains("ADS: new connection"), "{log}");
+    let refused = |line: &&str| line.contains("forbidden") || line.contains("403");
+    assert_eq!(log.lines().filter(refused).collect::<Vec<_>>(), Vec::<&str>::new());
+
+    // Without one of its rights it does not become ready, and says which one it is.
+    let role = ["clusterrole", "istiod-clusterrole-istio-system"];
+    let rules: Vec<serde_json::Value> = {
+        let text = cluster.kubectl(&["get", role[0], role[1], "-o", "jsonpath={.rules}"]);
+        serde_json::from_str(&text).unwrap()
+    };
+    let index = rules.iter().position(|rule| rule["resources"][0] == "endpointslices").unwrap();
+    let patch = format!(r#"[{{"op":"remove","path":"/rules/{index}"}}]"#);
+    cluster.kubectl(&["patch", role[0], role[1], "--type=json", "-p", &patch]);
+    cluster.kubectl(&["delete", "pod", "-n", "istio-system", "-l", "app=istiod"]);
+    eventually("the right that is missing", || {
+        let log = control_plane_log(&cluster);
+        let said = log.lines().any(|line| {
+            line.contains("watch of endpointslices")
+                && line.contains("cannot list resource \"endpointslices\"")
+        });
+        if said { Ok(()) } else { Err(log) }
+    });
+    let ready = ["get", "deploy", "istiod", "-n", "istio-system", "-o", "jsonpath={.status.readyReplicas}"];
+    assert!(!cluster.kubectl(&ready).contains('1'));
+    // Installing again gives it back.
+    cluster.lateen(&["install", "--set", "profile=demo", "-y"]);
+    assert_eq!(cluster.kubectl(&ready), "1");
+}
