@@ -131,7 +131,8 @@ impl Wanted<'_> {
         let owned = self.uid.is_none_or(|uid| map.owners.iter().any(|owner| owner["uid"] == uid));
         let same = map.content == hash(self.pem);
         let of_another = map.writer != self.role && map.has_owner(&map.writer);
-        let changed = !of_another && !(same && map.labelled && map.writer == self.role);
+        let ours = same && map.labelled && map.writer == self.role;
+        let changed = !(of_another || ours);
         let disputed = of_another && !same;
         if owned && !changed {
             return Due { disputed, ..Due::default() };

@@ -48,6 +48,7 @@ fn status(code: StatusCode, text: &[u8], seconds: u32) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
