@@ -69,6 +69,8 @@ impl Agent {
         let settings = Arc::new(settings);
         let mut tasks = JoinSet::new();
         tracing::info!("CA Endpoint {}, provider Citadel", settings.ca_address);
+        let root = settings.root_certificate_file();
+        tracing::info!("Using CA {} cert with certs: {}", settings.ca_address, root.display());
         let (publish, workload) = watch::channel(None);
         tasks.spawn(identity::maintain(settings.clone(), clock, publish));
         serve_secrets(&settings, workload, &mut tasks)?;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use lateen_runtime::scopes::Scopes;
 use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
@@ -105,6 +107,32 @@ impl Health {
     }
 }
 
+impl Health {
+    /// Whether a request comes from the pod itself.
+    fn is_own(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        address.is_loopback() || self.own.contains(&address)
+    }
+}
+
+/// What the agent, and a proxy in its process, log under.
+const SCOPES: Scopes = Scopes(&["admin", "ads", "cache", "config", "connection", "upstream", "xdsproxy"]);
+const FOREIGN: &str = "only requests from the pod itself are allowed\n";
+
+/// What is logged is the pod's own affair.
+async fn from_the_pod(
+    State(health): State<Arc<Health>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if health.is_own(peer) {
+        next.run(request).await
+    } else {
+        (StatusCode::FORBIDDEN, FOREIGN).into_response()
+    }
+}
+
 /// The port's routes.
 pub(crate) fn router(health: Arc<Health>) -> Router {
     Router::new()
@@ -112,7 +140,8 @@ pub(crate) fn router(health: Arc<Health>) -> Router {
         .route("/stats/prometheus", get(metrics))
         .route("/app-health/{container}/{probe}", get(probe))
         .route("/quitquitquit", post(quit))
-        .with_state(health)
+        .with_state(health.clone())
+        .merge(SCOPES.router().layer(middleware::from_fn_with_state(health, from_the_pod)))
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
@@ -133,9 +162,8 @@ async fn probe(State(health): State<Arc<Health>>, uri: Uri, headers: HeaderMap) 
 
 /// Only the pod itself may end its proxy, as Istio has it.
 async fn quit(State(health): State<Arc<Health>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
-    let address = peer.ip().to_canonical();
-    if !address.is_loopback() && !health.own.contains(&address) {
-        return (StatusCode::FORBIDDEN, "only requests from the pod itself are allowed\n").into_response();
+    if !health.is_own(peer) {
+        return (StatusCode::FORBIDDEN, FOREIGN).into_response();
     }
     health.quit.notify_one();
     "OK\n".into_response()

@@ -70,7 +70,9 @@ async fn follow(
 
 impl Discovery for Secrets {
     fn open<'a>(&'a self, _: Peer, node: &'a Node) -> BoxFuture<'a, Result<Opened, Status>> {
-        let observer = Box::new(Log { node: node.id.clone() });
+        // `sidecar~ADDRESS~POD.NAMESPACE~DOMAIN`: logs have the pod.
+        let name = node.id.split('~').nth(2).unwrap_or(&node.id).to_owned();
+        let observer = Box::new(Log { node: name });
         Box::pin(async move { Ok(Opened { catalogs: self.catalogs.clone(), observer }) })
     }
 }
@@ -93,9 +95,9 @@ impl Observer for Log {
         for resource in &push.resources {
             tracing::info!(
                 target: "ads",
-                "SDS: PUSH request for node:{} resources:1 size:{}B resource:{}",
+                "SDS: PUSH request for node:{} resources:1 size:{} resource:{}",
                 self.node,
-                resource.any.value.len(),
+                lateen_runtime::logs::size(resource.any.value.len()),
                 resource.name
             );
         }

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::object::{child_mut, metadata_mut, name};
+use crate::object::{self, child_mut, metadata_mut, name};
 use crate::resource::Resource;
 
 /// Fills in what is missing. `old` is the stored object on a change.
@@ -121,27 +121,62 @@ fn deployment(value: &mut Value) {
 fn stateful_set(value: &mut Value) {
     let spec = json!({"replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady"});
     set_all(value, "spec", spec);
-    set_all(&mut value["spec"], "updateStrategy", json!({"type": "RollingUpdate"}));
+    update_strategy(value, json!({"partition": 0}));
     set_all(value, "status", json!({"replicas": 0, "availableReplicas": 0}));
     template(value);
 }
 
+fn update_strategy(value: &mut Value, rolling: Value) {
+    set_all(&mut value["spec"], "updateStrategy", json!({"type": "RollingUpdate"}));
+    let strategy = &mut value["spec"]["updateStrategy"];
+    if strategy["type"] == "RollingUpdate" {
+        set_all(strategy, "rollingUpdate", rolling);
+    }
+}
+
 fn daemon_set(value: &mut Value) {
     set_all(value, "spec", json!({"revisionHistoryLimit": 10}));
-    set_all(&mut value["spec"], "updateStrategy", json!({"type": "RollingUpdate"}));
+    update_strategy(value, json!({"maxSurge": 0, "maxUnavailable": 1}));
     let counts = json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0});
     set_all(value, "status", counts);
     template(value);
 }
 
 fn job(value: &mut Value) {
-    set_all(
-        value,
-        "spec",
-        json!({"parallelism": 1, "completions": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": false}),
-    );
+    let spec = child_mut(value, "spec");
+    // Parallel pods without a number of completions are a queue of work.
+    if !spec.contains_key("parallelism") {
+        put(spec, "completions", json!(1));
+    }
+    for (key, default) in [
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(6)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
+    ] {
+        put(spec, key, default);
+    }
     set(value, "status", json!({}));
+    select_by_uid(value);
     template(value);
+}
+
+/// A job's pods are known by the job's uid, unless it says that it selects by itself.
+fn select_by_uid(value: &mut Value) {
+    let own = object::metadata(value);
+    let (Some(uid), Some(name)) = (own["uid"].as_str(), own["name"].as_str()) else { return };
+    if value["spec"]["manualSelector"] == true || value["spec"]["selector"].is_object() {
+        return;
+    }
+    let labels = json!({
+        "batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid, "job-name": name,
+    });
+    let selector = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    set(&mut value["spec"], "selector", selector);
+    let template = child_mut(&mut value["spec"], "template");
+    let meta = template.entry("metadata").or_insert_with(|| json!({}));
+    set_all(meta, "labels", labels);
 }
 
 fn endpoint_ports(value: &mut Value) {

@@ -18,6 +18,7 @@ pub(crate) fn causes(resource: &Resource, value: &Value, old: Option<&Value>) ->
         "deployments.apps" | "replicasets.apps" | "statefulsets.apps" | "daemonsets.apps" => {
             workload(value, old, &mut causes)
         }
+        "jobs.batch" => job(value, &mut causes),
         crate::catalog::CRDS => causes.extend(crate::custom::resources(value).err().unwrap_or_default()),
         "mutatingwebhookconfigurations.admissionregistration.k8s.io"
         | "validatingwebhookconfigurations.admissionregistration.k8s.io" => {
@@ -49,6 +50,15 @@ fn immutable_data(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         }
     }
     immutable(value, old, "type", "field is immutable", causes);
+}
+
+fn job(value: &Value, causes: &mut Vec<Cause>) {
+    let policy = &value["spec"]["template"]["spec"]["restartPolicy"];
+    let allowed = ["OnFailure", "Never"];
+    if !allowed.iter().any(|one| policy == one) {
+        let field = "spec.template.spec.restartPolicy";
+        causes.push(Cause::not_supported(field, policy, &allowed.map(str::to_owned)));
+    }
 }
 
 fn service(value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {

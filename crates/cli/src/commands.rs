@@ -9,6 +9,7 @@ mod discovery;
 mod down;
 mod dump_xds;
 mod env;
+pub(crate) mod exec;
 mod experimental;
 mod explain;
 mod fortio;
@@ -28,6 +29,7 @@ mod request;
 mod samples;
 mod tag;
 mod uninstall;
+pub(crate) mod unsupported;
 mod up;
 mod upgrade;
 mod validate;
@@ -64,7 +66,9 @@ pub(crate) enum Command {
     Down(down::Cmd),
     /// Print how a shell reaches a local cluster
     Env(env::Cmd),
-    /// Show what a container has printed
+    /// Run a command in a container
+    Exec(exec::Cmd),
+    /// Show what containers have printed
     Logs(logs::Cmd),
     /// Create or change objects from manifests
     Apply(apply::Cmd),
@@ -160,6 +164,7 @@ impl Command {
             Self::Up(cmd) => cmd.run(globals),
             Self::Down(cmd) => cmd.run(globals),
             Self::Env(cmd) => cmd.run(globals),
+            Self::Exec(cmd) => cmd.run(globals),
             Self::Logs(cmd) => cmd.run(globals),
             Self::Apply(cmd) => cmd.run(globals),
             Self::Delete(cmd) => cmd.run(globals),

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod commands;
+mod containers;
 mod globals;
 mod install;
 mod load;
@@ -13,7 +14,6 @@ mod manifest;
 mod pods;
 mod proxy_config;
 mod table;
-mod unsupported;
 mod world;
 
 use std::process::ExitCode;
@@ -52,16 +52,10 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|command| command == "load" || command == "fortio") {
         args.insert(2, "--".into());
     }
-    let command = Cli::command().name(*name).bin_name(*name);
-    let matches = match command.try_get_matches_from(&args) {
+    let args = commands::exec::arguments(args);
+    let matches = match Cli::command().name(*name).bin_name(*name).try_get_matches_from(&args) {
         Ok(matches) => matches,
-        Err(error) => match unsupported::verb(&error) {
-            Some(verb) => {
-                eprintln!("Error: {name} {verb} is not supported yet");
-                return ExitCode::FAILURE;
-            }
-            None => error.exit(),
-        },
+        Err(error) => return refused(name, &args, &error),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -77,4 +71,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends with what the parser says, or, for a verb of istioctl's that we do not have, with that.
+fn refused(name: &str, args: &[std::ffi::OsString], error: &clap::Error) -> ExitCode {
+    let words: Vec<&str> = args.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    if error.kind() == clap::error::ErrorKind::InvalidSubcommand
+        && let Some(text) = commands::unsupported::explain(name, &words)
+    {
+        eprintln!("Error: {text}");
+        return ExitCode::FAILURE;
+    }
+    error.exit()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lateen_base::Clock;
 use lateen_ca::service::Authenticator;
+use lateen_runtime::scopes::Scopes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -59,6 +60,10 @@ pub struct Control {
     tasks: JoinSet<()>,
 }
 
+/// What a control plane logs under.
+const SCOPES: Scopes =
+    Scopes(&["ads", "ca", "controlz", "inject", "kube", "model", "spiffe", "status", "validation"]);
+
 /// The addresses of a running control plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
@@ -72,6 +77,8 @@ pub struct Bound {
     pub debug: SocketAddr,
     /// Metrics.
     pub monitoring: SocketAddr,
+    /// Levels of the log; none when the port was taken.
+    pub introspection: Option<SocketAddr>,
 }
 
 impl Control {
@@ -109,6 +116,9 @@ impl Control {
         let debug = debug::router(debug);
         tasks.spawn(serve::serve(ports.debug, None, debug.clone(), None));
         tasks.spawn(serve::serve(ports.monitoring, None, debug, None));
+        if let Some(listener) = ports.introspection {
+            tasks.spawn(serve::serve(listener, None, SCOPES.router(), None));
+        }
 
         let trust_domain = trust_domain(published.clone()).await?;
         let authority = authority::establish(&settings, &*cluster, &trust_domain, &*clock).await;
@@ -171,6 +181,7 @@ struct Listeners {
     webhook: TcpListener,
     debug: TcpListener,
     monitoring: TcpListener,
+    introspection: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -182,6 +193,7 @@ impl Listeners {
             webhook: serve::bind(ports.webhook, "webhooks (--httpsAddr)").await?,
             debug: serve::bind(ports.debug, "debugging (--httpAddr)").await?,
             monitoring: serve::bind(ports.monitoring, "metrics (--monitoringAddr)").await?,
+            introspection: bind_introspection(ports.introspection).await,
         })
     }
 
@@ -193,8 +205,15 @@ impl Listeners {
             webhook: of(&self.webhook)?,
             debug: of(&self.debug)?,
             monitoring: of(&self.monitoring)?,
+            introspection: self.introspection.as_ref().map(of).transpose()?,
         })
     }
+}
+
+/// A mesh does not do without its control plane because of this port.
+async fn bind_introspection(address: SocketAddr) -> Option<TcpListener> {
+    let bound = serve::bind(address, "levels of the log (--ctrlz_port)").await;
+    bound.inspect_err(|error| tracing::warn!(target: "controlz", "{error}")).ok()
 }
 
 async fn trust_domain(

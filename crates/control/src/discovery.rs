@@ -63,7 +63,7 @@ impl Ads {
             let connected = registration.connected.clone();
             tokio::task::spawn_blocking(move || connected.push(&newest));
         }
-        tracing::info!(target: "ads", "ADS: new connection for node:{}", node.id);
+        tracing::info!(target: "ads", "ADS: new connection for node:{}", registration.connected.id());
         self.metrics.connected.inc();
         let observer =
             Watcher { registration, metrics: self.metrics.clone(), refusals: self.refusals.clone() };
@@ -143,10 +143,11 @@ impl Observer for Watcher {
         };
         tracing::info!(
             target: "ads",
-            "{kind}: {form} for node:{} resources:{} removed:{} size:{size}B",
+            "{kind}: {form} for node:{} resources:{} removed:{} size:{}",
             self.registration.connected.proxy.id,
             push.resources.len(),
             push.removed.len(),
+            lateen_runtime::logs::size(size),
         );
         self.metrics.pushed(kind);
     }

@@ -142,15 +142,17 @@ impl Mesh {
     fn take_values(&mut self, text: &str) -> Result<bool, String> {
         let values = yaml(text)?;
         self.injector = injector(&values, &self.injector_config, &self.mesh_text)?;
+        let changed = self.injector_values != values;
         self.injector_values = values;
-        Ok(false)
+        Ok(changed)
     }
 
     fn take_injector_config(&mut self, text: &str) -> Result<bool, String> {
         let config = yaml(text)?;
         self.injector = injector(&self.injector_values, &config, &self.mesh_text)?;
+        let changed = self.injector_config != config;
         self.injector_config = config;
-        Ok(false)
+        Ok(changed)
     }
 }
 
@@ -218,6 +220,27 @@ mod tests {
         assert!(mesh.take(&good, &settings), "the end of a refusal is news");
         assert!(mesh.refused(&settings).is_empty());
         assert!(!mesh.take(&map("other", json!({ "mesh": "trustDomain: x" })), &settings));
+    }
+
+    #[test]
+    fn a_template_that_does_not_parse_is_refused_and_the_last_good_one_stays() {
+        let settings = Settings::default();
+        let mut mesh = Mesh::default();
+        let config = |template: &str| {
+            let config = json!({ "templates": { "extra": template } });
+            let data = json!({ "config": config.to_string(), "values": "{}" });
+            map("istio-sidecar-injector", data)
+        };
+        let extra = |mesh: &Mesh| mesh.injector.templates["extra"].clone();
+        assert!(mesh.take(&config("spec: {dnsPolicy: Default}"), &settings), "a change is news");
+        for bad in ["spec: {containers: [", "just words"] {
+            assert!(mesh.take(&config(bad), &settings), "the refusal is news");
+            assert_eq!(extra(&mesh), "spec: {dnsPolicy: Default}");
+            let refused: Vec<String> = mesh.refused(&settings).into_values().collect();
+            assert!(refused.len() == 1 && refused[0].contains("templates.extra"), "{refused:?}");
+        }
+        assert!(mesh.take(&config("spec: {dnsPolicy: None}"), &settings));
+        assert_eq!((extra(&mesh), mesh.refused(&settings).len()), ("spec: {dnsPolicy: None}".to_owned(), 0));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.proxies.lock().remove(&self.connected.number);
         self.proxies.news.notify_one();
-        tracing::info!(target: "ads", "ADS: {} disconnected", self.connected.node);
+        tracing::info!(target: "ads", "ADS: {:?} {} terminated", self.connected.address, self.connected.id());
     }
 }
 
@@ -129,6 +129,11 @@ impl Proxies {
 }
 
 impl Connected {
+    /// The proxy's name with the number of its connection, as logs have it.
+    pub(crate) fn id(&self) -> String {
+        format!("{}-{}", self.proxy.id, self.number)
+    }
+
     /// What the proxy gets now.
     pub(crate) fn catalog(&self) -> Arc<ProxyCatalog> {
         self.current.load_full()

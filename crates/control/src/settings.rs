@@ -84,6 +84,8 @@ pub struct Ports {
     pub debug: SocketAddr,
     /// Metrics, and the same.
     pub monitoring: SocketAddr,
+    /// Levels of the log, to be shown and changed (Istio's ControlZ). Whoever reaches it may change them.
+    pub introspection: SocketAddr,
 }
 
 impl Default for Debounce {
@@ -106,13 +108,14 @@ impl Ports {
             webhook: at(15017),
             debug: at(8080),
             monitoring: at(15014),
+            introspection: SocketAddr::from(([127, 0, 0, 1], 9876)),
         }
     }
 
     /// Any free ports of the loopback, for tests.
     pub fn free() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { plain: any, secure: any, webhook: any, debug: any, monitoring: any }
+        Self { plain: any, secure: any, webhook: any, debug: any, monitoring: any, introspection: any }
     }
 }
 

@@ -5,6 +5,22 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 
 use crate::InjectError;
+use crate::quantity::{is_quantity, value};
+
+/// Annotations that are amounts: request and limit of the processor, then of memory.
+const AMOUNTS: [&str; 4] = [
+    "sidecar.istio.io/proxyCPU",
+    "sidecar.istio.io/proxyCPULimit",
+    "sidecar.istio.io/proxyMemory",
+    "sidecar.istio.io/proxyMemoryLimit",
+];
+
+/// Annotations that are numbers.
+const NUMBERS: [&str; 3] = [
+    "readiness.status.sidecar.istio.io/failureThreshold",
+    "readiness.status.sidecar.istio.io/initialDelaySeconds",
+    "readiness.status.sidecar.istio.io/periodSeconds",
+];
 
 /// A pod's annotations.
 #[derive(Clone, Copy)]
@@ -65,8 +81,9 @@ impl<'a> Annotations<'a> {
         items.into_iter().map(read).collect()
     }
 
-    /// Checks what goes into rules of the kernel.
+    /// Checks what goes into rules of the kernel, and what the API server would refuse without naming the annotation.
     pub(crate) fn check(self) -> Result<(), InjectError> {
+        self.check_amounts()?;
         // Each with the name of the value that holds where the annotation is missing.
         for (name, value) in [
             ("traffic.sidecar.istio.io/includeOutboundIPRanges", "includeIPRanges"),
@@ -100,6 +117,33 @@ impl<'a> Annotations<'a> {
         }
     }
 
+    fn check_amounts(self) -> Result<(), InjectError> {
+        for name in AMOUNTS {
+            match self.text(name) {
+                Some(amount) if !is_quantity(amount) => {
+                    return Err(bad(name, format!("{amount:?} is no amount, such as 100m, 0.5 or 128Mi")));
+                }
+                _ => {}
+            }
+        }
+        for (request, limit) in [(AMOUNTS[0], AMOUNTS[1]), (AMOUNTS[2], AMOUNTS[3])] {
+            if let (Some(least), Some(most)) = (self.text(request), self.text(limit))
+                && value(least) > value(most)
+            {
+                return Err(bad(request, format!("{least} is more than the limit, {most} ({limit})")));
+            }
+        }
+        for name in NUMBERS {
+            match self.text(name) {
+                Some(number) if number.parse::<u32>().is_err() => {
+                    return Err(bad(name, format!("{number:?} is no number")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn parts(self, name: &str) -> impl Iterator<Item = &'a str> {
         let text = self.text(name).unwrap_or_default();
         text.split(',').map(str::trim).filter(|part| !part.is_empty())
@@ -129,4 +173,38 @@ fn recased(fields: Map<String, Value>, known: &[&str]) -> Map<String, Value> {
 
 pub(crate) fn bad(name: &'static str, message: impl Into<String>) -> InjectError {
     InjectError::Annotation { name, message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(name: &str, text: &str) -> Result<(), String> {
+        let pod = json!({"metadata": {"annotations": {name: text}}});
+        Annotations::of(&pod).check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn amounts_that_are_none_are_refused_by_name() {
+        assert_eq!(check("sidecar.istio.io/proxyCPU", "100m"), Ok(()));
+        let error = check("sidecar.istio.io/proxyCPU", "100 m").unwrap_err();
+        assert_eq!(
+            error,
+            "annotation sidecar.istio.io/proxyCPU: \"100 m\" is no amount, such as 100m, 0.5 or 128Mi"
+        );
+        assert!(check("sidecar.istio.io/proxyMemoryLimit", "lots").unwrap_err().contains("proxyMemoryLimit"));
+        let number = "readiness.status.sidecar.istio.io/periodSeconds";
+        assert!(check(number, "2").is_ok() && check(number, "two").unwrap_err().contains("periodSeconds"));
+    }
+
+    #[test]
+    fn a_request_is_not_above_its_limit() {
+        let of = |request: &str, limit: &str| {
+            let pod = json!({"metadata": {"annotations": {AMOUNTS[2]: request, AMOUNTS[3]: limit}}});
+            Annotations::of(&pod).check().map_err(|error| error.to_string())
+        };
+        assert_eq!(of("1024Mi", "1Gi"), Ok(()));
+        assert!(of("2Gi", "1Gi").unwrap_err().contains("is more than the limit, 1Gi"));
+    }
 }

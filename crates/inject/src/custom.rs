@@ -13,9 +13,13 @@ pub(crate) fn render(name: &str, text: &str, _proxy: &Proxy<'_>) -> Result<Value
             "actions ({{ }}) are not supported in custom templates: write the YAML of a pod".into()
         ));
     }
-    let pod: Value = serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?;
-    match pod {
-        Value::Object(_) => Ok(pod),
-        _ => Err(bad("it is no object with metadata and spec".into())),
+    read(text).map_err(bad)
+}
+
+/// What a template without actions says.
+pub(crate) fn read(text: &str) -> Result<Value, String> {
+    match serde_saphyr::from_str(text).map_err(|error| error.to_string())? {
+        pod @ Value::Object(_) => Ok(pod),
+        _ => Err("it is no object with metadata and spec".to_owned()),
     }
 }

@@ -153,6 +153,14 @@ pub struct LogOptions {
     pub follow: bool,
     /// Only the last lines.
     pub tail: Option<i64>,
+    /// Only what is not older than these seconds.
+    pub since_seconds: Option<i64>,
+    /// Only what is not older than this moment, in RFC 3339.
+    pub since_time: Option<String>,
+    /// Each line with the time at which it was written.
+    pub timestamps: bool,
+    /// Not more than these bytes.
+    pub limit_bytes: Option<i64>,
     /// The log of the container's former run.
     pub previous: bool,
 }
@@ -367,7 +375,7 @@ impl Client {
     /// The log of a pod's container.
     ///
     /// # Errors
-    /// When there is no such pod or container, or the request fails.
+    /// When there is no such pod or container, the moment is no time, or the request fails.
     pub async fn logs(
         &self,
         namespace: &str,
@@ -375,10 +383,18 @@ impl Client {
         options: &LogOptions,
     ) -> Result<impl AsyncBufRead + use<>, KubeError> {
         let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.inner.clone(), namespace);
+        let since_time = options.since_time.as_deref().map(|text| {
+            let moment = text.parse::<k8s_openapi::jiff::Timestamp>();
+            moment.map_err(|error| KubeError::Config(format!("{text:?} is no time in RFC 3339: {error}")))
+        });
         let params = LogParams {
             container: options.container.clone(),
             follow: options.follow,
             tail_lines: options.tail,
+            since_seconds: options.since_seconds,
+            since_time: since_time.transpose()?,
+            timestamps: options.timestamps,
+            limit_bytes: options.limit_bytes,
             previous: options.previous,
             ..LogParams::default()
         };
@@ -408,6 +424,10 @@ impl Client {
             .body(Vec::new())
             .map_err(|error| KubeError::Config(format!("{method} {path}: {error}")))?;
         Ok(self.inner.request_text(request).await?)
+    }
+
+    pub(crate) fn inner(&self) -> &kube::Client {
+        &self.inner
     }
 
     pub(crate) fn api(&self, kind: &ResourceKind, namespace: Option<&str>) -> Api<DynamicObject> {

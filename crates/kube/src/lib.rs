@@ -5,6 +5,7 @@
 
 mod client;
 mod discovery;
+mod exec;
 pub mod install;
 mod kind;
 mod overload;
@@ -12,5 +13,6 @@ mod watch;
 
 pub use client::{Access, Client, KubeError, LogOptions, Patch, TokenIdentity};
 pub use discovery::Discovery;
+pub use exec::{Ended, Exec, Resize, RunningCommand};
 pub use kind::ResourceKind;
 pub use watch::{Scope, WatchEvent};

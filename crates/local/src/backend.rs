@@ -34,6 +34,11 @@ const WATCHED: &[(&str, &str)] = &[
     ("", "nodes"),
     ("apps", "deployments"),
     ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+    ("apps", "daemonsets"),
+    ("batch", "jobs"),
+    ("autoscaling", "horizontalpodautoscalers"),
+    ("policy", "poddisruptionbudgets"),
     ("discovery.k8s.io", "endpointslices"),
 ];
 

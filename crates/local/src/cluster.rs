@@ -221,8 +221,12 @@ impl Cluster {
     /// What was refused, or what does not become ready and why.
     pub async fn install(&self, patience: Duration, progress: &Progress) -> Result<(), UpError> {
         let logs = PodLogs { pods: self.state.pods() };
-        install::mesh(&self.server.client(), &self.state, progress).await?;
-        install::wait(&self.api, &logs, patience, progress).await?;
+        // The time counts from here: what the installation takes is not left for the wait.
+        let deadline = install::Deadline::after(patience);
+        let client = self.server.client();
+        let installing = install::mesh(&client, &self.state, progress);
+        deadline.keep(&self.api, &logs, installing).await??;
+        install::wait(&self.api, &logs, deadline, progress).await?;
         let mut run = run_record(self.number, self.data_plane, Phase::Ready, "ready");
         run.ingress_ports = self.ingress_ports().await;
         Ok(self.state.set_run(&run)?)

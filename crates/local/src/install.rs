@@ -92,14 +92,44 @@ fn digest(installation: &Installation) -> Result<String, InstallError> {
     Ok(format!("{} {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish()))
 }
 
+/// Until when the mesh has to be ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    whole: Duration,
+    at: Instant,
+}
+
+impl Deadline {
+    /// So much time from now on.
+    pub(crate) fn after(whole: Duration) -> Self {
+        Self { whole, at: Instant::now() + whole }
+    }
+
+    /// What the work comes to, unless the time is over before.
+    pub(crate) async fn keep<T>(
+        self,
+        api: &Api,
+        logs: &PodLogs,
+        work: impl Future<Output = T>,
+    ) -> Result<T, InstallError> {
+        match tokio::time::timeout_at(self.at, work).await {
+            Ok(done) => Ok(done),
+            Err(_) => {
+                let all = api.list_in::<Deployment>(NAMESPACE).await;
+                let what = not_ready(api, logs, &all).await;
+                Err(InstallError::NotReady { seconds: self.whole.as_secs(), what })
+            }
+        }
+    }
+}
+
 /// Waits until every deployment of the control plane's namespace is ready.
 pub(crate) async fn wait(
     api: &Api,
     logs: &PodLogs,
-    patience: Duration,
+    deadline: Deadline,
     progress: &Progress,
 ) -> Result<(), InstallError> {
-    let deadline = Instant::now() + patience;
     let mut changes = api.changes();
     let mut told: Vec<String> = Vec::new();
     loop {
@@ -116,11 +146,13 @@ pub(crate) async fn wait(
         if !all.is_empty() && all.iter().all(|deployment| is_ready(deployment, &pods)) {
             return Ok(());
         }
-        let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
-        if !matches!(changed, Ok(Ok(()))) {
-            let what = not_ready(api, logs, &all).await;
-            return Err(InstallError::NotReady { seconds: patience.as_secs(), what });
-        }
+        // A server that has gone changes nothing any more.
+        let changed = async {
+            if changes.changed().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        deadline.keep(api, logs, changed).await?;
     }
 }
 

@@ -15,10 +15,12 @@ mod commands;
 
 const TABLE: &str = include_str!("commands.txt");
 
-/// Plays the binary: an application that runs until it is ended, and commands that say what they were asked.
+/// Plays the binary: an application that runs until it is ended, shells that are the host's, and commands that say what
+/// they were asked.
 const PROGRAM: &str = r#"#!/bin/sh
 case "$0" in */fortio|*/istioctl|*/pilot-agent) echo "${0##*/} $*"; exit;; esac
 trap 'exit 0' TERM
+case "$*" in "app sleep -- sh"*) shift 3; exec "$@";; esac
 echo "started $*"
 while :; do sleep 1 & wait; done
 "#;

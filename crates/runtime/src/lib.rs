@@ -3,6 +3,7 @@
 pub mod drain;
 pub mod logs;
 pub mod readiness;
+pub mod scopes;
 pub mod signals;
 
 pub use drain::{Drain, DrainGuard};

@@ -1,7 +1,7 @@
 //! Logs in Istio's text form, `TIME<tab>LEVEL<tab>SCOPE<tab>MESSAGE`, or JSON; levels by scope.
 //!
-//! A scope is a `tracing` target. Scopes named in code (`target: "ads"`) print as they are; a Rust module path prints
-//! as its package's short name.
+//! A scope is a `tracing` target that is named in code (`target: "ads"`). What names none is of the scope `default`, which
+//! the text form leaves out, as Istio's does; libraries print under their own name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +53,7 @@ pub fn init(config: &Config) -> Result<(), LogError> {
     let builder = tracing_subscriber::fmt().with_writer(io::stderr);
     // The filter comes last: a handle to it has the type of all that came before.
     let (done, reload): (_, Reload) = if config.json {
-        let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
+        let builder = builder.event_format(IstioJson).with_env_filter(filter).with_filter_reloading();
         let handle = builder.reload_handle();
         (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
     } else {
@@ -208,59 +208,121 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let meta = event.metadata();
-        let level = match *meta.level() {
-            Level::ERROR => "error",
-            Level::WARN => "warn",
-            Level::INFO => "info",
-            Level::DEBUG | Level::TRACE => "debug",
-        };
-        let now = time::OffsetDateTime::now_utc();
-        write!(
-            out,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z\t{level}\t",
-            now.year(),
-            u8::from(now.month()),
-            now.day(),
-            now.hour(),
-            now.minute(),
-            now.second(),
-            now.microsecond()
-        )?;
+        write!(out, "{}\t{}\t", now(), level(*meta.level()))?;
         if let Some(scope) = scope(meta.target()) {
             write!(out, "{scope}\t")?;
         }
         let mut line = Line::default();
         event.record(&mut line);
-        writeln!(out, "{}{}", line.message, line.fields)
+        write!(out, "{}", line.message)?;
+        for (name, value) in &line.fields {
+            write!(out, "\t{name}={value}")?;
+        }
+        writeln!(out)
     }
 }
 
-/// `lateen_control::push` prints as `control`; a scope named in code prints as it is.
+/// The JSON form, with Istio's names of fields.
+struct IstioJson;
+
+impl<S, N> FormatEvent<S, N> for IstioJson
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let meta = event.metadata();
+        let mut object = Members::default();
+        object.add("level", level(*meta.level()));
+        object.add("time", &now());
+        object.add("scope", scope(meta.target()).unwrap_or("default"));
+        let mut line = Line::default();
+        event.record(&mut line);
+        object.add("msg", &line.message);
+        for (name, value) in &line.fields {
+            object.add(name, value);
+        }
+        writeln!(out, "{{{}}}", object.0)
+    }
+}
+
+/// Members of a JSON object.
+#[derive(Default)]
+struct Members(String);
+
+impl Members {
+    fn add(&mut self, name: &str, value: &str) {
+        let comma = if self.0.is_empty() { "" } else { "," };
+        // Text always has a JSON form.
+        let json = |text: &str| serde_json::Value::from(text).to_string();
+        self.0.push_str(&format!("{comma}{}:{}", json(name), json(value)));
+    }
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG | Level::TRACE => "debug",
+    }
+}
+
+/// The time, in microseconds.
+fn now() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
+        now.year(),
+        u8::from(now.month()),
+        now.day(),
+        now.hour(),
+        now.minute(),
+        now.second(),
+        now.microsecond()
+    )
+}
+
+/// The scope that is printed; none for our own code that names none.
 fn scope(target: &str) -> Option<&str> {
-    let scope = target.strip_prefix("lateen_").map_or(target, |path| path.split("::").next().unwrap_or(path));
-    (scope != "default" && scope != "lateen").then_some(scope)
+    let ours = target == "default" || target == "lateen" || target.starts_with("lateen_");
+    (!ours && !target.starts_with("lateen::")).then_some(target)
+}
+
+/// A number of bytes as Istio writes it: `578B`, `4.0kB`, `1.2MB`.
+pub fn size(bytes: usize) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes}B");
+    }
+    let (mut rest, mut unit) = (bytes as f64 / 1000.0, 0);
+    while rest >= 1000.0 && unit + 1 < UNITS.len() {
+        (rest, unit) = (rest / 1000.0, unit + 1);
+    }
+    format!("{rest:.1}{}", UNITS[unit])
 }
 
 #[derive(Default)]
 struct Line {
     message: String,
-    fields: String,
+    fields: Vec<(&'static str, String)>,
 }
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        use fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, "\t{name}={value:?}"),
-        };
+        self.take(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        self.take(field, value.to_owned());
+    }
+}
+
+impl Line {
+    fn take(&mut self, field: &Field, text: String) {
         match field.name() {
-            "message" => self.message.push_str(value),
-            name => self.fields.push_str(&format!("\t{name}={value}")),
+            "message" => self.message.push_str(&text),
+            name => self.fields.push((name, text)),
         }
     }
 }
@@ -280,9 +342,67 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_short() {
-        assert_eq!(scope("lateen_control::push::queue"), Some("control"));
+    fn only_named_scopes_are_printed() {
+        assert_eq!(scope("lateen_control::push::queue"), None);
         assert_eq!(scope("ads"), Some("ads"));
         assert_eq!(scope("default"), None);
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, want) in [(999, "999B"), (4000, "4.0kB"), (1_250_000, "1.2MB")] {
+            assert_eq!(size(bytes), want);
+        }
+    }
+
+    /// What is logged by `log` in one form.
+    fn logged<F>(form: F, log: impl FnOnce()) -> String
+    where
+        F: FormatEvent<tracing_subscriber::Registry, tracing_subscriber::fmt::format::DefaultFields>
+            + Send
+            + Sync
+            + 'static,
+    {
+        use tracing_subscriber::layer::SubscriberExt as _;
+
+        #[derive(Clone, Default)]
+        struct Kept(std::sync::Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = tracing_subscriber::fmt::layer().event_format(form).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let bytes = kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[test]
+    fn the_text_form_is_istios() {
+        let text = logged(IstioText, || {
+            tracing::info!(target: "cache", ttl = "23h", "returned workload certificate from cache");
+            tracing::warn!("Envoy proxy is ready");
+        });
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').skip(1).collect()).collect();
+        assert_eq!(lines[0], ["info", "cache", "returned workload certificate from cache", "ttl=23h"]);
+        assert_eq!(lines[1], ["warn", "Envoy proxy is ready"]);
+        assert!(text.starts_with("20") && text.contains("Z\tinfo"), "{text}");
+    }
+
+    #[test]
+    fn the_json_form_has_istios_fields() {
+        let text = logged(IstioJson, || tracing::error!(target: "ads", node = 7, "a \"quoted\" word"));
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let of = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!((of("level"), of("scope"), of("node")), ("error".into(), "ads".into(), "7".into()));
+        assert_eq!(of("msg"), "a \"quoted\" word");
+        assert!(of("time").ends_with('Z'));
     }
 }

@@ -45,6 +45,53 @@ pub fn resize(controller: &impl AsFd, columns: u16, rows: u16) -> io::Result<()>
     check(unsafe { libc::ioctl(controller.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
 }
 
+/// The size, in columns and rows.
+///
+/// # Errors
+/// The kernel's answer: `ENOTTY` for what is no terminal.
+pub fn size(terminal: &impl AsFd) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes a winsize, which lives until the call returns; the descriptor is borrowed for it.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok((size.ws_col, size.ws_row))
+}
+
+/// A terminal that hands on every key as it is typed, until this is dropped.
+pub struct Raw {
+    terminal: OwnedFd,
+    before: libc::termios,
+}
+
+/// Switches a terminal over to handing on every key: nothing is echoed, nothing is a signal.
+///
+/// # Errors
+/// The kernel's answer: `ENOTTY` for what is no terminal.
+pub fn raw(terminal: &impl AsFd) -> io::Result<Raw> {
+    let terminal = terminal.as_fd().try_clone_to_owned()?;
+    let mut before = std::mem::MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: tcgetattr writes a whole termios when it succeeds; the descriptor is open for the call.
+    check(unsafe { libc::tcgetattr(terminal.as_raw_fd(), before.as_mut_ptr()) })?;
+    // SAFETY: it has succeeded.
+    let before = unsafe { before.assume_init() };
+    let mut now = before;
+    // SAFETY: cfmakeraw changes the termios it is given, which lives here.
+    unsafe { libc::cfmakeraw(&raw mut now) };
+    set(&terminal, &now)?;
+    Ok(Raw { terminal, before })
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that has gone needs no mode any more.
+        let _ = set(&self.terminal, &self.before);
+    }
+}
+
+fn set(terminal: &OwnedFd, mode: &libc::termios) -> io::Result<()> {
+    // SAFETY: tcsetattr reads a termios, which lives until the call returns; the descriptor is open for it.
+    check(unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSADRAIN, &raw const *mode) })
+}
+
 /// Makes the child's standard input its controlling terminal. The child has to lead a session by then: call it after
 /// [`crate::process::contain`].
 pub fn adopt(command: &mut Command) -> &mut Command {
@@ -92,8 +139,28 @@ mod tests {
     }
 
     #[test]
+    fn a_raw_terminal_does_not_echo_until_it_is_let_go() {
+        let terminal = open().unwrap();
+        resize(&terminal.controller, 91, 17).unwrap();
+        assert_eq!(size(&terminal.end).unwrap(), (91, 17));
+        let echoes = || {
+            let mut command = Command::new("stty");
+            let output = command.arg("-a").stdin(terminal.end.try_clone().unwrap()).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            text.split_whitespace().any(|word| word == "echo")
+        };
+        assert!(echoes());
+        let raw = raw(&terminal.end).unwrap();
+        assert!(!echoes());
+        drop(raw);
+        assert!(echoes());
+    }
+
+    #[test]
     fn what_is_no_terminal_has_no_size() {
         let file = File::open("/dev/null").unwrap();
+        assert_eq!(size(&file).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
+        assert!(raw(&file).is_err());
         assert_eq!(resize(&file, 1, 1).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
     }
 }

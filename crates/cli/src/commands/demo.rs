@@ -54,25 +54,27 @@ impl Cmd {
         let begun = Instant::now();
         // Interrupted at any point, a demo in the foreground leaves nothing running.
         let life = if self.detach { Life::Own } else { Life::OfStarter };
+        // What the demo itself has made goes with it; what was there before it stays.
+        let own = !self.options.name.state()?.exists();
         let (state, run, started) = self.options.ensure(life)?;
         let shown = block_on(self.show(globals, &state, run, begun));
         match shown {
             Ok(good) if self.detach || (!self.check && !started) => Ok(code(good)),
             Ok(good) if self.check => {
                 if started {
-                    down::end(&state, false)?;
+                    down::end(&state, own)?;
                 }
                 Ok(code(good))
             }
             Ok(good) => {
                 eprintln!("Ctrl-C ends the cluster");
                 block_on(async { lateen_runtime::signals::terminated().await.map_err(CliError::new) })?;
-                down::end(&state, false)?;
+                down::end(&state, own)?;
                 Ok(code(good))
             }
             Err(error) => {
                 if started && !self.detach {
-                    down::end(&state, false)?;
+                    down::end(&state, own)?;
                 }
                 Err(error)
             }

@@ -73,6 +73,12 @@ pub(crate) struct Cmd {
     /// Root of the pod's files
     #[arg(long, env = "LATEEN_POD_ROOT", default_value = "/", hide = true)]
     pod_root: PathBuf,
+    /// Port where levels of the log are shown and changed (/scopej)
+    #[arg(long = "ctrlz_port", default_value_t = 9876, value_name = "PORT")]
+    ctrlz_port: u16,
+    /// Address of that port; the pod's loopback when not given
+    #[arg(long = "ctrlz_address", value_name = "ADDRESS", value_parser = loopback_or_address)]
+    ctrlz_address: Option<IpAddr>,
     /// Address for ports whose flag names none
     #[arg(long, env = "LATEEN_BIND_ADDRESS", default_value = "0.0.0.0", hide = true)]
     bind_address: IpAddr,
@@ -110,6 +116,16 @@ impl Cmd {
         })
     }
 
+    /// Where nothing else is said the pod's own loopback, which port-forward reaches; a pod without a loopback of its own
+    /// has but its address.
+    fn introspection_address(&self) -> IpAddr {
+        match self.ctrlz_address {
+            Some(address) => address,
+            None if self.bind_address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            None => self.bind_address,
+        }
+    }
+
     fn settings(&self, globals: &Globals) -> Result<Settings, CliError> {
         let at = |flag: &str, text: &str| address(flag, text, self.bind_address);
         Ok(Settings {
@@ -134,6 +150,7 @@ impl Cmd {
                 webhook: at("--httpsAddr", &self.https)?,
                 debug: at("--httpAddr", &self.http)?,
                 monitoring: at("--monitoringAddr", &self.monitoring)?,
+                introspection: SocketAddr::new(self.introspection_address(), self.ctrlz_port),
             },
             ..Settings::default()
         })
@@ -146,6 +163,10 @@ fn access(settings: &Settings, globals: &Globals) -> Access {
         true => Access::Kubeconfig { path: globals.kubeconfig.clone(), context: globals.context.clone() },
         false => Access::Pod { root: settings.root.clone() },
     }
+}
+
+fn loopback_or_address(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
+    if text == "localhost" { Ok(IpAddr::from([127, 0, 0, 1])) } else { text.parse() }
 }
 
 /// `:PORT` or `ADDRESS:PORT`.

@@ -19,7 +19,7 @@ use crate::manifest;
 #[derive(clap::Args)]
 pub(crate) struct Cmd {
     /// Manifests: files, folders, or - for standard input
-    #[arg(long = "filename", short, required = true, value_name = "PATH")]
+    #[arg(long = "filename", short, value_name = "PATH")]
     files: Vec<PathBuf>,
     /// A file for the result, in the place of standard output
     #[arg(long, short, value_name = "FILE")]
@@ -62,6 +62,9 @@ struct Sources {
 
 impl Cmd {
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
+        if self.files.is_empty() {
+            return Err(CliError::new("which files? give them with -f, or - for standard input"));
+        }
         let settings = self.settings(globals)?;
         let objects = manifest::read_whole(&self.files)?;
         let text = match self.webhook {
@@ -74,8 +77,11 @@ impl Cmd {
                 let namespace = globals.namespace.as_deref().unwrap_or("default");
                 let mut injected = Vec::new();
                 for document in objects {
+                    check(&document)?;
                     let made = inject_object(&document.object, namespace, &settings);
-                    injected.push(made.map_err(|error| CliError(format!("{}: {error}", document.origin)))?);
+                    injected.push(made.map_err(|error| {
+                        CliError(format!("{}: {}: {error}", document.origin, reference(&document.object)))
+                    })?);
                 }
                 yaml(&injected)?
             }
@@ -167,5 +173,33 @@ impl Cmd {
             config: read(&injector, "config")?,
             mesh: read(&mesh, "mesh")?,
         })
+    }
+}
+
+/// An object of a manifest says what it is.
+fn check(document: &manifest::Document) -> Result<(), CliError> {
+    let missing = ["apiVersion", "kind"].into_iter().find(|field| !document.object[*field].is_string());
+    match missing {
+        None => Ok(()),
+        Some(field) => {
+            Err(CliError(format!("{}: no Kubernetes object: {field} is missing", document.origin)))
+        }
+    }
+}
+
+fn reference(object: &Value) -> String {
+    lateen_api::reference_of(object).map(|object| object.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_object_is_named() {
+        let document = |object: Value| manifest::Document { origin: "a.yaml (document 2)".into(), object };
+        assert!(check(&document(json!({"apiVersion": "v1", "kind": "Pod"}))).is_ok());
+        let error = check(&document(json!({"x": 1}))).unwrap_err().to_string();
+        assert_eq!(error, "a.yaml (document 2): no Kubernetes object: apiVersion is missing");
     }
 }

@@ -85,7 +85,7 @@ struct ClusterArgs {
     #[arg(long, default_value = "")]
     subset: String,
     /// Only clusters of this direction: inbound or outbound
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = direction)]
     direction: String,
 }
 
@@ -103,7 +103,7 @@ struct EndpointArgs {
     #[arg(long, default_value = "")]
     cluster: String,
     /// Only endpoints of this status, such as healthy
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", value_parser = status)]
     status: String,
 }
 
@@ -118,7 +118,7 @@ struct ListenerArgs {
     #[arg(long, default_value_t = 0)]
     port: u32,
     /// Only listeners of this type: HTTP, TCP or HTTP+TCP
-    #[arg(long = "type", default_value = "")]
+    #[arg(long = "type", default_value = "", value_parser = listener_type)]
     kind: String,
     /// A row per filter chain (true), or per listener
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
@@ -132,6 +132,27 @@ struct RouteArgs {
     /// Only the route configuration of this name
     #[arg(long, default_value = "")]
     name: String,
+}
+
+fn direction(text: &str) -> Result<String, String> {
+    one_of(text, &["inbound", "outbound"])
+}
+
+fn status(text: &str) -> Result<String, String> {
+    one_of(text, &["healthy", "unhealthy", "draining", "timeout", "degraded", "unknown"])
+}
+
+fn listener_type(text: &str) -> Result<String, String> {
+    one_of(text, &["HTTP", "TCP", "HTTP+TCP", "UNKNOWN"])
+}
+
+/// One of these words, in upper or lower case; nothing stands for all.
+fn one_of(text: &str, known: &[&str]) -> Result<String, String> {
+    match known.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+        Some(word) => Ok((*word).to_owned()),
+        None if text.is_empty() => Ok(String::new()),
+        None => Err(format!("write one of {}", known.join(", "))),
+    }
 }
 
 /// What is printed: the table for people, the value for programs.

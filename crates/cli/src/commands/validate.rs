@@ -47,7 +47,7 @@ impl Cmd {
             return Err(CliError(format!("unknown output format {:?}: table, json or yaml", self.output)));
         }
         let mut verdicts = Vec::new();
-        for (file, text) in manifest::texts_of(&paths)? {
+        for (file, text) in once(manifest::texts_of(&paths)?) {
             verdicts
                 .extend(parse_yaml(&file, &text).into_iter().map(|document| judge(&file, document, globals)));
         }
@@ -59,6 +59,18 @@ impl Cmd {
         let valid = verdicts.iter().all(|verdict| verdict.valid);
         Ok(if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// A file that was named twice, or with its folder, is judged once.
+fn once(files: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut seen = std::collections::BTreeSet::new();
+    files
+        .into_iter()
+        .filter(|(file, _)| {
+            let same = std::fs::canonicalize(file).unwrap_or_else(|_| file.into());
+            seen.insert(same)
+        })
+        .collect()
 }
 
 fn judge(file: &str, document: Result<Document, ObjectError>, globals: &Globals) -> Verdict {

@@ -135,20 +135,22 @@ fn room(spec: &DeploymentSpec, own: &[&ReplicaSet]) -> Option<i32> {
 /// maxSurge and maxUnavailable in pods. Both nothing would never move: then one may be missing.
 fn limits(spec: &DeploymentSpec) -> (i32, i32) {
     let rolling = spec.strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
-    let share = |value: Option<&IntOrString>, up: bool| match value {
-        Some(IntOrString::Int(count)) => *count,
-        Some(IntOrString::String(text)) => percent(text, wanted(spec), up),
-        None => percent("25%", wanted(spec), up),
-    };
+    let quarter = IntOrString::String("25%".to_owned());
+    let share = |value: Option<&IntOrString>, up: bool| share(value.unwrap_or(&quarter), wanted(spec), up);
     let surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), true);
     let unavailable = share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), false);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-fn percent(text: &str, of: i32, up: bool) -> i32 {
+/// A count, or a share of `of` that is rounded up or down.
+pub(super) fn share(value: &IntOrString, of: i32, up: bool) -> i32 {
+    let text = match value {
+        IntOrString::Int(count) => return *count,
+        IntOrString::String(text) => text,
+    };
     let share = text.trim_end_matches('%').parse::<i32>().unwrap_or(25).clamp(0, 100);
-    let product = share * of;
-    if up { (product + 99) / 100 } else { product / 100 }
+    let product = share.saturating_mul(of);
+    if up { product.saturating_add(99) / 100 } else { product / 100 }
 }
 
 /// The next step of a rollout: the new set grows by what the surge allows, old ones shrink by what availability allows.

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::owner::{controller, controls};
-use crate::api::{Change, name_of};
+use super::owner::{self, controls, count, is_active};
+use crate::api::Change;
 
 /// Pods to make and to delete, and the sets' status.
 pub(crate) fn reconcile(sets: &[Arc<ReplicaSet>], pods: &[Arc<Pod>]) -> Vec<Change> {
@@ -47,26 +46,7 @@ fn one(set: &ReplicaSet, own: &[&Pod]) -> Vec<Option<Change>> {
 }
 
 fn create(set: &ReplicaSet) -> Option<Change> {
-    let template = set.spec.as_ref()?.template.as_ref()?;
-    let meta = template.metadata.clone().unwrap_or_default();
-    Change::create(&Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", name_of(&set.metadata))),
-            namespace: set.metadata.namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            owner_references: Some(vec![controller(set)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec.clone(),
-        status: None,
-    })
-}
-
-/// Neither on its way out nor finished.
-fn is_active(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+    Change::create(&owner::pod(set, set.spec.as_ref()?.template.as_ref()?))
 }
 
 /// Whether the pod's condition Ready holds.
@@ -76,7 +56,6 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 }
 
 fn status(set: &ReplicaSet, own: &[&Pod]) -> Option<Change> {
-    let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let ready = count(own.iter().filter(|pod| is_ready(pod)).count());
     let some = |count: i32| (count != 0).then_some(count);
     let replicas = count(own.len());

@@ -5,23 +5,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{deployments, endpoints, namespaces, replica_sets, schedule, services, told};
+use super::autoscalers::Targets;
+use super::{
+    autoscalers, daemon_sets, deployments, disruption_budgets, endpoints, jobs, namespaces, replica_sets,
+    schedule, services, stateful_sets, told,
+};
 use crate::addresses::ClusterNumber;
 use crate::api::{Api, ApiError, Change};
 use crate::instant;
 use crate::net::directory::Directory;
-use crate::node::events::{Events, Severity};
+use crate::node::events::Events;
 
 /// Changes that come together are handled together.
 const GATHER: Duration = Duration::from_millis(2);
 /// The wait after a refused change; doubled with every further one.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// How often jobs are looked at although nothing has changed: they have deadlines, and a time to live.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What the controllers need.
 #[derive(Clone)]
@@ -40,22 +50,29 @@ impl Controllers {
     pub(crate) fn start(self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let this = Arc::new(self);
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("namespaces", move || own.clone().namespaces()));
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("deployments", move || own.clone().deployments()));
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("replica sets", move || own.clone().replica_sets()));
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("scheduler", move || own.clone().schedule()));
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("services", move || own.clone().services()));
-        let own = this.clone();
-        tasks.spawn(own.clone().drive("endpoints", move || own.clone().endpoints()));
+        macro_rules! start {
+            ($($name:literal: $decide:ident, $tick:expr;)*) => {$(
+                let own = this.clone();
+                tasks.spawn(this.clone().drive($name, $tick, move || own.clone().$decide()));
+            )*};
+        }
+        start! {
+            "namespaces": namespaces, Duration::MAX;
+            "deployments": deployments, Duration::MAX;
+            "replica sets": replica_sets, Duration::MAX;
+            "stateful sets": stateful_sets, Duration::MAX;
+            "daemon sets": daemon_sets, Duration::MAX;
+            "jobs": jobs, TICK;
+            "autoscalers": autoscalers, Duration::MAX;
+            "disruption budgets": disruption_budgets, Duration::MAX;
+            "scheduler": schedule, Duration::MAX;
+            "services": services, Duration::MAX;
+            "endpoints": endpoints, Duration::MAX;
+        }
         tasks
     }
 
-    async fn drive<F, Fut>(self: Arc<Self>, name: &'static str, decide: F)
+    async fn drive<F, Fut>(self: Arc<Self>, name: &'static str, tick: Duration, decide: F)
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Vec<Change>>,
@@ -75,7 +92,7 @@ impl Controllers {
             }
             failures = if failed { failures + 1 } else { 0 };
             let retry = match failures {
-                0 => Duration::MAX,
+                0 => tick,
                 n => RETRY.0.saturating_mul(1 << n.min(8)).min(RETRY.1),
             };
             tokio::select! {
@@ -100,14 +117,7 @@ impl Controllers {
         if collection.resource != "pods" {
             return;
         }
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let meta = &object["metadata"];
-        let owner = text(&meta["ownerReferences"][0]["name"]);
-        let namespace = text(&meta["namespace"]);
-        if let Some(set) = self.api.get::<ReplicaSet>(Some(&namespace), &owner).await {
-            let message = format!("Error creating: {error}");
-            self.events.say(&*set, "replicaset-controller", Severity::Warning, "FailedCreate", message);
-        }
+        told::refused(&self.api, &self.events, object, error).await;
     }
 
     async fn namespaces(self: Arc<Self>) -> Vec<Change> {
@@ -124,6 +134,41 @@ impl Controllers {
     async fn replica_sets(self: Arc<Self>) -> Vec<Change> {
         let pods = self.api.list::<Pod>().await;
         replica_sets::reconcile(&self.api.list::<ReplicaSet>().await, &pods)
+    }
+
+    async fn stateful_sets(self: Arc<Self>) -> Vec<Change> {
+        let (sets, pods) = (self.api.list::<StatefulSet>().await, self.api.list::<Pod>().await);
+        stateful_sets::reconcile(&sets, &pods, &self.api.list::<ControllerRevision>().await)
+    }
+
+    async fn daemon_sets(self: Arc<Self>) -> Vec<Change> {
+        let (sets, pods) = (self.api.list::<DaemonSet>().await, self.api.list::<Pod>().await);
+        let nodes = self.api.list::<Node>().await;
+        daemon_sets::reconcile(&sets, &pods, &nodes, &self.api.list::<ControllerRevision>().await)
+    }
+
+    async fn jobs(self: Arc<Self>) -> Vec<Change> {
+        let jobs = self.api.list::<Job>().await;
+        jobs::reconcile(&jobs, &self.api.list::<Pod>().await, &instant::time())
+    }
+
+    async fn targets(&self) -> Targets {
+        Targets {
+            deployments: self.api.list().await,
+            replica_sets: self.api.list().await,
+            stateful_sets: self.api.list().await,
+        }
+    }
+
+    async fn autoscalers(self: Arc<Self>) -> Vec<Change> {
+        let all = self.api.list::<HorizontalPodAutoscaler>().await;
+        autoscalers::reconcile(&all, &self.targets().await, &instant::time())
+    }
+
+    async fn disruption_budgets(self: Arc<Self>) -> Vec<Change> {
+        let all = self.api.list::<PodDisruptionBudget>().await;
+        let pods = self.api.list::<Pod>().await;
+        disruption_budgets::reconcile(&all, &pods, &self.targets().await, &instant::time())
     }
 
     async fn schedule(self: Arc<Self>) -> Vec<Change> {

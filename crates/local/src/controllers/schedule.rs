@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{Change, name_of};
@@ -36,10 +36,17 @@ pub(crate) fn reconcile(pods: &[Arc<Pod>], nodes: &[Arc<Node>], now: &Time) -> V
 
 fn fits(pod: &Pod, node: &Node) -> bool {
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    !cordoned && selects(pod.spec.as_ref(), node)
+}
+
+/// Whether the node has the labels that pods of this form ask for.
+pub(super) fn selects(spec: Option<&PodSpec>, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    let matches = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
-    !cordoned && selector.into_iter().flatten().all(matches)
+    let selector = spec.and_then(|spec| spec.node_selector.as_ref());
+    selector
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
 fn unschedulable(pod: &Pod, nodes: usize, now: &Time) -> Option<Change> {

@@ -198,6 +198,7 @@ impl Supervisor {
 
     fn skip_interception(&self, log: &LogWriter, id: String) {
         log.say("loopback isolation: traffic is not intercepted, applications get http_proxy; nothing to do");
+        self.tell_start();
         let at = instant::whole(instant::now());
         let exit = Exit { code: 0, signal: None, message: None, started: at, finished: at, container_id: id };
         self.board.update(self.index, |report| {
@@ -212,12 +213,7 @@ impl Supervisor {
         {
             tracing::warn!(%error, pid, "cannot remember a process for the next run");
         }
-        let name = &self.container.name;
-        let image = self.container.image.as_deref().unwrap_or_default();
-        let pulled = format!("Container image \"{image}\" is built in");
-        self.node.events.normal(&self.pod, "Pulled", pulled);
-        self.node.events.normal(&self.pod, "Created", format!("Created container: {name}"));
-        self.node.events.normal(&self.pod, "Started", format!("Started container {name}"));
+        self.tell_start();
         let since = instant::whole(instant::now());
         self.board.update(self.index, |report| {
             report.state = State::Running { since };
@@ -225,6 +221,15 @@ impl Supervisor {
             report.restarts = run;
             (report.started, report.ready) = (false, false);
         });
+    }
+
+    fn tell_start(&self) {
+        let name = &self.container.name;
+        let image = self.container.image.as_deref().unwrap_or_default();
+        let pulled = format!("Container image \"{image}\" is built in");
+        self.node.events.normal(&self.pod, "Pulled", pulled);
+        self.node.events.normal(&self.pod, "Created", format!("Created container: {name}"));
+        self.node.events.normal(&self.pod, "Started", format!("Started container {name}"));
     }
 
     /// Watches the process until it has ended, for whatever reason.

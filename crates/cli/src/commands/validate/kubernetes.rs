@@ -32,15 +32,20 @@ pub(super) fn check(object: &Value, istio_namespace: &str) -> (Vec<FieldError>, 
         }
         "Deployment" => {
             let labels = object.pointer("/spec/template/metadata/labels");
-            for key in ["app", "version"] {
-                if labels.and_then(|labels| labels.get(key)).is_none() {
-                    warnings.push(FieldError {
-                        path: "spec.template.metadata.labels".to_owned(),
-                        message: format!(
-                            "without the label {key:?} metrics and telemetry are incomplete. {HELP}"
-                        ),
-                    });
-                }
+            let missing: Vec<String> = ["app", "version"]
+                .into_iter()
+                .filter(|key| labels.and_then(|labels| labels.get(key)).is_none())
+                .map(|key| format!("{key:?}"))
+                .collect();
+            if !missing.is_empty() {
+                let (word, missing) =
+                    (if missing.len() > 1 { "labels" } else { "label" }, missing.join(" and "));
+                warnings.push(FieldError {
+                    path: "spec.template.metadata.labels".to_owned(),
+                    message: format!(
+                        "without the {word} {missing} metrics and telemetry are incomplete. {HELP}"
+                    ),
+                });
             }
         }
         _ => {}
