@@ -139,6 +139,7 @@ pub(crate) fn router(health: Arc<Health>) -> Router {
         .route("/healthz/ready", get(ready))
         .route("/stats/prometheus", get(metrics))
         .route("/app-health/{container}/{probe}", get(probe))
+        .route("/drain", post(drain))
         .route("/quitquitquit", post(quit))
         .with_state(health.clone())
         .merge(SCOPES.router().layer(middleware::from_fn_with_state(health, from_the_pod)))
@@ -160,6 +161,18 @@ async fn probe(State(health): State<Arc<Health>>, uri: Uri, headers: HeaderMap) 
     health.probes.run(uri.path(), &headers, health.application).await.into_response()
 }
 
+/// What native sidecars call before they stop: nothing new comes in, what is there goes on.
+async fn drain(State(health): State<Arc<Health>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
+    if !health.is_own(peer) {
+        return (StatusCode::FORBIDDEN, FOREIGN).into_response();
+    }
+    match health.admin.post("/drain_listeners?graceful&inboundonly").await {
+        Ok((StatusCode::OK, _)) => "OK\n".into_response(),
+        Ok((status, body)) => (status, body).into_response(),
+        Err(reason) => (StatusCode::BAD_GATEWAY, format!("{reason}\n")).into_response(),
+    }
+}
+
 /// Only the pod itself may end its proxy, as Istio has it.
 async fn quit(State(health): State<Arc<Health>>, ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
     if !health.is_own(peer) {
@@ -167,4 +180,49 @@ async fn quit(State(health): State<Arc<Health>>, ConnectInfo(peer): ConnectInfo<
     }
     health.quit.notify_one();
     "OK\n".into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::settings::{Arguments, Role};
+
+    /// An admin interface that says what it was asked.
+    async fn admin() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let (asked, asks) = tokio::sync::mpsc::unbounded_channel();
+        let answer = move |uri: Uri| async move { drop(asked.send(uri.to_string())) };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        (address, asks)
+    }
+
+    async fn ask(router: &Router, method: &str, path: &str, from: [u8; 4]) -> StatusCode {
+        let mut request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((from, 9))));
+        router.clone().oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn only_the_pod_itself_drains_quits_and_sees_levels() {
+        let env = [("POD_NAME", "p"), ("POD_NAMESPACE", "ns"), ("INSTANCE_IP", "10.1.2.3")];
+        let env: BTreeMap<String, String> =
+            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = Settings::read(Role::Sidecar, &Arguments::default(), "/".into(), &env).unwrap();
+        let (address, mut asks) = admin().await;
+        let router = router(Health::new(&settings, Admin::new(address), Arc::new(Notify::new())));
+        for (method, path) in [("POST", "/drain"), ("POST", "/quitquitquit"), ("GET", "/scopej")] {
+            assert_eq!(ask(&router, method, path, [10, 9, 9, 9]).await, StatusCode::FORBIDDEN, "{path}");
+        }
+        assert_eq!(ask(&router, "POST", "/drain", [10, 1, 2, 3]).await, StatusCode::OK);
+        assert_eq!(asks.try_recv().unwrap(), "/drain_listeners?graceful&inboundonly");
+        assert_eq!(ask(&router, "POST", "/quitquitquit", [127, 0, 0, 1]).await, StatusCode::OK);
+        // No logs are set up in this test: the request has come through.
+        assert_eq!(ask(&router, "GET", "/scopej", [10, 1, 2, 3]).await, StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }
