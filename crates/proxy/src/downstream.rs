@@ -128,3 +128,19 @@ impl Downstream {
         self.tls.is_some()
     }
 }
+
+/// The machine's own address, as a peer would see it: what requests of the proxy's own come from. Nothing is sent to find
+/// out: a datagram socket with a peer knows its route.
+pub(crate) fn host_address() -> std::net::IpAddr {
+    static OWN: std::sync::LazyLock<std::net::IpAddr> = std::sync::LazyLock::new(|| {
+        let any = std::net::Ipv4Addr::UNSPECIFIED;
+        let documentation = std::net::Ipv4Addr::new(192, 0, 2, 1);
+        let socket = std::net::UdpSocket::bind((any, 0));
+        let found = socket.and_then(|socket| {
+            socket.connect((documentation, 9))?;
+            socket.local_addr()
+        });
+        found.map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+    });
+    *OWN
+}

@@ -146,7 +146,7 @@ async fn run(
         worker.shared.draining.cancelled().await;
         tokio::time::sleep(worker.shared.drain_grace).await;
     };
-    let counts = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let counts = Counts::default();
     tokio::select! {
         _ = bridge(stream, upstream, tcp.compiled.idle_timeout, &counts) => {}
         () = max => outcome.flags.add(Flags::DURATION_TIMEOUT),
@@ -226,8 +226,27 @@ fn pick(
     })
 }
 
-/// Bytes from the client, bytes from the upstream.
-pub(crate) type Counts = (std::cell::Cell<u64>, std::cell::Cell<u64>);
+/// What has been copied: bytes from the client, bytes to it, and who ended first.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(
+    pub(crate) std::cell::Cell<u64>,
+    pub(crate) std::cell::Cell<u64>,
+    std::cell::Cell<Option<Side>>,
+);
+
+impl Counts {
+    /// Whether the client's side was the first to end.
+    pub(crate) fn client_ended_first(&self) -> bool {
+        self.2.get() == Some(Side::Client)
+    }
+}
+
+/// A side of a connection of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Upstream,
+}
 
 /// Copies both ways until both have ended, one broke, or nothing moved for too long, which is `false`.
 pub(crate) async fn bridge<C, U>(client: C, upstream: U, idle: Option<Duration>, counts: &Counts) -> bool
@@ -239,8 +258,16 @@ where
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let both = async {
-        let up = copy(client_read, upstream_write, &counts.0, &last);
-        let back = copy(upstream_read, client_write, &counts.1, &last);
+        let up = async {
+            let copied = copy(client_read, upstream_write, &counts.0, &last).await;
+            counts.2.set(counts.2.get().or(Some(Side::Client)));
+            copied
+        };
+        let back = async {
+            let copied = copy(upstream_read, client_write, &counts.1, &last).await;
+            counts.2.set(counts.2.get().or(Some(Side::Upstream)));
+            copied
+        };
         // A broken direction ends the other one, too.
         drop(tokio::try_join!(up, back));
     };

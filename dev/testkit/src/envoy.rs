@@ -118,6 +118,8 @@ impl Envoy {
                 "warning",
                 "--file-flush-interval-msec",
                 "50",
+                "--drain-time-s",
+                "1",
                 "--concurrency",
                 &concurrency.to_string(),
                 "-c",

@@ -336,6 +336,16 @@ impl ResponseBody {
         Self { kind: ResponseKind::Full(Bytes::new()), exchange: None }
     }
 
+    /// Whether it is of our own making.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.kind, ResponseKind::Full(_))
+    }
+
+    /// The exchange that it ends.
+    pub(crate) fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_deref()
+    }
+
     fn translation(&self) -> Option<&GrpcWeb> {
         self.exchange.as_ref()?.grpc_web.as_ref()
     }

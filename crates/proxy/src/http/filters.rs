@@ -226,7 +226,7 @@ fn cors(
     if !allowed {
         let answer = preflight && !policy.forward_not_matching_preflights;
         return if answer {
-            Err(Box::new(reply::local(exchange, http::StatusCode::OK, HeaderMap::new(), bytes::Bytes::new())))
+            Err(Box::new(reply::preflight(exchange, HeaderMap::new())))
         } else {
             Ok(exchange)
         };
@@ -245,9 +245,11 @@ fn cors(
         set(header::ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods);
         set(header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers);
         set(header::ACCESS_CONTROL_MAX_AGE, &policy.max_age);
-        return Err(Box::new(reply::local(exchange, http::StatusCode::OK, headers, bytes::Bytes::new())));
     }
     set(header::ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers);
+    if preflight {
+        return Err(Box::new(reply::preflight(exchange, headers)));
+    }
     outcome.response_headers = Some(Box::new(headers));
     Ok(exchange)
 }

@@ -38,11 +38,13 @@ pub(crate) mod names {
         CLIENT_TRACE = "x-client-trace-id",
         FORWARDED_PORT = "x-forwarded-port",
         FORWARDED_PROTO = "x-forwarded-proto",
+        GRPC_TIMEOUT = "grpc-timeout",
         HTTP2_SETTINGS = "http2-settings",
         INTERNAL = "x-envoy-internal",
         IS_TIMEOUT_RETRY = "x-envoy-is-timeout-retry",
         KEEP_ALIVE = "keep-alive",
         MAX_RETRIES = "x-envoy-max-retries",
+        ORIGINAL_HOST = "x-envoy-original-host",
         ORIGINAL_PATH = "x-envoy-original-path",
         OVERLOADED = "x-envoy-overloaded",
         PROXY_CONNECTION = "proxy-connection",
@@ -289,6 +291,10 @@ fn client_address(head: &mut Head, settings: &HttpManager, down: &Downstream) ->
     let client = if hops > 0 { nth_last(hops - 1).unwrap_or(peer) } else { peer };
     let internal = forwarded.is_none() && rules.is_internal(client);
     if !rules.skip_xff_append {
+        // A peer on this machine is known elsewhere by the machine's address.
+        let local = matches!(peer, IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+            || peer == std::net::Ipv6Addr::LOCALHOST;
+        let peer = if local { crate::downstream::host_address() } else { peer };
         let text = forwarded.map_or_else(|| peer.to_string(), |old| format!("{old},{peer}"));
         if let Ok(value) = HeaderValue::from_str(&text) {
             head.headers.insert(names::FORWARDED_FOR, value);

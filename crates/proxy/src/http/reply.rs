@@ -44,6 +44,10 @@ pub(crate) fn grpc_abort(mut exchange: Box<Exchange>, status: u32) -> Response<R
     let failure = Failure::FaultAbort(StatusCode::OK, None);
     exchange.flags.add(failure.flag());
     exchange.details = failure.detail();
+    if !exchange.head.is_grpc() {
+        let body = Bytes::from_static(b"fault filter abort");
+        return answer(exchange, StatusCode::OK, None, HeaderMap::new(), body);
+    }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(status));
@@ -67,6 +71,12 @@ pub(crate) fn redirect(
         headers.insert(LOCATION, value);
     }
     local(exchange, StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND), headers, Bytes::new())
+}
+
+/// The answer to a browser that asks whether it may ask.
+pub(crate) fn preflight(mut exchange: Box<Exchange>, headers: HeaderMap) -> Response<ResponseBody> {
+    exchange.details = "cors_response".into();
+    local(exchange, StatusCode::OK, headers, Bytes::new())
 }
 
 /// An answer that a route gives.

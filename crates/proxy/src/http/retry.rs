@@ -28,6 +28,8 @@ pub(crate) enum Verdict {
     Final,
     /// It would be tried again, had it not been too often.
     Exhausted,
+    /// It would be tried again, were there not too many retries at once.
+    Overflow,
     /// It is tried again, after a pause.
     Again(Duration, Option<Permit>),
 }
@@ -103,11 +105,15 @@ impl Retries {
     ) -> Verdict {
         let on = self.policy.on;
         let grpc = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
-        let limited = on.has(RetryOn::ENVOY_RATELIMITED) && headers.contains_key("x-envoy-ratelimited");
-        let hit = limited
-            || self.policy.has_status(status)
-            || grpc.is_some_and(|status| on.has_grpc(status))
-            || (on.has(RetryOn::HEADERS) && self.has_response_header(headers));
+        // What was limited is tried again only where just that is asked for, whatever its status.
+        let hit = match headers.contains_key("x-envoy-ratelimited") {
+            true => on.has(RetryOn::ENVOY_RATELIMITED),
+            false => {
+                self.policy.has_status(status)
+                    || grpc.is_some_and(|status| on.has_grpc(status))
+                    || (on.has(RetryOn::HEADERS) && self.has_response_header(headers))
+            }
+        };
         self.verdict(hit, cluster, draw)
     }
 
@@ -145,7 +151,7 @@ impl Retries {
         };
         let Some(permit) = permit else {
             cluster.stats.upstream_rq_retry_overflow.inc();
-            return Verdict::Final;
+            return Verdict::Overflow;
         };
         self.left -= 1;
         self.made += 1;

@@ -89,10 +89,9 @@ impl Redirect {
         let path = match &message.path_rewrite_specifier {
             None => None,
             Some(PathRewriteSpecifier::PathRedirect(path)) => Some(PathRedirect::Whole(path.as_str().into())),
-            Some(PathRewriteSpecifier::PrefixRewrite(with)) => Some(PathRedirect::Prefix {
-                with: with.as_str().into(),
-                matched: matched_length(cx, "prefix_rewrite", matcher)?,
-            }),
+            Some(PathRewriteSpecifier::PrefixRewrite(with)) => {
+                Some(PathRedirect::Prefix { with: with.as_str().into(), matched: matched_length(matcher) })
+            }
             Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => {
                 Some(PathRedirect::Regex(cx.field("regex_rewrite", |cx| Substitution::compile(cx, rewrite))?))
             }
@@ -126,12 +125,11 @@ fn is_default_port(request: &RequestView<'_>) -> bool {
     matches!((request.scheme, port), ("http", ":80") | ("https", ":443"))
 }
 
-/// How many bytes of a path a prefix rewrite replaces.
-pub(super) fn matched_length(cx: &Cx<'_>, field: &str, matcher: &RouteMatcher) -> Result<usize> {
+/// How many bytes of a path a prefix rewrite replaces. A regular expression matches the whole path, so it replaces the
+/// whole path, as it does in Envoy.
+pub(super) fn matched_length(matcher: &RouteMatcher) -> usize {
     match &matcher.path {
-        PathMatch::Prefix(text) | PathMatch::Exact(text) | PathMatch::Segments(text) => Ok(text.len()),
-        PathMatch::Regex(_) | PathMatch::Connect => {
-            Err(cx.refuse_at(field, "needs a route that matches by path, prefix or path_separated_prefix"))
-        }
+        PathMatch::Prefix(text) | PathMatch::Exact(text) | PathMatch::Segments(text) => text.len(),
+        PathMatch::Regex(_) | PathMatch::Connect => usize::MAX,
     }
 }
