@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// A counter or gauge. Workers share it; the order of its changes does not matter.
 #[derive(Debug, Default)]
@@ -100,8 +100,8 @@ figures! {
 }
 
 figures! {
-    /// `cluster.NAME.*`
-    ClusterStats {
+    /// `cluster.NAME.*`, all but those of single statuses.
+    ClusterFigures {
         Counter assignment_stale,
         Counter bind_errors,
         Gauge membership_degraded,
@@ -117,6 +117,8 @@ figures! {
         Counter upstream_cx_connect_timeout,
         Counter upstream_cx_http1_total,
         Counter upstream_cx_http2_total,
+        Counter upstream_cx_idle_timeout,
+        Counter upstream_cx_max_requests,
         Counter upstream_cx_none_healthy,
         Counter upstream_cx_overflow,
         Counter upstream_cx_total,
@@ -126,6 +128,7 @@ figures! {
         Counter upstream_rq_4xx,
         Counter upstream_rq_5xx,
         Gauge upstream_rq_active,
+        Counter upstream_rq_active_overflow,
         Counter upstream_rq_completed,
         Counter upstream_rq_max_duration_reached,
         Gauge upstream_rq_pending_active,
@@ -307,9 +310,58 @@ impl HttpStats {
     }
 }
 
+/// `cluster.NAME.*`
+#[derive(Debug, Default)]
+pub(crate) struct ClusterStats {
+    figures: ClusterFigures,
+    statuses: StatusFigures,
+}
+
+impl std::ops::Deref for ClusterStats {
+    type Target = ClusterFigures;
+
+    fn deref(&self) -> &ClusterFigures {
+        &self.figures
+    }
+}
+
+/// Counters of single statuses, `upstream_rq_200` and the like, made when the first response comes.
+#[derive(Debug, Default)]
+struct StatusFigures(OnceLock<Box<[Figure]>>);
+
+/// The first status, and how many there are.
+const STATUSES: (u16, usize) = (100, 500);
+
+impl StatusFigures {
+    fn count(&self, status: u16) {
+        let (first, count) = STATUSES;
+        let figures = self.0.get_or_init(|| std::iter::repeat_with(Figure::default).take(count).collect());
+        if let Some(figure) = status.checked_sub(first).and_then(|at| figures.get(usize::from(at))) {
+            figure.inc();
+        }
+    }
+
+    /// Calls `with` with every status that was seen.
+    fn each(&self, mut with: impl FnMut(u16, u64)) {
+        let figures = self.0.get().map_or(&[][..], |figures| figures);
+        for (status, figure) in (STATUSES.0..).zip(figures) {
+            if figure.value() > 0 {
+                with(status, figure.value());
+            }
+        }
+    }
+}
+
 impl ClusterStats {
+    /// Calls `with` with every figure.
+    pub(crate) fn each(&self, mut with: impl FnMut(&str, Kind, u64)) {
+        self.figures.each(&mut with);
+        self.statuses.each(|status, value| with(&format!("upstream_rq_{status}"), Kind::Counter, value));
+    }
+
     /// Counts a response of the cluster, or of ours in its place.
     pub(crate) fn count_status(&self, status: u16) {
+        self.statuses.count(status);
         self.upstream_rq_completed.inc();
         match status / 100 {
             1 => self.upstream_rq_1xx.inc(),

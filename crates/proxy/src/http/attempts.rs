@@ -21,7 +21,6 @@ use super::{destination, rewrite};
 use crate::failure::{Failure, Reset};
 use crate::flags::Flags;
 use crate::upstream::cluster::{Cluster, Picked};
-use crate::upstream::limits::Permit;
 use crate::upstream::outlier;
 use crate::upstream::pool::Lease;
 
@@ -113,15 +112,10 @@ impl<'p, 't> Attempts<'p, 't> {
     /// Makes attempts until one is good enough, or there may be no more.
     pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Failure> {
         let cluster = &self.plan.cluster;
-        let limits = &cluster.limits[self.plan.priority()];
         loop {
             exchange.attempts += 1;
-            let Some(permit) = limits.requests.acquire() else {
-                cluster.stats.upstream_rq_pending_overflow.inc();
-                return Err(Failure::Upstream(Reset::Overflow, exchange.attempts > 1));
-            };
             let deadline = self.deadline;
-            let attempt = self.attempt(exchange, permit);
+            let attempt = self.attempt(exchange);
             let failed = match within(deadline, attempt, cluster).await? {
                 Ok(response) => match self.judge_response(exchange, &response) {
                     Verdict::Again(pause, permit) => {
@@ -133,6 +127,10 @@ impl<'p, 't> Attempts<'p, 't> {
                     }
                     Verdict::Exhausted => {
                         exchange.flags.add(Flags::RETRIES_EXCEEDED);
+                        return Ok(response);
+                    }
+                    Verdict::Overflow => {
+                        exchange.flags.add(Flags::UPSTREAM_OVERFLOW);
                         return Ok(response);
                     }
                     Verdict::Final => return Ok(response),
@@ -149,6 +147,10 @@ impl<'p, 't> Attempts<'p, 't> {
                 }
                 Verdict::Exhausted => {
                     exchange.flags.add(Flags::RETRIES_EXCEEDED);
+                    return Err(failure);
+                }
+                Verdict::Overflow => {
+                    exchange.flags.add(Flags::UPSTREAM_OVERFLOW);
                     return Err(failure);
                 }
                 Verdict::Again(..) | Verdict::Final => return Err(failure),
@@ -212,16 +214,12 @@ impl<'p, 't> Attempts<'p, 't> {
         }
     }
 
-    async fn attempt(
-        &mut self,
-        exchange: &mut Exchange,
-        permit: Permit,
-    ) -> Result<Response<Incoming>, Failed> {
+    async fn attempt(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Failed> {
+        exchange.upstream_failure = None;
         let picked = self.pick(exchange).await.map_err(Failed::Final)?;
         self.tried.push(picked.host.id);
         exchange.host = Some(picked.host.clone());
         let cluster = &self.plan.cluster;
-        let active = Active::new(picked.host.clone(), cluster.clone(), permit);
         let per_try = self.retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
         let idle = self.retries.as_ref().and_then(|retries| retries.policy().per_try_idle_timeout);
         let pulse = exchange.pulse.clone();
@@ -233,7 +231,7 @@ impl<'p, 't> Attempts<'p, 't> {
             (None, Some(max)) => Some((max, Failed::MaxStream)),
             (None, None) => None,
         };
-        let work = self.exchange_with(exchange, picked, active);
+        let work = self.exchange_with(exchange, picked);
         let result = match (limit, idle) {
             (None, None) => work.await,
             (Some((limit, late)), None) => {
@@ -285,7 +283,6 @@ impl<'p, 't> Attempts<'p, 't> {
         &mut self,
         exchange: &mut Exchange,
         picked: Picked,
-        active: Active,
     ) -> Result<Response<Incoming>, Failed> {
         let cluster = &self.plan.cluster;
         let protocol = cluster.protocol(exchange.head.version, &picked.way);
@@ -310,9 +307,19 @@ impl<'p, 't> Attempts<'p, 't> {
                         Failed::Reset { reset, sent: false }
                     })?,
             };
+            // What waits for a connection is no request yet.
+            let Some(permit) = cluster.limits[self.plan.priority()].requests.acquire() else {
+                cluster.stats.upstream_rq_active_overflow.inc();
+                if let Lease::Http1(connection) = lease {
+                    pool.give_back_unused(connection);
+                }
+                return Err(Failed::Reset { reset: Reset::Overflow, sent: false });
+            };
+            let active = Active::new(picked.host.clone(), cluster.clone(), permit);
             exchange.link = Some(lease.link().clone());
             let http2 = matches!(lease, Lease::Http2(_));
-            let head = rewrite::upstream_head(exchange, self.plan, &picked, http2);
+            let empty = matches!(self.source, Source::Empty);
+            let head = rewrite::upstream_head(exchange, self.plan, &picked, http2, empty);
             let request = head.map(|()| self.source.take());
             let mut lease = lease;
             match send::send(&mut lease, request).await {

@@ -40,7 +40,7 @@ pub(crate) fn wanted(exchange: &Exchange, plan: &Plan<'_>) -> Vec<Target> {
 }
 
 /// Sends a copy in a task of its own.
-pub(crate) fn start(exchange: &Exchange, target: Target, body: RequestBody) {
+pub(crate) fn start(exchange: &Exchange, plan: &Plan<'_>, target: Target, body: RequestBody) {
     let cluster = target.cluster;
     let limits = cluster.limits[0].clone();
     let worker = exchange.worker.clone();
@@ -59,7 +59,7 @@ pub(crate) fn start(exchange: &Exchange, target: Target, body: RequestBody) {
     let protocol = cluster.protocol(exchange.head.version, &picked.way);
     let caller = Caller { authority: &authority, ..exchange.caller(None) };
     let Some(pool) = cluster.pool(&worker, &picked, protocol, 0, caller) else { return };
-    let mut request = super::rewrite::head_for_copy(exchange, &authority);
+    let mut request = super::rewrite::head_for_copy(exchange, plan, &authority);
     tokio::task::spawn_local(async move {
         let _active = Active::new(picked.host.clone(), cluster.clone(), permit);
         let Ok(mut lease) = pool.lease().await else { return };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri, Version};
+use http::{HeaderValue, Method, Request, Uri, Version};
 use lateen_route::routes::HostRewrite;
 
 use super::edits;
@@ -39,12 +39,13 @@ pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Fa
         let new = exchange
             .down
             .with_view(|connection| rewrite.apply(&exchange.head.view(connection, exchange.remote)));
+        // Also where nothing changes: the route is one that rewrites.
+        if !exchange.manager.router.suppress_envoy_headers
+            && let Ok(old) = HeaderValue::from_str(exchange.head.path())
+        {
+            exchange.head.headers.insert(names::ORIGINAL_PATH, old);
+        }
         if new != exchange.head.path() {
-            if !exchange.manager.router.suppress_envoy_headers
-                && let Ok(old) = HeaderValue::from_str(exchange.head.path())
-            {
-                exchange.head.headers.insert(names::ORIGINAL_PATH, old);
-            }
             exchange.head.set_path(&new)?;
         }
     }
@@ -58,15 +59,22 @@ pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Fa
 }
 
 fn replace_host(exchange: &mut Exchange, plan: &Plan<'_>, host: &str) {
+    let old = exchange.head.authority_value().clone();
     if plan.forward.append_x_forwarded_host {
-        let old = exchange.head.authority_value().clone();
-        exchange.head.headers.append(names::FORWARDED_HOST, old);
+        exchange.head.headers.append(names::FORWARDED_HOST, old.clone());
+    }
+    if !exchange.manager.router.suppress_envoy_headers {
+        exchange.head.headers.insert(names::ORIGINAL_HOST, old);
     }
     exchange.head.set_authority(host);
 }
 
 /// The time for the whole response, by the route or an internal client; told to the upstream.
-pub(crate) fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Duration> {
+pub(crate) fn timeout(
+    exchange: &mut Exchange,
+    plan: &Plan<'_>,
+    per_try: Option<Duration>,
+) -> Option<Duration> {
     let forward = plan.forward;
     let grpc = exchange.head.is_grpc();
     let limit = match (&forward.max_stream, forward.grpc_timeout) {
@@ -84,20 +92,39 @@ pub(crate) fn timeout(exchange: &mut Exchange, plan: &Plan<'_>) -> Option<Durati
     let expected = headers.get(names::EXPECTED_TIMEOUT).filter(|_| settings.respect_expected_timeout);
     let asked = expected.cloned().and_then(millis).or(asked);
     let limit = asked.or(limit).filter(|limit| !limit.is_zero());
-    if let (Some(limit), false) = (limit, settings.suppress_envoy_headers)
-        && let Ok(millis) = u64::try_from(limit.as_millis())
-    {
-        headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    // What the upstream has is what one attempt has.
+    let told = match (limit, per_try) {
+        (Some(limit), Some(per_try)) => Some(limit.min(per_try)),
+        (limit, per_try) => limit.or(per_try),
+    };
+    let told = told.and_then(|told| u64::try_from(told.as_millis()).ok());
+    if let Some(millis) = told {
+        if !settings.suppress_envoy_headers {
+            headers.insert(names::EXPECTED_TIMEOUT, HeaderValue::from(millis));
+        }
+        if grpc && forward.grpc_timeout.is_some() && forward.max_stream.is_none() {
+            headers.insert(names::GRPC_TIMEOUT, grpc_millis(millis));
+        }
     }
     limit
 }
 
-/// The head of one attempt.
+/// A time as `grpc-timeout` has it: at most eight digits and a unit.
+fn grpc_millis(millis: u64) -> HeaderValue {
+    let text = match millis {
+        0..100_000_000 => format!("{millis}m"),
+        _ => format!("{}S", (millis / 1000).min(99_999_999)),
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m"))
+}
+
+/// The head of one attempt; `empty` says that there is no body.
 pub(crate) fn upstream_head(
     exchange: &Exchange,
     plan: &Plan<'_>,
     picked: &Picked,
     http2: bool,
+    empty: bool,
 ) -> Request<()> {
     let head = &exchange.head;
     let mut headers = head.headers.clone();
@@ -121,6 +148,10 @@ pub(crate) fn upstream_head(
         *request.uri_mut() = absolute_uri(head.scheme, &authority, head.path_and_query());
     } else {
         headers.insert(HOST, authority);
+        // Where a body could be expected, HTTP/1 says that there is none.
+        if empty && !matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT) {
+            headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+        }
         let path = head.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
     }
@@ -129,7 +160,7 @@ pub(crate) fn upstream_head(
 }
 
 /// The head of a copy, as for HTTP/2.
-pub(crate) fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()> {
+pub(crate) fn head_for_copy(exchange: &Exchange, plan: &Plan<'_>, authority: &str) -> Request<()> {
     let head = &exchange.head;
     let authority = HeaderValue::from_str(authority).unwrap_or_else(|_| head.authority_value().clone());
     let mut request = Request::new(());
@@ -137,6 +168,20 @@ pub(crate) fn head_for_copy(exchange: &Exchange, authority: &str) -> Request<()>
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = absolute_uri(head.scheme, &authority, head.path_and_query());
     *request.headers_mut() = head.headers.clone();
+    let headers = request.headers_mut();
+    if plan.virtual_host.attempt_count_in_request {
+        headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(1));
+    }
+    // A copy is a request of the proxy's own.
+    headers.insert(names::INTERNAL, HeaderValue::from_static("true"));
+    let own = crate::downstream::host_address().to_string();
+    let forwarded = match headers.get(names::FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
+        Some(old) => format!("{old},{own}"),
+        None => own,
+    };
+    if let Ok(value) = HeaderValue::try_from(forwarded) {
+        headers.insert(names::FORWARDED_FOR, value);
+    }
     request
 }
 

@@ -62,10 +62,11 @@ pub(crate) async fn forward(
     let mirrors = mirror::wanted(&exchange, &plan);
     let source = Source::new(&exchange, plan.route, body, retries.is_some() || !mirrors.is_empty());
     for target in mirrors {
-        mirror::start(&exchange, target, source.body());
+        mirror::start(&exchange, &plan, target, source.body());
     }
     exchange.forwarded = Some(std::time::Instant::now());
-    let timeout = rewrite::timeout(&mut exchange, &plan);
+    let per_try = retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
+    let timeout = rewrite::timeout(&mut exchange, &plan, per_try);
     destination::hash(&mut exchange, &plan);
     let deadline = timeout.map(|limit| Instant::now() + limit);
     let mut attempts = Attempts::new(&plan, source, retries, deadline);
@@ -77,17 +78,13 @@ pub(crate) async fn forward(
         Err(failure) => {
             exchange.upstream = None;
             plan.cluster.stats.count_status(failure.status().as_u16());
+            let attempts = exchange.attempts;
             let mut response = reply::failure(exchange, &failure);
-            edits_of_failure(&plan, &mut response);
+            if plan.virtual_host.attempt_count_in_response {
+                response.headers_mut().insert(names::ATTEMPT_COUNT, HeaderValue::from(attempts));
+            }
             response
         }
-    }
-}
-
-/// A cluster's answer that never was gets no edits by format, which need the exchange; fixed ones hold.
-fn edits_of_failure(plan: &Plan<'_>, response: &mut Response<ResponseBody>) {
-    if plan.virtual_host.attempt_count_in_response {
-        response.headers_mut().entry(names::ATTEMPT_COUNT).or_insert(HeaderValue::from_static("1"));
     }
 }
 
@@ -108,8 +105,9 @@ pub(crate) fn respond(
     if exchange.attempts > 1 && status < 500 {
         plan.cluster.stats.upstream_rq_retry_success.inc();
     }
-    finish_head(&exchange, plan, &mut parts.headers);
     exchange.details = "via_upstream".into();
+    exchange.status = status;
+    finish_head(&exchange, plan, &mut parts.headers);
     if let Some(web) = &exchange.grpc_web {
         web.response(&mut parts.headers);
     }
@@ -131,7 +129,8 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
         headers.remove(name);
     }
     let manager = &exchange.manager;
-    if !manager.router.suppress_envoy_headers {
+    // Before the request was whole there is no time to tell.
+    if !manager.router.suppress_envoy_headers && exchange.pulse.complete.get() {
         let since = exchange.forwarded.unwrap_or(exchange.started);
         headers.insert(names::UPSTREAM_SERVICE_TIME, millis(crate::worker::millis_since(since)));
     }

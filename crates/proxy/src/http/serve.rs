@@ -9,6 +9,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use lateen_route::RouteTable;
+use lateen_route::header_edits::HeaderEdits;
 use lateen_route::routes::{Action, Destination, Forward, WeightedCluster};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -171,7 +172,9 @@ pub(crate) async fn request(
     let http1 = request.version() != Version::HTTP_2;
     let mut response = phases(&context, request).await;
     let full = context.manager.compiled.max_requests.is_some_and(|max| context.requests.get() >= max);
-    if http1 && (full || context.closing.get()) {
+    // A connection whose request is answered before it has come whole is of no more use.
+    let unread = response.body().exchange().is_some_and(|exchange| !exchange.pulse.complete.get());
+    if http1 && (full || unread || context.closing.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     } else if full {
         context.retired.notify_one();
@@ -260,6 +263,10 @@ pub(crate) fn choose<'t>(
         }
         _ => (None, "".into(), None),
     };
+    exchange.cluster = match forward {
+        Some(_) => exchange.worker.shared.snapshot.load().cluster(&cluster).cloned(),
+        None => None,
+    };
     Ok(RouteContext { table, virtual_host: selected.virtual_host, route, forward, pick, cluster })
 }
 
@@ -279,11 +286,12 @@ async fn act(
 
     // Phase: filters.
     let outcome;
+    let (table, virtual_host, route, pick) = (chosen.table, chosen.virtual_host, chosen.route, chosen.pick);
     (exchange, chosen, outcome) = match filters::run(exchange, chosen).await {
         Ok(passed) => passed,
-        Err(answer) => return *answer,
+        Err(answer) => return edited(*answer, table.response_edits(virtual_host, route, pick)),
     };
-    let RouteContext { table, virtual_host, route, forward, pick, cluster: cluster_name } = chosen;
+    let RouteContext { table, virtual_host, route, forward, pick, .. } = chosen;
 
     // Phase: action.
     let response_edits = |exchange: &Exchange| {
@@ -312,15 +320,33 @@ async fn act(
             return reply::failure(exchange, &Failure::NoRoute);
         }
     };
-    let Some(cluster) = context.worker.shared.snapshot.load().cluster(&cluster_name).cloned() else {
+    let Some(cluster) = exchange.cluster.clone() else {
         return reply::failure(exchange, &Failure::NoCluster(missing_status(forward)));
     };
-    exchange.cluster = Some(cluster.clone());
     let plan = router::Plan { table, virtual_host, route, forward, pick, cluster, outcome };
     match upgrade {
         Some(upgrade) => Box::pin(upgrade::run(exchange, plan, body, upgrade)).await,
-        None => router::forward(exchange, plan, body).await,
+        None => {
+            let response = router::forward(exchange, plan, body).await;
+            match response.body().is_local() {
+                true => edited(response, table.response_edits(virtual_host, route, pick)),
+                false => response,
+            }
+        }
     }
+}
+
+/// An answer of our own in a route's place, with the route's edits.
+fn edited<'e>(
+    mut response: Response<ResponseBody>,
+    levels: impl Iterator<Item = &'e HeaderEdits>,
+) -> Response<ResponseBody> {
+    let mut headers = std::mem::take(response.headers_mut());
+    if let Some(exchange) = response.body().exchange() {
+        edits::response(exchange, &mut headers, levels);
+    }
+    *response.headers_mut() = headers;
+    response
 }
 
 /// The manager's limits, or those of the route.

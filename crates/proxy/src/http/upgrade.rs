@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::{RequestBody, ResponseBody};
 use super::destination::Avoid;
 use super::exchange::{Active, Exchange, Upstream};
+use super::ingress::names;
 use super::pulse::Expired;
 use super::router::{self, Plan};
 use super::send::{self, SendError};
@@ -139,8 +140,10 @@ impl Tail {
         };
         exchange.pulse.bytes.set(counts.0.get());
         exchange.sent = counts.1.get();
-        if let Some(why) = expired {
-            exchange.expire(why);
+        match expired {
+            Some(why) => exchange.expire(why),
+            None if counts.client_ended_first() => exchange.abandon(),
+            None => {}
         }
     }
 
@@ -194,7 +197,7 @@ async fn pass_on(
         }
     };
     exchange.link = Some(lease.link().clone());
-    let mut head = rewrite::upstream_head(&exchange, &plan, &picked, false);
+    let mut head = rewrite::upstream_head(&exchange, &plan, &picked, false, false);
     if let Some(header) = &upgrade.header {
         head.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers_mut().insert(UPGRADE, header.clone());
@@ -213,6 +216,8 @@ async fn pass_on(
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     router::finish_head(&exchange, &plan, &mut parts.headers);
+    // The request goes on with the bytes.
+    parts.headers.remove(names::UPSTREAM_SERVICE_TIME);
     if let Some(header) = upgrade.header {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, header);

@@ -44,11 +44,6 @@ impl Limit {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// How much more there may be.
-    pub(crate) fn remaining(&self) -> u32 {
-        self.max().saturating_sub(self.used())
-    }
-
     /// Whether no more is allowed.
     pub(crate) fn is_open(&self) -> bool {
         self.used() >= self.max()

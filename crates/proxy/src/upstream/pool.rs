@@ -82,6 +82,15 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Counts a request.
+    fn count(&self, settings: &PoolSettings, stats: &ClusterStats) {
+        let used = self.requests.get().saturating_add(1);
+        self.requests.set(used);
+        if settings.max_requests == Some(used) {
+            stats.upstream_cx_max_requests.inc();
+        }
+    }
+
     /// Whether it may take another request.
     fn is_fresh(&self, settings: &PoolSettings) -> bool {
         settings.max_requests.is_none_or(|max| self.requests.get() < max)
@@ -142,10 +151,10 @@ struct Http2 {
 }
 
 impl Http2 {
-    fn lease(self: &Rc<Self>) -> Http2Stream {
+    fn lease(self: &Rc<Self>, pool: &Pool) -> Http2Stream {
         self.active.set(self.active.get() + 1);
         self.idle_since.set(Instant::now());
-        self.link.requests.set(self.link.requests.get().saturating_add(1));
+        self.link.count(&pool.settings, &pool.stats);
         Http2Stream { sender: self.sender.clone(), connection: self.clone() }
     }
 
@@ -218,7 +227,8 @@ impl Pool {
     fn shared_stream(&self) -> Option<Http2Stream> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|connection| !connection.sender.is_closed());
-        shared.iter().find(|connection| connection.has_room(&self.settings)).map(Http2::lease)
+        let free = shared.iter().find(|connection| connection.has_room(&self.settings));
+        free.map(|connection| connection.lease(self))
     }
 
     /// A connection, made or waited for if none is ready.
@@ -344,15 +354,19 @@ impl Pool {
         });
         let connection =
             Rc::new(Http2 { sender, link, active: Cell::new(0), max, idle_since: Cell::new(Instant::now()) });
-        let lease = connection.lease();
+        let lease = connection.lease(self);
         self.shared.borrow_mut().push(connection);
         Ok(Lease::Http2(lease))
     }
 
     /// Takes a connection back after a whole exchange: to the next request that waits, or to the stack.
-    pub(crate) fn give_back(&self, mut connection: Http1) {
-        let used = connection.link.requests.get().saturating_add(1);
-        connection.link.requests.set(used);
+    pub(crate) fn give_back(&self, connection: Http1) {
+        connection.link.count(&self.settings, &self.stats);
+        self.give_back_unused(connection);
+    }
+
+    /// Takes a connection back that carried no request.
+    pub(crate) fn give_back_unused(&self, mut connection: Http1) {
         if connection.sender.is_closed() || !connection.link.is_fresh(&self.settings) {
             return;
         }
@@ -372,13 +386,17 @@ impl Pool {
     /// Closes what was idle for too long; false when the pool holds nothing any more.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         if let Some(timeout) = self.settings.idle_timeout {
-            self.idle
+            let idle = |since: Instant| {
+                let over = now.duration_since(since) >= timeout;
+                if over {
+                    self.stats.upstream_cx_idle_timeout.inc();
+                }
+                over
+            };
+            self.idle.borrow_mut().retain(|c| !c.sender.is_closed() && !idle(c.idle_since));
+            self.shared
                 .borrow_mut()
-                .retain(|c| now.duration_since(c.idle_since) < timeout && !c.sender.is_closed());
-            self.shared.borrow_mut().retain(|c| {
-                !c.sender.is_closed()
-                    && (c.active.get() > 0 || now.duration_since(c.idle_since.get()) < timeout)
-            });
+                .retain(|c| !c.sender.is_closed() && (c.active.get() > 0 || !idle(c.idle_since.get())));
         }
         self.open.get() > 0 || !self.waiting.borrow().is_empty()
     }

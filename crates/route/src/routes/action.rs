@@ -332,7 +332,7 @@ fn path_rewrite(
     if message.prefix_rewrite.is_empty() {
         return Ok(None);
     }
-    let matched = matched_length(cx, "prefix_rewrite", matcher)?;
+    let matched = matched_length(matcher);
     Ok(Some(PathRewrite::Prefix { with: message.prefix_rewrite.as_str().into(), matched }))
 }
 
