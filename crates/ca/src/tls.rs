@@ -6,11 +6,13 @@
 
 mod legacy;
 mod pem;
+mod public;
 mod settings;
 mod verify;
 
 pub(crate) use pem::rfc2253;
 pub use pem::{PeerCertificate, PemError, Trust, identity};
+pub use public::public_client;
 pub use settings::{
     ClientAuth, ClientSettings, Server, ServerSettings, SettingsError, Version, client_config, server_config,
 };

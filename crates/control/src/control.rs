@@ -1,5 +1,6 @@
 //! The control plane put together.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::debug::{self, Debug};
 use crate::discovery::Ads;
 use crate::engine::{Engine, Outlets, Published};
 use crate::input::{Input, Watched};
+use crate::jwks::{self, fetch::Fetcher};
 use crate::metrics::Metrics;
 use crate::patches;
 use crate::proxies::Proxies;
@@ -98,13 +100,18 @@ impl Control {
         let (webhook_sender, webhooks) = watch::channel(Webhooks::default());
         let (unlisted_sender, unlisted) = watch::channel(Watched::all().into_iter().collect());
         let (root_sender, root_maps) = watch::channel(RootMaps::default());
+        let (key_addresses, wanted_keys) = watch::channel(BTreeSet::new());
+        let (keys_sender, keys) = mpsc::channel(16);
         let outlets = Outlets {
             published: publish,
             webhooks: webhook_sender,
             roots: root_sender,
             unlisted: unlisted_sender,
+            key_addresses,
         };
-        tasks.spawn(Engine::new(settings.clone(), outlets).run(inputs));
+        tasks.spawn(Engine::new(settings.clone(), outlets).run(inputs, keys));
+        let fetcher = Fetcher::new(&settings);
+        tasks.spawn(jwks::keep::keep(fetcher, settings.jwks.refresh, wanted_keys, keys_sender));
         let (proxies, metrics) = (Proxies::default(), Metrics::new());
         let debug = Debug {
             settings: settings.clone(),

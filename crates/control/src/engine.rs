@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use lateen_api::Kind;
 use lateen_base::ObjectRef;
 use lateen_kube::WatchEvent;
-use lateen_registry::Registry;
+use lateen_registry::{Event, Registry, Resource};
 use lateen_translate::Snapshot;
 use tokio::sync::{mpsc, watch};
 
 use crate::debounce::Debounce;
 use crate::ingest::Ingest;
 use crate::input::{Input, Watched};
+use crate::jwks::KeyBook;
 use crate::mesh::Mesh;
 use crate::roots::RootMaps;
 use crate::secrets::Secrets;
@@ -38,6 +40,8 @@ pub(crate) struct Outlets {
     pub(crate) roots: watch::Sender<RootMaps>,
     /// The kinds that were not listed yet.
     pub(crate) unlisted: watch::Sender<BTreeSet<Watched>>,
+    /// Where the keys of token issuers are to be fetched from.
+    pub(crate) key_addresses: watch::Sender<BTreeSet<String>>,
 }
 
 /// The state behind the publications.
@@ -47,6 +51,7 @@ pub(crate) struct Engine {
     mesh: Mesh,
     secrets: Secrets,
     ingest: Ingest,
+    keys: KeyBook,
     debounce: Debounce,
     unsynced: BTreeSet<Watched>,
     outlets: Outlets,
@@ -61,6 +66,7 @@ impl Engine {
             mesh,
             secrets: Secrets::default(),
             ingest: Ingest::default(),
+            keys: KeyBook::default(),
             debounce: Debounce::new(settings.debounce),
             unsynced: Watched::all().into_iter().collect(),
             outlets,
@@ -69,8 +75,12 @@ impl Engine {
         }
     }
 
-    /// Runs until the source of inputs ends.
-    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    /// Runs until the source of inputs ends. `keys` brings what is at the addresses of keys.
+    pub(crate) async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut keys: mpsc::Receiver<(String, String)>,
+    ) {
         loop {
             let due = self.debounce.due().filter(|_| self.unsynced.is_empty());
             tokio::select! {
@@ -81,6 +91,7 @@ impl Engine {
                         self.take(input);
                     }
                 }
+                Some((uri, text)) = keys.recv() => self.take_keys(uri, text),
                 () = sleep_until(due) => self.publish(),
             }
         }
@@ -107,11 +118,33 @@ impl Engine {
                 let view = self.registry.view();
                 let rejected = self.ingest.rejected().len();
                 let event = self.ingest.event(kind, event, &view, &self.settings);
+                let event = event.map(|event| self.keys.fill(event));
                 let changes = event.map(|event| self.registry.apply(&cluster, event)).unwrap_or_default();
+                if kind == Watched::Istio(Kind::RequestAuthentication) {
+                    self.want_keys();
+                }
                 !changes.is_empty() || self.ingest.rejected().len() != rejected
             }
         };
         if changed {
+            self.debounce.changed(Instant::now());
+        }
+    }
+
+    fn want_keys(&mut self) {
+        let wanted = self.keys.wanted(&self.registry.view());
+        self.outlets.key_addresses.send_if_modified(|before| {
+            let changed = *before != wanted;
+            *before = wanted;
+            changed
+        });
+    }
+
+    fn take_keys(&mut self, uri: String, text: String) {
+        let changed = self.keys.learn(uri, text, &self.registry.view());
+        for object in changed {
+            let event = Event::Applied(Resource::Config(object));
+            self.registry.apply(&self.settings.cluster, event);
             self.debounce.changed(Instant::now());
         }
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use lateen_base::ClusterId;
 
 /// The settings of a control plane. Addresses with port 0 take any free one.
@@ -35,8 +36,29 @@ pub struct Settings {
     pub custom_hosts: Vec<String>,
     /// How requests to the API server are tried again.
     pub retry: Retry,
+    /// How the keys of token issuers are fetched.
+    pub jwks: JwksSettings,
     /// Where it listens.
     pub ports: Ports,
+}
+
+/// How the keys of token issuers are fetched.
+#[derive(Clone, Debug)]
+pub struct JwksSettings {
+    /// When they are fetched again (`PILOT_JWT_PUB_KEY_REFRESH_INTERVAL`).
+    pub refresh: Duration,
+    /// Private addresses that may be called (`LATEEN_JWKS_ALLOWED_CIDRS`).
+    pub allowed: Vec<IpNet>,
+    /// An HTTP proxy to call through (`HTTPS_PROXY`).
+    pub proxy: Option<http::Uri>,
+    /// Hosts that are called without it, and all below them (`NO_PROXY`); `*` for all.
+    pub no_proxy: Vec<String>,
+}
+
+impl Default for JwksSettings {
+    fn default() -> Self {
+        Self { refresh: Duration::from_secs(20 * 60), allowed: Vec::new(), proxy: None, no_proxy: Vec::new() }
+    }
 }
 
 /// How requests to the API server are tried again.
@@ -136,6 +158,7 @@ impl Default for Settings {
             debounce: Debounce::default(),
             custom_hosts: Vec::new(),
             retry: Retry::default(),
+            jwks: JwksSettings::default(),
             ports: Ports::on([0, 0, 0, 0].into()),
         }
     }

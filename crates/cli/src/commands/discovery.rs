@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_base::{SystemClock, parse_duration};
-use lateen_control::{Control, Debounce, Deps, Ports, Settings, watch};
+use lateen_control::{Control, Debounce, Deps, JwksSettings, Ports, Settings, watch};
 use lateen_kube::{Access, Client};
 
 use super::{CliError, Outcome};
@@ -70,6 +70,18 @@ pub(crate) struct Cmd {
     /// Further names of its serving certificate
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',', hide = true)]
     custom_hosts: Vec<String>,
+    /// When keys of token issuers are fetched again
+    #[arg(long, env = "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", default_value = "20m", value_parser = parse_duration, hide = true)]
+    jwks_refresh: Duration,
+    /// Private addresses from which keys of token issuers may be fetched
+    #[arg(long, env = "LATEEN_JWKS_ALLOWED_CIDRS", value_delimiter = ',', hide = true)]
+    jwks_allowed: Vec<ipnet::IpNet>,
+    /// HTTP proxy through which keys of token issuers are fetched
+    #[arg(long, env = "HTTPS_PROXY", hide = true)]
+    https_proxy: Option<String>,
+    /// Hosts that are called without it
+    #[arg(long, env = "NO_PROXY", value_delimiter = ',', hide = true)]
+    no_proxy: Vec<String>,
     /// Root of the pod's files
     #[arg(long, env = "LATEEN_POD_ROOT", default_value = "/", hide = true)]
     pod_root: PathBuf,
@@ -144,6 +156,12 @@ impl Cmd {
                 longest: self.debounce_max,
                 ..Debounce::default()
             },
+            jwks: JwksSettings {
+                refresh: self.jwks_refresh,
+                allowed: self.jwks_allowed.clone(),
+                proxy: self.proxy()?,
+                no_proxy: self.no_proxy.iter().filter(|host| !host.is_empty()).cloned().collect(),
+            },
             ports: Ports {
                 plain: at("--grpcAddr", &self.grpc)?,
                 secure: at("--secureGRPCAddr", &self.secure_grpc)?,
@@ -154,6 +172,14 @@ impl Cmd {
             },
             ..Settings::default()
         })
+    }
+}
+
+impl Cmd {
+    fn proxy(&self) -> Result<Option<http::Uri>, CliError> {
+        let Some(text) = self.https_proxy.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let uri = text.parse().map_err(|error| CliError::new(format!("HTTPS_PROXY={text}: {error}")));
+        uri.map(Some)
     }
 }
 

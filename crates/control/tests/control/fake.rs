@@ -126,8 +126,17 @@ impl World {
         Self::start_on(Arc::new(FakeCluster::default()), objects).await
     }
 
-    /// A control plane on a cluster that others may use, too; it waits for answers and tries again quickly.
+    /// A control plane on a cluster that others may use, too.
     pub(crate) async fn start_on(cluster: Arc<FakeCluster>, objects: Vec<(Watched, Vec<Value>)>) -> Self {
+        Self::start_with(cluster, objects, Settings::default()).await
+    }
+
+    /// A control plane with some settings; it waits for answers and tries again quickly.
+    pub(crate) async fn start_with(
+        cluster: Arc<FakeCluster>,
+        objects: Vec<(Watched, Vec<Value>)>,
+        settings: Settings,
+    ) -> Self {
         let (inputs, receiver) = mpsc::channel(64);
         let deps = Deps { inputs: receiver, cluster: cluster.clone(), clock: Arc::new(SystemClock) };
         let root = std::env::temp_dir().join("lateen-no-such-folder");
@@ -136,7 +145,7 @@ impl World {
             first: Duration::from_millis(5),
             longest: Duration::from_millis(20),
         };
-        let settings = Settings { ports: Ports::free(), root, retry, ..Settings::default() };
+        let settings = Settings { ports: Ports::free(), root, retry, ..settings };
         let mut listed: BTreeMap<Watched, Vec<Value>> = objects.into_iter().collect();
         let sender = inputs.clone();
         tokio::spawn(async move {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+mod jwks;
 mod mtls;
 mod patches;
 mod refusals;

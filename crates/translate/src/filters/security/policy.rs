@@ -219,13 +219,22 @@ impl Builder<'_> {
         if rules.is_empty() {
             return;
         }
-        if self.has(jwt::FILTER) && rules.iter().all(|rule| !rule.jwks.is_empty()) {
+        if self.has(jwt::FILTER) {
+            for (object, spec) in &given {
+                let keyless = spec.jwt_rules.iter().filter(|rule| rule.jwks.is_empty());
+                for rule in keyless {
+                    let text = format!(
+                        "the keys of issuer {:?} ({}) are not at hand: its tokens are refused",
+                        rule.issuer, rule.jwks_uri
+                    );
+                    notes.push(Note::on(&object.reference(), text));
+                }
+            }
             security.http.push(jwt::filter(&rules, self.proxy.is_router()));
             return;
         }
         for (object, _) in &given {
-            let text = "tokens cannot be validated (only keys given as jwks are supported, by proxies that have \
-                        the filter): requests with a token are denied";
+            let text = "the proxy has no filter that validates tokens: requests with a token are denied";
             notes.push(Note::on(&object.reference(), text));
         }
         security.http.push(deny_tokens());
