@@ -1,12 +1,13 @@
 //! What is known of one connection of a client, from accept to close.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 use lateen_ca::tls::PeerCertificate;
 use lateen_route::ConnectionView;
+use lateen_route::rate_limit::{Buckets, LocalRateLimit};
 use lateen_route::request::Transport;
 
 /// One connection.
@@ -34,7 +35,12 @@ pub(crate) struct Downstream {
     pub chain: std::sync::Arc<str>,
     /// The `x-forwarded-client-cert` element for this connection.
     pub client_cert: OnceCell<Option<HeaderValue>>,
+    /// Its own buckets, where rate limits are per connection.
+    pub buckets: RefCell<Vec<OwnBuckets>>,
 }
+
+/// A connection's buckets for one filter.
+type OwnBuckets = (std::sync::Arc<LocalRateLimit>, std::rc::Rc<Buckets>);
 
 /// What the inspectors found in the first bytes.
 #[derive(Debug, Default)]
@@ -77,6 +83,7 @@ impl Downstream {
             tls: None,
             chain: "".into(),
             client_cert: OnceCell::new(),
+            buckets: RefCell::default(),
         }
     }
 

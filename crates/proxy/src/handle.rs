@@ -98,7 +98,11 @@ impl Config {
     pub fn build(self) -> Result<Handle, ProxyError> {
         let resources = self.static_resources()?;
         let logs = Arc::new(LogFiles::start()?);
+        let (on_demand, questions) = crate::on_demand::Asked::new();
+        let node_cluster = self.bootstrap.node.as_ref().map_or("", |node| &node.cluster).into();
         let shared = Arc::new(Shared {
+            node_cluster,
+            on_demand,
             snapshot: ArcSwap::default(),
             stats: crate::stats::Stats::default(),
             draining: tokio_util::sync::CancellationToken::new(),
@@ -123,7 +127,7 @@ impl Config {
             let bootstrap = self.bootstrap;
             let admin = Admin::new(store.clone(), bootstrap.clone(), self.concurrency, quit.clone());
             std::thread::Builder::new().name("control".into()).spawn(move || {
-                control(&store, resources, bootstrap, admin, &started, stopped);
+                control(&store, resources, bootstrap, admin, questions, &started, stopped);
             })?
         };
         let handle = Handle {
@@ -159,6 +163,7 @@ fn control(
     resources: Resources,
     bootstrap: Bootstrap,
     admin: Arc<Admin>,
+    questions: crate::on_demand::Questions,
     started: &std::sync::mpsc::SyncSender<Result<(), ProxyError>>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -184,7 +189,7 @@ fn control(
         if started.send(result).is_err() || failed {
             return;
         }
-        let work = source::discovery::run(store.clone(), bootstrap);
+        let work = source::discovery::run(store.clone(), bootstrap, questions);
         let sweeps = async {
             loop {
                 tokio::time::sleep(OUTLIER_SWEEP).await;

@@ -18,6 +18,7 @@ mod http;
 mod inspect;
 mod listener;
 mod log;
+mod on_demand;
 mod snapshot;
 mod source;
 mod stats;

@@ -188,6 +188,17 @@ figures! {
 }
 
 figures! {
+    /// `PREFIX.http_local_rate_limit.*`
+    RateLimitStats {
+        Counter enabled,
+        Counter enforced,
+        Counter ok,
+        Counter rate_limited,
+        Counter shadow_mode,
+    }
+}
+
+figures! {
     /// `tcp.PREFIX.*`
     TcpStats {
         Counter downstream_cx_no_route,
@@ -251,6 +262,7 @@ pub(crate) struct Stats {
     http: Named<HttpStats>,
     tcp: Named<TcpStats>,
     listeners: Named<ListenerStats>,
+    rate_limits: Named<RateLimitStats>,
 }
 
 type Named<T> = RwLock<BTreeMap<Arc<str>, Arc<T>>>;
@@ -271,6 +283,12 @@ impl Stats {
         of(&self.tcp, prefix)
     }
 
+    /// The figures of a rate limit.
+    pub(crate) fn rate_limit(&self, prefix: &str) -> Arc<RateLimitStats> {
+        let known = self.rate_limits.read().unwrap_or_else(PoisonError::into_inner).get(prefix).cloned();
+        known.unwrap_or_else(|| of(&self.rate_limits, prefix))
+    }
+
     /// The figures of a listening address.
     pub(crate) fn listener(&self, address: &str) -> Arc<ListenerStats> {
         of(&self.listeners, address)
@@ -288,6 +306,11 @@ impl Stats {
         }
         for (prefix, stats) in &*self.tcp.read().unwrap_or_else(PoisonError::into_inner) {
             stats.each(|name, kind, value| with(&format!("tcp.{prefix}.{name}"), kind, value));
+        }
+        for (prefix, stats) in &*self.rate_limits.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.each(|name, kind, value| {
+                with(&format!("{prefix}.http_local_rate_limit.{name}"), kind, value)
+            });
         }
         for (address, stats) in &*self.listeners.read().unwrap_or_else(PoisonError::into_inner) {
             stats.each(|name, kind, value| with(&format!("listener.{address}.{name}"), kind, value));

@@ -271,6 +271,10 @@ impl Store {
         stats.listener_manager.total_listeners_active.set(self.listeners.len() as u64);
         self.shared.snapshot.store(Arc::new(Snapshot { clusters, listeners }));
         self.prune();
+        if !self.shared.on_demand.is_empty() {
+            let snapshot = self.shared.snapshot.load();
+            self.shared.on_demand.answer_known(|name| snapshot.cluster(name).is_some());
+        }
     }
 
     /// Ends the ejections of hosts whose time is over.

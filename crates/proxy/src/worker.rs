@@ -36,6 +36,10 @@ pub(crate) struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Counters.
     pub stats: Stats,
+    /// The cluster that the node says it is of.
+    pub node_cluster: Arc<str>,
+    /// Clusters that requests ask for.
+    pub on_demand: crate::on_demand::Asked,
     /// Asked to finish: the process drains.
     pub draining: CancellationToken,
     /// How long a connection without requests stays after its drain began.

@@ -14,6 +14,7 @@ mod cleaning;
 mod client;
 mod filters;
 mod local_reply;
+mod on_demand;
 mod protocol;
 mod timeouts;
 mod tracing;
@@ -25,6 +26,7 @@ pub use filters::{
     Overrides, RouterSettings,
 };
 pub use local_reply::{BodyFormat, LocalReply, ReplyMapper};
+pub use on_demand::OnDemand;
 pub use protocol::{HeaderCase, Http1, Http2};
 pub use timeouts::HttpTimeouts;
 pub use tracing::Tracing;

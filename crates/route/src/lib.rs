@@ -38,6 +38,8 @@ pub mod jwt;
 pub mod listener;
 pub mod metadata_match;
 pub mod network;
+mod path_template;
+pub mod rate_limit;
 pub mod rbac;
 pub mod request;
 pub mod routes;

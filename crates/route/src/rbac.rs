@@ -13,7 +13,7 @@ use crate::error::{Cx, Result};
 use crate::header_match::HeaderMatcher;
 use crate::metadata_match::MetadataMatcher;
 use crate::request::{ConnectionView, RequestView};
-use crate::string_match::StringMatcher;
+use crate::string_match::{FullRegex, StringMatcher};
 
 /// A compiled RBAC filter, of connections or of requests.
 #[derive(Clone, Debug)]
@@ -149,6 +149,7 @@ enum Rule {
     Not(Box<Rule>),
     Header(HeaderMatcher),
     Path(StringMatcher),
+    Template(FullRegex),
     DestinationIp(IpNet),
     DestinationPorts {
         start: u32,
@@ -174,6 +175,9 @@ impl Rule {
             Self::Header(matcher) => subject.request.is_some_and(|request| matcher.matches(request)),
             Self::Path(matcher) => {
                 subject.request.is_some_and(|request| matcher.matches(request.path_only().as_bytes()))
+            }
+            Self::Template(template) => {
+                subject.request.is_some_and(|request| template.matches(request.path_only().as_bytes()))
             }
             Self::DestinationIp(range) => range.contains(&connection.destination.ip()),
             Self::DestinationPorts { start, end } => {
@@ -219,7 +223,9 @@ impl Rule {
                 Self::ServerName(cx.field("requested_server_name", |cx| StringMatcher::compile(cx, name))?)
             }
             P::Matcher(_) => return Err(cx.refuse_at("matcher", "is not supported")),
-            P::UriTemplate(_) => return Err(cx.refuse_at("uri_template", "is not supported")),
+            P::UriTemplate(template) => {
+                Self::Template(cx.field("uri_template", |cx| crate::path_template::compile(cx, template))?)
+            }
         })
     }
 

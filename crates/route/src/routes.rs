@@ -10,6 +10,7 @@ use crate::entropy::Entropy;
 use crate::error::{CompileError, Compiled, Cx, Result};
 use crate::header_edits::HeaderEdits;
 use crate::http_manager::FilterOverride;
+use crate::rate_limit::RateLimitRule;
 use crate::request::RequestView;
 use crate::trail::Trail;
 use changes::changes;
@@ -71,6 +72,8 @@ pub struct VirtualHost {
     pub is_timeout_retry_header: bool,
     /// The Istio object it was made from.
     pub config: Option<Arc<str>>,
+    /// What requests are counted by for rate limits, where routes do not say.
+    pub rate_limits: Box<[RateLimitRule]>,
 }
 
 /// Which requests a virtual host redirects to HTTPS.
@@ -303,6 +306,7 @@ impl VirtualHost {
             retry,
             is_timeout_retry_header: message.include_is_timeout_retry_header,
             config: crate::listener::config_of(&message.metadata),
+            rate_limits: RateLimitRule::compile_all(cx, "rate_limits", &message.rate_limits)?.into(),
         })
     }
 }

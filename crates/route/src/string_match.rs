@@ -122,6 +122,12 @@ impl FullRegex {
         self.whole.is_match(text)
     }
 
+    /// An expression of our own.
+    pub(crate) fn of(source: &str) -> Result<Self, String> {
+        let whole = build(&format!("^(?:{source})$")).map_err(|error| error.to_string())?;
+        Ok(Self { whole, source: source.into() })
+    }
+
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &matcher::RegexMatcher) -> Result<Self> {
         if message.regex.is_empty() {
             return Err(cx.refuse_at("regex", "must not be empty"));

@@ -145,7 +145,10 @@ async fn serve_http2(stream: Stream, context: &Rc<serve::Context>) -> Result<(),
     }
     let service = {
         let context = context.clone();
-        service_fn(move |request: hyper::Request<Incoming>| serve::request(context.clone(), request))
+        // Boxed, since the codec moves it about a few times on its way into a task.
+        service_fn(move |request: hyper::Request<Incoming>| {
+            Box::pin(serve::request(context.clone(), request))
+        })
     };
     let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     drive(connection, |connection| connection.graceful_shutdown(), context, false).await

@@ -18,7 +18,7 @@ use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::grpc_web::GrpcWeb;
 use super::serve::choose;
-use super::{edits, reply, tokens};
+use super::{edits, on_demand, rate_limit, reply, tokens};
 use crate::failure::Failure;
 use crate::flags::Flags;
 
@@ -45,6 +45,15 @@ pub(crate) struct RouteContext<'t> {
     pub pick: Option<&'t WeightedCluster>,
     /// The name of the cluster it goes to.
     pub cluster: Arc<str>,
+}
+
+impl Outcome {
+    /// More headers of the response.
+    pub(crate) fn add_response_headers(&mut self, headers: HeaderMap) {
+        if !headers.is_empty() {
+            self.response_headers.get_or_insert_default().extend(headers);
+        }
+    }
 }
 
 /// Faults under way in the process, for `max_active_faults`.
@@ -103,6 +112,22 @@ pub(crate) async fn run(
                         Ok(route) => route,
                         Err(unrouted) => return Err(Box::new(unrouted.answer(exchange))),
                     };
+                }
+            }
+            HttpFilterKind::LocalRateLimit(own) => {
+                let rules = match given {
+                    Some(FilterOverride::LocalRateLimit(rules)) => rules,
+                    _ => own,
+                };
+                exchange = rate_limit::limit(exchange, rules, &route, &mut outcome)?;
+            }
+            HttpFilterKind::OnDemand(own) => {
+                let rules = match given {
+                    Some(FilterOverride::OnDemand(rules)) => rules,
+                    _ => own,
+                };
+                if let Some(rules) = rules {
+                    Box::pin(on_demand::fetch(&exchange, *rules, &route.cluster)).await;
                 }
             }
             HttpFilterKind::GrpcWeb => {
@@ -250,6 +275,6 @@ fn cors(
     if preflight {
         return Err(Box::new(reply::preflight(exchange, headers)));
     }
-    outcome.response_headers = Some(Box::new(headers));
+    outcome.add_response_headers(headers);
     Ok(exchange)
 }

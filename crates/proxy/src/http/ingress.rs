@@ -396,8 +396,8 @@ fn trace(exchange: &mut Exchange) -> bool {
                 && tracing.client_sampling.hits(exchange.entropy.draw(0x636c_6965));
             let sampled = (asked || tracing.random_sampling.hits(exchange.entropy.draw(0x7472_6163)))
                 && tracing.overall_sampling.hits(exchange.entropy.draw(0x616c));
-            // 64 bits, as Envoy's Zipkin tracer makes unless told otherwise.
-            (SpanContext::new(worker.random().into(), worker.random(), sampled), false)
+            let high = if tracing.long_ids { u128::from(worker.random() | 1) << 64 } else { 0 };
+            (SpanContext::new(high | u128::from(worker.random()), worker.random(), sampled), false)
         }
     };
     let mut set = |name: HeaderName, text: String| {

@@ -10,6 +10,7 @@ use super::ingress::names;
 use super::local_reply::{self, LocalReply};
 use super::tokens;
 use crate::failure::{Failure, Reset, grpc_status};
+use crate::flags::Flags;
 
 /// The answer to a failure.
 pub(crate) fn failure(mut exchange: Box<Exchange>, failure: &Failure) -> Response<ResponseBody> {
@@ -55,6 +56,18 @@ pub(crate) fn grpc_abort(mut exchange: Box<Exchange>, status: u32) -> Response<R
     finish_head(&exchange, &mut headers);
     exchange.take_response(200, &headers);
     respond(exchange, StatusCode::OK, headers, Bytes::new())
+}
+
+/// The answer to a request that is one too many.
+pub(crate) fn rate_limited(
+    mut exchange: Box<Exchange>,
+    status: StatusCode,
+    grpc: u8,
+    headers: HeaderMap,
+) -> Response<ResponseBody> {
+    exchange.flags.add(Flags::RATE_LIMITED);
+    exchange.details = "local_rate_limited".into();
+    answer(exchange, status, Some(grpc), headers, Bytes::from_static(b"local_rate_limited"))
 }
 
 /// A redirect.

@@ -22,6 +22,7 @@ use lateen_xds::{Rejection, types};
 use tokio::sync::mpsc;
 
 use crate::handle::lock;
+use crate::on_demand::Questions;
 use crate::source::socket_address;
 use crate::store::{Rejected, Source, Store};
 
@@ -50,12 +51,18 @@ impl Peer {
 }
 
 /// Follows the sources of a bootstrap until the process ends.
-pub(crate) async fn run(store: Arc<Mutex<Store>>, bootstrap: Bootstrap) {
+pub(crate) async fn run(store: Arc<Mutex<Store>>, bootstrap: Bootstrap, mut questions: Questions) {
     let mut follower = Follower::new(store, bootstrap);
     follower.connect_ads();
     follower.ask();
-    while let Some((peer, event)) = follower.events.recv().await {
-        follower.hear(peer, event);
+    loop {
+        tokio::select! {
+            event = follower.events.recv() => match event {
+                Some((peer, event)) => follower.hear(peer, event),
+                None => return,
+            },
+            Some(cluster) = questions.recv() => follower.fetch(&cluster),
+        }
     }
 }
 
@@ -106,6 +113,29 @@ impl Follower {
         Some(index)
     }
 
+    /// Asks for a cluster that a request wants.
+    fn fetch(&self, cluster: &str) {
+        match self.ads.and_then(|index| self.peers.get(index)) {
+            Some(peer) => peer.handle.subscribe(types::CLUSTER, [cluster]),
+            None => drop(lock(&self.store).shared.on_demand.answer(cluster)),
+        }
+    }
+
+    /// Clusters that a request asked for and that there are not: they may be asked for again.
+    fn forget_missing(&self, peer: usize, update: &Update) {
+        if *update.type_url != *types::CLUSTER || update.removed.is_empty() {
+            return;
+        }
+        let shared = lock(&self.store).shared.clone();
+        for name in &update.removed {
+            if shared.on_demand.answer(name)
+                && let Some(peer) = self.peers.get(peer)
+            {
+                peer.handle.unsubscribe(types::CLUSTER, [&**name]);
+            }
+        }
+    }
+
     fn hear(&mut self, peer: usize, event: Event) {
         let Some(name) = self.peers.get(peer).map(|peer| peer.name.clone()) else { return };
         match event {
@@ -119,6 +149,7 @@ impl Follower {
             }
             Event::Update(update) => {
                 let rejected = self.take(&update);
+                self.forget_missing(peer, &update);
                 self.answer(peer, update, &rejected);
                 self.ask();
             }

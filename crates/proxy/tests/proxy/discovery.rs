@@ -11,7 +11,7 @@ use lateen_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use lateen_proto::{Message, Name, json as proto_json};
 use lateen_proxy::Config;
 use lateen_xds::server::{Discovery, Heard, Observer, Opened, Peer, Push, Session, secret_service, service};
-use lateen_xds::{Catalog, Resource, ResourceMap, types};
+use lateen_xds::{Catalog, Entry, Resource, ResourceMap, types};
 use serde_json::{Value, json};
 use testkit::envoy::Envoy;
 use tokio::sync::watch;
@@ -82,6 +82,106 @@ impl Plane {
         }
         self.publish();
     }
+}
+
+/// A map of which a wildcard covers no cluster that is called `late-…`; one of them may be on its way.
+struct OnDemand {
+    map: ResourceMap,
+    pending: bool,
+}
+
+impl Catalog for OnDemand {
+    fn stamp(&self, type_url: &str) -> u64 {
+        self.map.stamp(type_url) * 2 + u64::from(self.pending)
+    }
+
+    fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
+        Box::new(self.map.all(type_url).filter(|entry| !entry.name.starts_with("late-")))
+    }
+
+    fn find(&self, type_url: &str, name: &str) -> Option<Resource> {
+        self.map.find(type_url, name)
+    }
+
+    fn is_pending(&self, _: &str, name: &str) -> bool {
+        self.pending && name == "late-1"
+    }
+}
+
+/// Requests for clusters that come late, later, or never; the proxy is at `port`.
+async fn ask_for_late_clusters(plane: &mut Plane, origin: SocketAddr, port: u16) {
+    let filter = |name: &str, kind: &str, config: Value| {
+        let mut typed = config;
+        typed["@type"] = json!(format!("type.googleapis.com/envoy.extensions.filters.http.{kind}"));
+        json!({"name": name, "typed_config": typed})
+    };
+    let odcds = |timeout: &str| json!({"odcds": {"source": {"ads": {}, "resource_api_version": "V3"}, "timeout": timeout}});
+    let short = filter("", "on_demand.v3.PerRouteConfig", odcds("0.2s"))["typed_config"].clone();
+    let route = |name: &str| json!({"match": {"path": format!("/{name}")}, "route": {"cluster": name}});
+    let mut impatient = route("late-1");
+    impatient["match"]["path"] = json!("/impatient");
+    impatient["typed_per_filter_config"] = json!({"envoy.filters.http.on_demand": short});
+    let settings = json!({"http_filters": [
+        filter("envoy.filters.http.on_demand", "on_demand.v3.OnDemand", odcds("60s")),
+        filter("envoy.filters.http.router", "router.v3.Router", json!({})),
+    ]});
+    let routes = json!([route("late-1"), route("late-2"), route("late-3"), impatient]);
+    let mut listener = listener("in", json!([manager_with(routes, settings)]));
+    listener["address"]["socket_address"]["port_value"] = json!(port);
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["validate_clusters"] =
+        json!(false);
+    plane.put::<Listener>(types::LISTENER, "1", &listener);
+    plane.put::<Cluster>(types::CLUSTER, "1", &cluster("late-2", &[origin]));
+    let publish = |plane: &Plane, pending: bool| {
+        plane.publish.send_replace(Arc::new(OnDemand { map: plane.resources.clone(), pending }));
+    };
+    publish(plane, true);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    within("the listener", async {
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(get(address, "/late-2").await.status, 200, "it comes by name");
+    assert_eq!(get(address, "/late-2").await.status, 200, "and stays");
+    assert_eq!(get(address, "/late-3").await.status, 503, "there is none");
+    let impatient = get(address, "/impatient").await;
+    assert_eq!(impatient.status, 503, "it did not come in time");
+    let held: Vec<_> = (0..3).map(|_| tokio::spawn(get(address, "/late-1"))).collect();
+    // Long enough that a request that is not held would have been answered.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(held.iter().all(|request| !request.is_finished()), "they wait");
+    plane.put::<Cluster>(types::CLUSTER, "1", &cluster("late-1", &[origin]));
+    publish(plane, false);
+    for request in held {
+        assert_eq!(request.await.unwrap().status, 200, "they were held");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_for_its_cluster() {
+    let origin = Origin::echo().await;
+    let (mut plane, agent) = (Plane::start().await, Plane::start().await);
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let bootstrap: Bootstrap =
+        proto_json::from_value(&bootstrap(admin, plane.address, agent.address)).unwrap();
+    let _proxy = Config { bootstrap, ..Config::default() }.build().unwrap();
+    ask_for_late_clusters(&mut plane, origin.address, free_port()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_envoy_has_requests_wait_likewise() {
+    let Some(envoy) = Envoy::find() else { return };
+    let origin = Origin::echo().await;
+    let (mut plane, agent) = (Plane::start().await, Plane::start().await);
+    plane.publish();
+    let bootstrap = bootstrap(SocketAddr::from(([127, 0, 0, 1], 0)), plane.address, agent.address);
+    let port = free_port();
+    let requests = tokio::spawn(async move { ask_for_late_clusters(&mut plane, origin.address, port).await });
+    let running = tokio::task::spawn_blocking(move || envoy.start(&bootstrap, 2).unwrap()).await.unwrap();
+    requests.await.unwrap();
+    assert_eq!(running.admin().rejected().unwrap(), Vec::<String>::new());
 }
 
 fn bootstrap(admin: SocketAddr, ads: SocketAddr, sds: SocketAddr) -> Value {

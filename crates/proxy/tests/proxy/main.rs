@@ -11,6 +11,7 @@ mod heads;
 mod http;
 mod lifecycle;
 mod limits;
+mod rate_limit;
 mod sides;
 mod support;
 mod tcp;

@@ -143,6 +143,16 @@ super::fields! {
             response_rate_limit = "responses are not slowed",
         ],
     }
+    envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit as "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" {
+        supported: [stat_prefix, status, token_bucket, filter_enabled, filter_enforced, request_headers_to_add_when_not_enforced, response_headers_to_add, descriptors, stage, local_rate_limit_per_downstream_connection, enable_x_ratelimit_headers, vh_rate_limits, always_consume_default_token_bucket, rate_limited_as_resource_exhausted, rate_limits],
+        ignored: [
+            max_dynamic_descriptors = "descriptors have fixed values",
+        ],
+        refused: [
+            local_cluster_rate_limit = "there is no local cluster to share with",
+            enable_retry_after_header = "use enable_x_ratelimit_headers",
+        ],
+    }
     envoy::extensions::filters::http::set_filter_state::v3::Config as "envoy.extensions.filters.http.set_filter_state.v3.Config" {
         supported: [on_request_headers],
         ignored: [

@@ -19,7 +19,7 @@ super::fields! {
         ],
     }
     envoy::config::route::v3::VirtualHost as "envoy.config.route.v3.VirtualHost" {
-        supported: [name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove, typed_per_filter_config, include_request_attempt_count, include_attempt_count_in_response, retry_policy, include_is_timeout_retry_header, request_mirror_policies, metadata],
+        supported: [name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove, typed_per_filter_config, include_request_attempt_count, include_attempt_count_in_response, retry_policy, include_is_timeout_retry_header, request_mirror_policies, metadata, rate_limits],
         ignored: [
             virtual_clusters = "metrics are by cluster",
             per_request_buffer_limit_bytes = "the route's limit holds",
@@ -27,7 +27,6 @@ super::fields! {
         ],
         refused: [
             matcher = "use routes",
-            rate_limits = "there is no rate limit filter",
             cors = "use typed_per_filter_config",
             retry_policy_typed_config = "use retry_policy",
             hedge_policy = "requests are not hedged",
@@ -52,16 +51,15 @@ super::fields! {
         ],
     }
     envoy::config::route::v3::RouteAction as "envoy.config.route.v3.RouteAction" {
-        supported: [cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout, idle_timeout, retry_policy, request_mirror_policies, priority, hash_policy, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration, cluster_specifier, host_rewrite_specifier],
+        supported: [cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host, timeout, idle_timeout, retry_policy, request_mirror_policies, priority, hash_policy, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, max_stream_duration, cluster_specifier, host_rewrite_specifier, rate_limits],
         ignored: [
             flush_timeout = "timeouts end a stream",
             early_data_policy = "0-RTT is not accepted",
-            rate_limits = "there is no rate limit filter",
-            include_vh_rate_limits = "there is no rate limit filter",
+            include_vh_rate_limits = "vh_rate_limits of the filter holds",
         ],
         refused: [
             metadata_match = "there are no subsets",
-            path_rewrite_policy = "URI templates are not supported",
+            path_rewrite_policy = "templates only match: use regex_rewrite",
             path_rewrite = "use prefix_rewrite or regex_rewrite",
             retry_policy_typed_config = "use retry_policy",
             cors = "use typed_per_filter_config",

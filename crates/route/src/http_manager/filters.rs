@@ -10,12 +10,14 @@ use lateen_proto::envoy::extensions::filters::common::fault::v3 as common_fault;
 use lateen_proto::envoy::extensions::filters::http as filters;
 use lateen_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 
+use super::on_demand::OnDemand;
 use crate::entropy::Fraction;
 use crate::error::{Cx, Result};
 use crate::header_match::HeaderMatcher;
 use crate::istio::{AlpnOverride, Extension};
 use crate::jwt::JwtFilter;
 use crate::network::FilterStateValue;
+use crate::rate_limit::LocalRateLimit;
 use crate::rbac::RbacFilter;
 use crate::string_match::StringMatcher;
 
@@ -45,6 +47,10 @@ pub enum HttpFilterKind {
     Jwt(Arc<JwtFilter>),
     /// Puts values into the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
+    /// Lets so many requests through.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Fetches clusters that are not there yet; `None` is off.
+    OnDemand(Option<OnDemand>),
     /// Looks up the request's host for a cluster that forwards by DNS.
     DynamicForwardProxy,
     /// Counts gRPC messages.
@@ -154,6 +160,10 @@ pub enum FilterOverride {
     Jwt(Arc<str>),
     /// Other values for the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
+    /// Other limits.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// Other rules for clusters that are not there yet.
+    OnDemand(Option<OnDemand>),
 }
 
 impl Overrides {
@@ -226,6 +236,15 @@ impl FilterOverride {
         if any.is::<filters::set_filter_state::v3::Config>() {
             return Ok(Some(Self::SetFilterState(filter_state(cx, any)?)));
         }
+        if any.is::<filters::local_ratelimit::v3::LocalRateLimit>() {
+            let message: filters::local_ratelimit::v3::LocalRateLimit = cx.unpack(any)?;
+            cx.required("token_bucket", &message.token_bucket)?;
+            return Ok(Some(Self::LocalRateLimit(Arc::new(LocalRateLimit::compile(cx, &message)?))));
+        }
+        if any.is::<filters::on_demand::v3::PerRouteConfig>() {
+            let message: filters::on_demand::v3::PerRouteConfig = cx.unpack(any)?;
+            return Ok(Some(Self::OnDemand(OnDemand::compile(cx, &message.odcds)?)));
+        }
         if optional {
             cx.note_at("typed_config", "is of an unknown type and marked optional, so it is left out");
             return Ok(None);
@@ -283,6 +302,14 @@ impl HttpFilterKind {
         }
         if any.is::<filters::set_filter_state::v3::Config>() {
             return Ok(Self::SetFilterState(filter_state(cx, any)?));
+        }
+        if any.is::<filters::local_ratelimit::v3::LocalRateLimit>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::LocalRateLimit(Arc::new(LocalRateLimit::compile(cx, &message)?)));
+        }
+        if any.is::<filters::on_demand::v3::OnDemand>() {
+            let message: filters::on_demand::v3::OnDemand = cx.unpack(any)?;
+            return Ok(Self::OnDemand(OnDemand::compile(cx, &message.odcds)?));
         }
         if any.is::<filters::dynamic_forward_proxy::v3::FilterConfig>() {
             return Ok(Self::DynamicForwardProxy);

@@ -16,6 +16,7 @@ use super::retry::RetryPolicy;
 use crate::entropy::{Entropy, Fraction};
 use crate::error::{Cx, Result};
 use crate::format::Format;
+use crate::rate_limit::RateLimitRule;
 use crate::request::RequestView;
 use crate::string_match::Substitution;
 
@@ -72,6 +73,8 @@ pub struct Forward {
     pub hash_policies: Box<[HashPolicy]>,
     /// Whether it counts against the high-priority circuit breakers.
     pub high_priority: bool,
+    /// What requests are counted by for rate limits.
+    pub rate_limits: Box<[RateLimitRule]>,
     /// Upgrades, where they differ from the manager's.
     pub upgrades: Box<[RouteUpgrade]>,
 }
@@ -260,6 +263,7 @@ impl Forward {
             mirrors: cx.each("request_mirror_policies", mirrors, Mirror::compile)?.into(),
             hash_policies: cx.each("hash_policy", &message.hash_policy, HashPolicy::compile)?.into(),
             high_priority: message.priority == 1,
+            rate_limits: RateLimitRule::compile_all(cx, "rate_limits", &message.rate_limits)?.into(),
             upgrades: cx
                 .each("upgrade_configs", &message.upgrade_configs, |cx, upgrade| {
                     cx.check(upgrade)?;

@@ -148,9 +148,9 @@ impl RouteMatcher {
                 PathMatch::Regex(cx.field("safe_regex", |cx| FullRegex::compile(cx, regex))?)
             }
             PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
-            PathSpecifier::PathMatchPolicy(_) => {
-                return Err(cx.refuse_at("path_match_policy", "URI templates are not supported"));
-            }
+            PathSpecifier::PathMatchPolicy(policy) => PathMatch::Regex(
+                cx.field("path_match_policy", |cx| crate::path_template::compile(cx, policy))?,
+            ),
         };
         let ignore_case = message.case_sensitive == Some(false);
         Ok(Self { path, ignore_case, rest: Conditions::compile(cx, message)? })
