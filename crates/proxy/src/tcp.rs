@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::downstream::Downstream;
 use crate::failure::Failure;
+use crate::failure::Reset;
 use crate::flags::Flags;
 use crate::http::exchange::Active;
 use crate::listener::{Chain, Tcp};
@@ -21,6 +22,10 @@ use crate::upstream::cluster::{Choice, Cluster, Picked};
 use crate::upstream::connect::connect;
 use crate::upstream::outlier;
 use crate::worker::Worker;
+
+mod tunnel;
+
+use tunnel::Tunnel;
 
 /// Bytes read at a time.
 const CHUNK: usize = 16 * 1024;
@@ -114,7 +119,9 @@ async fn run(
     outcome: &mut Outcome,
 ) {
     let limits = &cluster.limits[0];
-    let Some(permit) = limits.connections.acquire() else {
+    // A tunnel is a request on a connection that its pool counts.
+    let limit = if tcp.compiled.tunneling.is_some() { &limits.requests } else { &limits.connections };
+    let Some(permit) = limit.acquire() else {
         cluster.stats.upstream_cx_overflow.inc();
         outcome.flags = Flags::UPSTREAM_OVERFLOW;
         return;
@@ -129,7 +136,10 @@ async fn run(
             return;
         }
     };
-    outcome.local = upstream.local().map(|local| local.to_string());
+    outcome.local = match &upstream {
+        Remote::Plain(stream) => stream.local().map(|local| local.to_string()),
+        Remote::Tunnel(_) => None,
+    };
     let active = Active::new(picked.host.clone(), cluster.clone(), permit);
     outcome.host = Some(picked);
     let max = async {
@@ -148,7 +158,7 @@ async fn run(
     };
     let counts = Counts::default();
     tokio::select! {
-        _ = bridge(stream, upstream, tcp.compiled.idle_timeout, &counts) => {}
+        _ = upstream.bridge(stream, tcp.compiled.idle_timeout, &counts) => {}
         () = max => outcome.flags.add(Flags::DURATION_TIMEOUT),
         () = drained => {}
         () = process => {}
@@ -164,25 +174,24 @@ async fn dial(
     down: &Downstream,
     request: &TcpRequest,
     outcome: &mut Outcome,
-) -> Result<(Picked, Stream), Failure> {
+) -> Result<(Picked, Remote), Failure> {
     let mut tried = Vec::new();
     loop {
         outcome.attempts += 1;
         let picked = pick(worker, tcp, cluster, down, &tried)?;
         tried.push(picked.host.id);
         outcome.host = Some(picked.clone());
-        let authority = down.inspected.server_name.as_deref().unwrap_or_default();
-        let tls = cluster.tls_for(&picked.way, authority).ok_or(Failure::NoHealthyUpstream)?;
-        let tls = tls.map(|tls| tls.offering(request.alpn.as_deref()));
-        match connect(
-            &picked.host.address,
-            &cluster.transport(tls, &picked.way, Some((down.remote, down.local))),
-        )
-        .await
-        {
-            Ok(stream) => {
+        let result = match &tcp.compiled.tunneling {
+            Some(rules) => {
+                let opened = Box::pin(tunnel::open(worker, rules, cluster, &picked, down)).await;
+                opened.map(Remote::Tunnel)
+            }
+            None => plain(cluster, &picked, down, request).await?.map(Remote::Plain),
+        };
+        match result {
+            Ok(remote) => {
                 cluster.judge(&picked.host, outlier::Result::Connected);
-                return Ok((picked, stream));
+                return Ok((picked, remote));
             }
             Err(reset) => {
                 cluster.judge(&picked.host, outlier::Result::Local);
@@ -193,6 +202,36 @@ async fn dial(
             }
         }
     }
+}
+
+/// The far side of a connection.
+enum Remote {
+    Plain(Stream),
+    Tunnel(Tunnel),
+}
+
+impl Remote {
+    async fn bridge(self, client: Stream, idle: Option<Duration>, counts: &Counts) -> bool {
+        match self {
+            Self::Plain(upstream) => bridge(client, upstream, idle, counts).await,
+            Self::Tunnel(Tunnel::Connected(upstream, _lease)) => bridge(client, upstream, idle, counts).await,
+            Self::Tunnel(Tunnel::Posted(upstream)) => bridge(client, upstream, idle, counts).await,
+        }
+    }
+}
+
+/// A connection to a host, as it is.
+async fn plain(
+    cluster: &Arc<Cluster>,
+    picked: &Picked,
+    down: &Downstream,
+    request: &TcpRequest,
+) -> Result<Result<Stream, Reset>, Failure> {
+    let authority = down.inspected.server_name.as_deref().unwrap_or_default();
+    let tls = cluster.tls_for(&picked.way, authority).ok_or(Failure::NoHealthyUpstream)?;
+    let tls = tls.map(|tls| tls.offering(request.alpn.as_deref()));
+    let transport = cluster.transport(tls, &picked.way, Some((down.remote, down.local)));
+    Ok(connect(&picked.host.address, &transport).await)
 }
 
 fn pick(

@@ -72,8 +72,48 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Whether the load balancer's hash is of the client's address.
     pub hash_by_source: bool,
+    /// How its bytes travel in HTTP; `None` is as they are.
+    pub tunneling: Option<Tunneling>,
     /// Its logs.
     pub access_logs: Vec<AccessLog>,
+}
+
+/// How a connection's bytes travel in HTTP.
+#[derive(Clone, Debug)]
+pub struct Tunneling {
+    /// The host that is asked for.
+    pub hostname: Format,
+    /// The path of a POST; `None` is a CONNECT.
+    pub post: Option<Arc<str>>,
+    /// More headers.
+    pub headers: Vec<(http::HeaderName, Format)>,
+}
+
+impl Tunneling {
+    fn compile(
+        cx: &mut Cx<'_>,
+        message: &filters::tcp_proxy::v3::tcp_proxy::TunnelingConfig,
+    ) -> Result<Self> {
+        cx.check(message)?;
+        if message.hostname.is_empty() {
+            return Err(cx.refuse_at("hostname", "must not be empty"));
+        }
+        if !message.use_post && !message.post_path.is_empty() {
+            return Err(cx.refuse_at("post_path", "needs use_post"));
+        }
+        let path = if message.post_path.is_empty() { "/" } else { &message.post_path };
+        let hostname = Format::parse(&message.hostname);
+        Ok(Self {
+            hostname: hostname.map_err(|reason| cx.refuse_at("hostname", reason))?,
+            post: message.use_post.then(|| path.into()),
+            headers: cx.each("headers_to_add", &message.headers_to_add, |cx, option| {
+                let header = cx.required("header", &option.header)?;
+                let value =
+                    Format::parse(&header.value).map_err(|reason| cx.refuse_at("header.value", reason))?;
+                Ok((cx.header_name("header.key", &header.key)?, value))
+            })?,
+        })
+    }
 }
 
 impl TcpProxy {
@@ -116,6 +156,10 @@ impl TcpProxy {
             )?,
             max_connect_attempts: message.max_connect_attempts.unwrap_or(1).max(1),
             hash_by_source,
+            tunneling: match &message.tunneling_config {
+                None => None,
+                Some(config) => Some(cx.field("tunneling_config", |cx| Tunneling::compile(cx, config))?),
+            },
             access_logs: cx.each("access_log", &message.access_log, AccessLog::compile)?,
         })
     }

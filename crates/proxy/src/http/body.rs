@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 
 use super::exchange::Exchange;
 use super::grpc_web::{Decoder, GrpcWeb};
@@ -97,6 +98,7 @@ enum RequestKind {
     Empty,
     Once(ClientBody, Rc<Pulse>),
     Replay(Reader),
+    Channel(mpsc::Receiver<Bytes>),
 }
 
 impl RequestBody {
@@ -108,6 +110,11 @@ impl RequestBody {
     /// A body that is sent once.
     pub(crate) fn once(incoming: ClientBody, pulse: Rc<Pulse>) -> Self {
         Self(RequestKind::Once(incoming, pulse))
+    }
+
+    /// A body that is made as it goes.
+    pub(crate) fn channel(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self(RequestKind::Channel(pieces))
     }
 
     /// A body that is kept, to be sent again.
@@ -129,6 +136,7 @@ impl Body for RequestBody {
             RequestKind::Empty => Poll::Ready(None),
             RequestKind::Once(incoming, pulse) => poll_counted(incoming, pulse, cx),
             RequestKind::Replay(reader) => reader.poll(cx),
+            RequestKind::Channel(pieces) => pieces.poll_recv(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
         }
     }
 
@@ -136,7 +144,7 @@ impl Body for RequestBody {
         match &self.0 {
             RequestKind::Empty => true,
             RequestKind::Once(incoming, _) => incoming.is_end_stream(),
-            RequestKind::Replay(_) => false,
+            RequestKind::Replay(_) | RequestKind::Channel(_) => false,
         }
     }
 
@@ -145,6 +153,7 @@ impl Body for RequestBody {
             RequestKind::Empty => SizeHint::with_exact(0),
             RequestKind::Once(incoming, _) => incoming.size_hint(),
             RequestKind::Replay(reader) => reader.source.size,
+            RequestKind::Channel(_) => SizeHint::default(),
         }
     }
 }

@@ -72,3 +72,103 @@ async fn one_port_takes_http_and_anything_else() {
         assert_eq!(back, bytes);
     }
 }
+
+/// A server that takes tunnels: a CONNECT or a POST over HTTP/1.1 or HTTP/2; what comes in goes back after a line that says
+/// what was asked for.
+async fn tunnel_end() -> std::net::SocketAddr {
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::body::{Frame, Incoming};
+    type Body = http_body_util::combinators::BoxBody<bytes::Bytes, hyper::Error>;
+    async fn serve(
+        mut request: hyper::Request<Incoming>,
+    ) -> Result<hyper::Response<Body>, std::convert::Infallible> {
+        let authority = request.uri().authority().map(|authority| authority.to_string());
+        let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
+        let added = request.headers().get("x-added").map_or("", |value| value.to_str().unwrap()).to_owned();
+        let line = format!("{} {} {added}\n", request.method(), authority.or(host).unwrap_or_default());
+        if added == "refuse" {
+            let empty = http_body_util::Empty::new().map_err(|never| match never {}).boxed();
+            return Ok(hyper::Response::builder().status(403).body(empty).unwrap());
+        }
+        if request.method() == hyper::Method::CONNECT {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+                io.write_all(line.as_bytes()).await.unwrap();
+                let (mut read, mut write) = tokio::io::split(io);
+                drop(tokio::io::copy(&mut read, &mut write).await);
+                drop(write.shutdown().await);
+            });
+            return Ok(hyper::Response::new(
+                http_body_util::Empty::new().map_err(|never| match never {}).boxed(),
+            ));
+        }
+        let first = futures::stream::iter([Ok(Frame::data(bytes::Bytes::from(line)))]);
+        let rest = http_body_util::BodyStream::new(request.into_body());
+        Ok(hyper::Response::new(BodyExt::boxed(StreamBody::new(futures::StreamExt::chain(first, rest)))))
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let mut builder = hyper_util::server::conn::auto::Builder::new(executor);
+                builder.http2().enable_connect_protocol();
+                let service = hyper::service::service_fn(serve);
+                drop(
+                    builder.serve_connection_with_upgrades(hyper_util::rt::TokioIo::new(tcp), service).await,
+                );
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_travel_in_tunnels() {
+    let end = tunnel_end().await;
+    let tunnelled = |name: &str, cluster: &str, config: serde_json::Value| {
+        let mut config = config;
+        config["hostname"] = json!("db.example:3306");
+        let mut filter = tcp_proxy(cluster, "LOG");
+        filter["typed_config"]["tunneling_config"] = config;
+        listener(name, json!([filter]))
+    };
+    let added = |value: &str| json!([{"header": {"key": "x-added", "value": value}}]);
+    let mut http2 = cluster("http2", &[end]);
+    http2["typed_extension_protocol_options"] = http2_options();
+    let resources = json!({
+        "listeners": [
+            tunnelled("connect1", "http1", json!({"headers_to_add": added("a")})),
+            tunnelled("connect2", "http2", json!({})),
+            tunnelled("post1", "http1", json!({"use_post": true})),
+            tunnelled("post2", "http2", json!({"use_post": true, "post_path": "/x"})),
+            tunnelled("refused", "http1", json!({"headers_to_add": added("refuse")})),
+        ],
+        "clusters": [cluster("http1", &[end]), http2],
+    });
+    for side in crate::sides::sides(&resources) {
+        for (listener, first) in [
+            ("connect1", "CONNECT db.example:3306 a\n"),
+            ("connect2", "CONNECT db.example:3306 \n"),
+            ("post1", "POST db.example:3306 \n"),
+            ("post2", "POST db.example:3306 \n"),
+        ] {
+            let what = format!("{} {listener}", side.name);
+            let mut tcp = TcpStream::connect(side.at(listener)).await.unwrap();
+            let data = vec![7u8; 300_000];
+            let (mut read, mut write) = tcp.split();
+            // The end of one side ends an HTTP/1 tunnel of Envoy's, so both stay open until all is back.
+            let sent = async { write.write_all(&data).await.unwrap() };
+            let mut back = vec![0; first.len() + data.len()];
+            let both = async { tokio::join!(sent, read.read_exact(&mut back)) };
+            let ((), received) = within(&what, both).await;
+            received.unwrap();
+            assert!(back.starts_with(first.as_bytes()), "{what}: {:?}", String::from_utf8_lossy(&back[..40]));
+        }
+        let mut tcp = TcpStream::connect(side.at("refused")).await.unwrap();
+        let ended = within("an end", tcp.read(&mut [0; 16])).await;
+        assert!(matches!(ended, Ok(0) | Err(_)), "{}: {ended:?}", side.name);
+    }
+}

@@ -73,7 +73,7 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" {
-        supported: [stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy, max_downstream_connection_duration, cluster_specifier],
+        supported: [stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy, max_downstream_connection_duration, cluster_specifier, tunneling_config],
         ignored: [
             backoff_options = "a failed connect is tried again at once",
             access_log_flush_interval = "a line is written at the end",
@@ -85,13 +85,25 @@ super::fields! {
             upstream_idle_timeout = "idle_timeout holds",
         ],
         refused: [
-            tunneling_config = "TCP is not tunnelled in HTTP",
             on_demand = "clusters come from discovery",
             metadata_match = "there are no subsets",
             proxy_protocol_tlvs = "PROXY protocol is not sent",
             proxy_protocol_tlv_merge_policy = "PROXY protocol is not sent",
             upstream_connect_mode = "upstream is connected at once",
             max_early_data_bytes = "upstream is connected at once",
+        ],
+    }
+    envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::TunnelingConfig as "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig" {
+        supported: [hostname, use_post, headers_to_add, post_path],
+        ignored: [
+            propagate_response_headers = "nothing reads them",
+            propagate_response_trailers = "nothing reads them",
+            request_id_header = "requests of tunnels have no identifier",
+            request_id_metadata_key = "requests of tunnels have no identifier",
+        ],
+        refused: [
+            request_id_extension = "requests of tunnels have no identifier",
+            formatters = "only built-in commands are known",
         ],
     }
     envoy::extensions::filters::network::set_filter_state::v3::Config as "envoy.extensions.filters.network.set_filter_state.v3.Config" {
