@@ -127,7 +127,7 @@ pub(crate) async fn run(
                     _ => own,
                 };
                 if let Some(rules) = rules {
-                    Box::pin(on_demand::fetch(&exchange, *rules, &route.cluster)).await;
+                    Box::pin(on_demand::fetch(&mut exchange, *rules, &route.cluster)).await;
                 }
             }
             HttpFilterKind::GrpcWeb => {

@@ -4,11 +4,10 @@ use lateen_route::http_manager::OnDemand;
 
 use super::exchange::Exchange;
 
-/// Asks for a cluster that is not there, and waits until it is, or surely is not, or the time is over. What became of it
-/// shows when the cluster is looked up.
-pub(crate) async fn fetch(exchange: &Exchange, rules: OnDemand, cluster: &str) {
+/// Asks for a cluster that is not there, and waits until it is, or surely is not, or the time is over.
+pub(crate) async fn fetch(exchange: &mut Exchange, rules: OnDemand, cluster: &str) {
     let shared = exchange.worker.shared.clone();
-    if cluster.is_empty() || shared.snapshot.load().cluster(cluster).is_some() {
+    if cluster.is_empty() || exchange.cluster.is_some() {
         return;
     }
     let Some(mut wait) = shared.on_demand.ask(cluster) else { return };
@@ -26,4 +25,5 @@ pub(crate) async fn fetch(exchange: &Exchange, rules: OnDemand, cluster: &str) {
         None => in_time.as_mut().poll(cx).map(drop),
     })
     .await;
+    exchange.cluster = shared.snapshot.load().cluster(cluster).cloned();
 }
