@@ -395,3 +395,57 @@ async fn upstream_is_told_of_the_client() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_that_stand_still_are_given_up_and_pauses_are_as_asked() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((tcp, _)) = silent.accept().await {
+            kept.push(tcp);
+        }
+    });
+    // It asks to be left alone for longer than anybody waits, once.
+    let busy = Origin::start(|_| {
+        let response = Response::builder().status(503).header("retry-after", "3600");
+        response.body(Full::new(Bytes::from_static(b"busy"))).unwrap()
+    })
+    .await;
+    let routes = json!([
+        {"match": {"prefix": "/silent"}, "route": {"cluster": "silent", "timeout": "0s", "retry_policy":
+            {"retry_on": "5xx", "num_retries": 1, "per_try_idle_timeout": "0.1s"}}},
+        {"match": {"prefix": "/busy"}, "route": {"cluster": "busy", "timeout": "0.5s", "retry_policy":
+            {"retry_on": "5xx", "num_retries": 1, "rate_limited_retry_back_off":
+                {"reset_headers": [{"name": "retry-after", "format": "SECONDS"}], "max_interval": "7200s"}}}},
+        {"match": {"prefix": "/heard"}, "route": {"cluster": "busy", "timeout": "60s", "retry_policy":
+            {"retry_on": "5xx", "num_retries": 1, "rate_limited_retry_back_off":
+                {"reset_headers": [{"name": "retry-after", "format": "SECONDS"}], "max_interval": "60s"}}}},
+    ]);
+    let settings = json!({"access_log":
+        access_log("LOG", "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")});
+    let resources = json!({
+        "listeners": [listener("l", json!([manager_with(routes, settings)]))],
+        "clusters": [cluster("silent", &[address]), cluster("busy", &[busy.address])],
+    });
+    for side in sides(&resources) {
+        let before = busy.count();
+        let answers = [
+            get(side.at("l"), "/silent").await,
+            get(side.at("l"), "/busy").await,
+            get(side.at("l"), "/heard").await,
+        ];
+        assert_eq!(answers.map(|answer| answer.status), [504, 504, 503], "{}", side.name);
+        // The pause outlasts the request's time; or is longer than may be asked for, and so the usual one.
+        assert_eq!(busy.count() - before, 3, "{}", side.name);
+        assert_eq!(side.figure("cluster.silent.upstream_rq_per_try_idle_timeout"), 2, "{}", side.name);
+        let mut lines = log_lines(&side.log, 3).await;
+        lines.sort();
+        let wanted = [
+            "/busy 504 UT response_timeout",
+            "/heard 503 URX via_upstream",
+            "/silent 504 URX,UT upstream_per_try_idle_timeout",
+        ];
+        assert_eq!(lines, wanted, "{}", side.name);
+    }
+}
