@@ -140,7 +140,10 @@ async fn run(
         Remote::Plain(stream) => stream.local().map(|local| local.to_string()),
         Remote::Tunnel(_) => None,
     };
-    let active = Active::new(picked.host.clone(), cluster.clone(), permit);
+    let active = match &upstream {
+        Remote::Plain(_) => Active::connection(picked.host.clone(), cluster.clone(), permit),
+        Remote::Tunnel(_) => Active::new(picked.host.clone(), cluster.clone(), permit),
+    };
     outcome.host = Some(picked);
     let max = async {
         match tcp.compiled.max_duration {

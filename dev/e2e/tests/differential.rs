@@ -7,6 +7,53 @@ use std::path::Path;
 
 use e2e::differential::{load, run_all};
 
+/// The sections of seed 003 that have manifests.
+const SEED_SECTIONS: &[&str] = &[
+    "7-2 exportTo 1",
+    "7-2 exportTo 2",
+    "7-2 exportTo 3",
+    "7-3 host 1",
+    "7-3 host 2",
+    "7-4 connectionPool tcp",
+    "7-4 connectionPool http 1",
+    "7-4 connectionPool http 2",
+    "7-4 h2UpgradePolicy",
+    "7-5 consistentHash httpCookie",
+    "7-5 consistentHash httpHeaderName",
+    "7-5 consistentHash useSourceIp",
+    "7-5 consistentHash httpQueryParameterName",
+    "7-5 minimumRingSize",
+    "7-6 distribute 1",
+    "7-6 distribute 2",
+    "7-6 failover",
+    "7-7 simple LEAST_CONN",
+    "7-7 simple ROUND_ROBIN",
+    "7-7 simple RANDOM",
+    "7-7 simple PASSTHROUGH",
+    "7-8 outlierDetection",
+    "portLevelSettings connectionPool http",
+    "portLevelSettings connectionPool tcp",
+    "portLevelSettings consistentHash httpCookie",
+    "portLevelSettings consistentHash httpHeaderName",
+    "portLevelSettings consistentHash useSourceIp",
+    "portLevelSettings consistentHash httpQueryParameterName",
+    "portLevelSettings minimumRingSize",
+    "portLevelSettings distribute",
+    "portLevelSettings failover",
+    "portLevelSettings simple LEAST_CONN",
+    "portLevelSettings simple ROUND_ROBIN",
+    "portLevelSettings simple RANDOM",
+    "portLevelSettings simple PASSTHROUGH",
+    "portLevelSettings outlierDetection",
+    "7-9 tls MUTUAL",
+    "7-9 tls DISABLE",
+    "7-9 tls ISTIO_MUTUAL",
+    "7-9 tls credentialName",
+    "7-9 tls subjectAltNames",
+    "7-9 tls origination",
+    "7-10 subsets",
+];
+
 #[test]
 fn our_proxy_and_stock_envoy_agree() {
     let Some(envoy) = testkit::envoy::Envoy::find() else { return };
@@ -46,4 +93,15 @@ fn scenarios_are_many_and_told_apart() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), count, "two scenarios have the same name");
+    assert!(count >= 250, "there are {count} scenarios");
+    let covers: Vec<&str> =
+        files.iter().flat_map(|(_, file)| &file.scenarios).map(|s| s.covers.as_str()).collect();
+    for topic in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        let covered = covers.iter().any(|covers| covers.split([',', ';']).any(|part| part.trim() == topic));
+        assert!(covered, "no scenario covers topic {topic}");
+    }
+    for section in SEED_SECTIONS {
+        let covered = covers.iter().any(|covers| covers.contains(&format!("seed 003 {section}")));
+        assert!(covered, "no scenario covers seed 003, {section}");
+    }
 }

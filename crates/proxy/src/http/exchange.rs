@@ -87,6 +87,8 @@ pub(crate) struct Exchange {
     pub remote: Option<std::net::IpAddr>,
     /// Whether the client is internal.
     pub internal: bool,
+    /// Whether the caller named the operation itself.
+    pub named: bool,
     kept: SmallVec<[(HeaderName, HeaderValue); 2]>,
     grpc_status: Option<u32>,
     finished: bool,
@@ -109,6 +111,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Active {
     host: Arc<Host>,
     cluster: Arc<Cluster>,
+    /// Whether it has a connection of its own, in no pool.
+    connection: bool,
     _permit: Permit,
 }
 
@@ -119,7 +123,18 @@ impl Active {
         host.stats.rq_total.fetch_add(1, Ordering::Relaxed);
         cluster.stats.upstream_rq_total.inc();
         cluster.stats.upstream_rq_active.inc();
-        Self { host, cluster, _permit: permit }
+        Self { host, cluster, connection: false, _permit: permit }
+    }
+
+    /// Counts a connection to a host that carries bytes, which Envoy counts as a request, too.
+    pub(crate) fn connection(host: Arc<Host>, cluster: Arc<Cluster>, permit: Permit) -> Self {
+        host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
+        host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
+        cluster.stats.upstream_cx_total.inc();
+        cluster.stats.upstream_cx_active.inc();
+        let mut active = Self::new(host, cluster, permit);
+        active.connection = true;
+        active
     }
 }
 
@@ -127,6 +142,10 @@ impl Drop for Active {
     fn drop(&mut self) {
         self.host.active.fetch_sub(1, Ordering::Relaxed);
         self.cluster.stats.upstream_rq_active.dec();
+        if self.connection {
+            self.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
+            self.cluster.stats.upstream_cx_active.dec();
+        }
     }
 }
 
@@ -174,6 +193,7 @@ impl Exchange {
             timed_out: false,
             remote: None,
             internal: false,
+            named: false,
             kept: SmallVec::new(),
             grpc_status: None,
             finished: false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -61,6 +61,7 @@ impl Head {
                 return Err(Box::new((Failure::MissingHost, head)));
             }
         };
+        join_cookies(&mut headers, version);
         let connect = method == Method::CONNECT;
         let path = uri.into_parts().path_and_query.filter(|_| !connect);
         Ok(Self { method, scheme, version, headers, metadata: None, authority, path })
@@ -143,6 +144,23 @@ impl Head {
             Version::HTTP_2 => "HTTP/2",
             _ => "HTTP/1.1",
         }
+    }
+}
+
+/// HTTP/2 may send the pieces of a cookie header each for itself (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap, version: Version) {
+    if version != Version::HTTP_2 || headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let mut joined = Vec::new();
+    for piece in headers.get_all(COOKIE) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, value);
     }
 }
 

@@ -379,7 +379,7 @@ fn trace(exchange: &mut Exchange) -> bool {
     let headers = &mut exchange.head.headers;
     if exchange.manager.inbound {
         // It named the span for this proxy, and is nothing to the application.
-        headers.remove(names::DECORATOR);
+        exchange.named = headers.remove(names::DECORATOR).is_some();
     }
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let b3 = text(&names::B3_TRACE).zip(text(&names::B3_SPAN)).and_then(|(trace, span)| {

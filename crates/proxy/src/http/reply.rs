@@ -182,6 +182,19 @@ fn finish_head(exchange: &Exchange, headers: &mut HeaderMap) {
     }
     headers.insert(DATE, exchange.worker.http_date());
     headers.insert(SERVER, exchange.manager.server.clone());
+    tell_operation(exchange, headers);
+}
+
+/// Tells a caller the operation's name that its span is to have, unless it named the operation itself.
+pub(crate) fn tell_operation(exchange: &Exchange, headers: &mut HeaderMap) {
+    let manager = &exchange.manager;
+    let operation = exchange.route.as_ref().and_then(|route| route.operation.as_ref());
+    if let (Some(operation), true, Some(_), false) =
+        (operation, manager.inbound, &manager.compiled.tracing, exchange.named)
+        && let Ok(value) = HeaderValue::from_str(operation)
+    {
+        headers.insert(names::DECORATOR, value);
+    }
 }
 
 fn respond(

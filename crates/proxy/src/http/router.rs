@@ -155,11 +155,7 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
         headers.append(SET_COOKIE, cookie.clone());
     }
     if manager.inbound {
-        if let (Some(operation), Some(_)) = (&plan.route.operation, &manager.compiled.tracing)
-            && let Ok(value) = HeaderValue::from_str(operation)
-        {
-            headers.insert(names::DECORATOR, value);
-        }
+        reply::tell_operation(exchange, headers);
     } else if manager.compiled.tracing.is_some() {
         headers.remove(names::DECORATOR);
     }

@@ -170,11 +170,13 @@ pub(crate) async fn request(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let http1 = request.version() != Version::HTTP_2;
+    // HTTP/1.0 ends with its response unless the client asks for more.
+    let single = request.version() == Version::HTTP_10 && !keeps_alive(request.headers());
     let mut response = phases(&context, request).await;
     let full = context.manager.compiled.max_requests.is_some_and(|max| context.requests.get() >= max);
     // A connection whose request is answered before it has come whole is of no more use.
     let unread = response.body().exchange().is_some_and(|exchange| !exchange.pulse.complete.get());
-    if http1 && (full || unread || context.closing.get()) {
+    if http1 && (full || unread || single || context.closing.get()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     } else if full {
         context.retired.notify_one();
@@ -182,10 +184,16 @@ pub(crate) async fn request(
     Ok(response)
 }
 
+fn keeps_alive(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("keep-alive"))
+}
+
 async fn phases(context: &Rc<Context>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let upgrade = upgrade::wanted(&mut request);
     let (parts, body) = request.into_parts();
-    let complete = body.is_end_stream();
+    // What asks for an upgrade goes on with what comes after it.
+    let complete = body.is_end_stream() && upgrade.is_none();
 
     // Phase: head.
     let head = match Head::new(parts, context.down.is_tls(), &context.manager.compiled.http1) {

@@ -1,6 +1,6 @@
 //! Upgrades: WebSocket and the like, and CONNECT, ended here or passed on.
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, DATE, SERVER, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -102,8 +102,11 @@ async fn tunnel(mut exchange: Box<Exchange>, plan: Plan<'_>, upgrade: Upgrade) -
             return reply::failure(exchange, &Failure::Upstream(reset, false));
         }
     };
-    let active = Active::new(picked.host.clone(), plan.cluster.clone(), permit);
-    let (mut tail, response) = established(exchange, StatusCode::OK);
+    let active = Active::connection(picked.host.clone(), plan.cluster.clone(), permit);
+    let (date, server) = (exchange.worker.http_date(), exchange.manager.server.clone());
+    let (mut tail, mut response) = established(exchange, StatusCode::OK);
+    response.headers_mut().insert(DATE, date);
+    response.headers_mut().insert(SERVER, server);
     tokio::task::spawn_local(async move {
         let _active = active;
         if let Ok(client) = upgrade.client.await {

@@ -374,7 +374,8 @@ impl Cluster {
             client,
         };
         let make = || {
-            let transport = self.transport(tls.map(|tls| tls.offering(alpn)), &picked.way, client);
+            let tls = tls.map(|tls| tls.offering(alpn).or_offering(protocol.names()));
+            let transport = self.transport(tls, &picked.way, client);
             let settings = self.pool_settings(protocol, transport, priority);
             Pool::new(picked.host.clone(), settings, self.limits[priority].clone(), self.stats.clone())
         };

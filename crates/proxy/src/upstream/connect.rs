@@ -53,6 +53,15 @@ impl Tls {
             .collect();
         Self { config: Arc::new(config), server_name: self.server_name }
     }
+
+    /// The same, offering these application protocols if it offers none: those of the HTTP that is to be spoken.
+    #[must_use]
+    pub(crate) fn or_offering(self, alpn: &str) -> Self {
+        match self.config.alpn_protocols.is_empty() {
+            true => self.offering(Some(alpn)),
+            false => self,
+        }
+    }
 }
 
 /// Connects to `address`.

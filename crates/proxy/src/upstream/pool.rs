@@ -34,6 +34,17 @@ pub(crate) enum Protocol {
     Negotiated,
 }
 
+impl Protocol {
+    /// What is offered by ALPN, joined by commas.
+    pub(crate) fn names(self) -> &'static str {
+        match self {
+            Self::Http1 => "http/1.1",
+            Self::Http2 => "h2",
+            Self::Negotiated => "h2,http/1.1",
+        }
+    }
+}
+
 /// Settings of a pool.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolSettings {

@@ -55,10 +55,16 @@ pub(super) fn circuit_breakers(
     let Some(message) = message else { return Ok(out) };
     cx.field("circuit_breakers", |cx| {
         cx.check(message)?;
+        let mut set = [false; 2];
         cx.each("thresholds", &message.thresholds, |cx, limits| {
             cx.check(limits)?;
+            let priority = usize::from(limits.priority == 1);
+            // Of several for one priority the first holds, as in Envoy.
+            if std::mem::replace(&mut set[priority], true) {
+                return Ok(());
+            }
             let default = CircuitBreaker::default();
-            out[usize::from(limits.priority == 1)] = CircuitBreaker {
+            out[priority] = CircuitBreaker {
                 max_connections: limits.max_connections.unwrap_or(default.max_connections),
                 max_pending: limits.max_pending_requests.unwrap_or(default.max_pending),
                 max_requests: limits.max_requests.unwrap_or(default.max_requests),

@@ -73,11 +73,21 @@ impl Authority {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        let san = match name {
-            "mesh" => SanType::URI(MESH_IDENTITY.try_into().map_err(failed)?),
-            name => SanType::DnsName(format!("{name}.test").try_into().map_err(failed)?),
+        let uri = |uri: &str| Ok::<_, Problem>(SanType::URI(uri.try_into().map_err(failed)?));
+        params.subject_alt_names = match name {
+            "mesh" => vec![uri(MESH_IDENTITY)?],
+            name if !name.contains('-') => {
+                vec![SanType::DnsName(format!("{name}.test").try_into().map_err(failed)?)]
+            }
+            name => {
+                // The service account of a pod is its service, whatever the namespace.
+                let service = name.split('-').next().unwrap_or(name);
+                let identity =
+                    |namespace: &str| uri(&format!("spiffe://cluster.local/ns/{namespace}/sa/{service}"));
+                let dns = SanType::DnsName(format!("{name}.test").try_into().map_err(failed)?);
+                vec![dns, identity("default")?, identity("istio")?]
+            }
         };
-        params.subject_alt_names = vec![san];
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         let leaf = Arc::new(Leaf { chain: certificate.pem(), key: key.serialize_pem() });
         leaves.insert(name.to_owned(), leaf.clone());
@@ -98,7 +108,9 @@ impl Authority {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(|error| error.to_string())?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // The last ones are what the mesh's own TLS offers.
+        let names = ["h2", "http/1.1", "istio-http/1.1", "istio-http/1.0", "istio-h2", "istio"];
+        config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).to_vec();
         Ok(config)
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) tls: Option<String>,
     /// A client certificate of this name.
     pub(crate) certificate: Option<String>,
+    /// The application protocol to offer in the place of the protocol's own.
+    pub(crate) alpn: Option<String>,
     /// The port to connect to, when it is not the authority's.
     pub(crate) port: Option<u16>,
     /// The service address to connect to, when it is not the wildcard.
@@ -98,6 +100,7 @@ impl FromStr for Call {
             protocol: if tcp { Protocol::Tcp } else { Protocol::Http1 },
             tls: (method == "TLS").then(String::new),
             certificate: None,
+            alpn: None,
             port: None,
             address: None,
             source: None,
@@ -124,6 +127,7 @@ impl Call {
                 "body" | "send" => self.body = Some(value.replace("\\n", "\n").replace("\\r", "\r")),
                 "body-size" => self.body = Some("x".repeat(number(value)?)),
                 "sni" => self.tls = Some(value.to_owned()),
+                "alpn" => self.alpn = Some(value.to_owned()),
                 "cert" => self.certificate = Some(value.to_owned()),
                 "port" => self.port = Some(value.parse().map_err(|_| format!("{word:?} is no port"))?),
                 "to" => self.address = Some(value.to_owned()),

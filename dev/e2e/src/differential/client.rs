@@ -69,6 +69,9 @@ async fn secure(
         Protocol::Http1 | Protocol::Http10 => vec![b"http/1.1".to_vec()],
         Protocol::Tcp => vec![],
     };
+    if let Some(alpn) = &call.alpn {
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    }
     config.enable_sni = !name.is_empty();
     let name = if name.is_empty() { "no-name.test" } else { name };
     let server = name.to_owned().try_into().map_err(|_| format!("{name:?} is no server name"))?;
@@ -83,7 +86,7 @@ pub(crate) async fn http1(call: &Call, step: &str, connection: &mut Connection) 
     let mut answer = Answer { shown: connection.shown.clone(), ..Answer::default() };
     let (head, body) = request(call, step);
     let sent = connection.stream.write_all(head.as_bytes()).await;
-    if !call.is("expect") && sent.is_ok() {
+    if !call.is("expect") && call.method != "CONNECT" && sent.is_ok() {
         // The answer may come, and the connection go, before all of the body is taken.
         let _ = connection.stream.write_all(body.as_bytes()).await;
     }
@@ -118,7 +121,7 @@ fn request(call: &Call, step: &str) -> (String, String) {
             head.push_str("transfer-encoding: chunked\r\n");
             format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
         }
-        (false, Some(_)) if !named("content-length") => {
+        (false, Some(_)) if !named("content-length") && call.method != "CONNECT" => {
             head.push_str(&format!("content-length: {}\r\n", body.len()));
             body
         }

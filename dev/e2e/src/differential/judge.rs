@@ -7,8 +7,8 @@ use super::observe::Observation;
 
 /// From so many calls on, what is left to chance is compared by share.
 const MANY: usize = 40;
-/// How far shares may be apart, in percent of the calls.
-const TOLERANCE: usize = 16;
+/// How many standard deviations a sample may be off. With some hundred samples a run, one in a million would show.
+const DEVIATIONS: f64 = 4.9;
 
 /// What two proxies made of one call, which may be many.
 pub(crate) struct Pair<'a> {
@@ -25,11 +25,12 @@ impl Pair<'_> {
         let mut out = Vec::new();
         for name in names {
             let (ours, envoy) = (histogram(self.ours, name), histogram(self.envoy, name));
-            let left_to_chance = name == "from" && self.call.is("any");
+            let who = name == "from" || name == "by";
+            let left_to_chance = who && self.call.is("any");
             if ours == envoy || on_purpose.contains_key(name) || left_to_chance {
                 continue;
             }
-            let shares = self.call.times >= MANY || (name == "from" && self.call.times > 1);
+            let shares = self.call.times >= MANY || (who && self.call.times > 1);
             if shares && close(&ours, &envoy, self.call.times) {
                 continue;
             }
@@ -58,8 +59,7 @@ fn disappointment(expected: &Expected, observed: &[Observation], all: &[Expected
             let found = histogram(observed, "outcome");
             let count = found.get(outcome).copied().unwrap_or(0);
             let many = observed.len() >= MANY;
-            let near = count.abs_diff(*times) * 100 <= TOLERANCE * observed.len();
-            let right = if many { near } else { count == *times };
+            let right = if many { near(count, *times, observed.len()) } else { count == *times };
             (!right).then(|| format!("expected {outcome} {times} times, outcomes are {}", show(&found)))
         }
         Expected::Outcome(outcome, None) => {
@@ -86,8 +86,7 @@ fn disappointment(expected: &Expected, observed: &[Observation], all: &[Expected
             let wrong = shares.iter().any(|(who, share)| {
                 let count = found.get(who).copied().unwrap_or(0);
                 let expected = *share as usize * observed.len() / 100;
-                // None is none.
-                (*share == 0 && count > 0) || count.abs_diff(expected) * 100 > TOLERANCE * observed.len()
+                !near(count, expected, observed.len())
             });
             wrong.then(|| format!("expected shares {shares:?} of {}, found {}", observed.len(), show(&found)))
         }
@@ -104,11 +103,26 @@ fn histogram(observed: &[Observation], name: &str) -> Histogram {
     out
 }
 
+/// Whether a count may be that of a sample of which so many are expected; of none there is none.
+fn near(count: usize, expected: usize, of: usize) -> bool {
+    count.abs_diff(expected) as f64 <= DEVIATIONS * variance(expected as f64, of).sqrt() + 0.5
+}
+
+/// The variance of a count in a sample of that size.
+fn variance(expected: f64, of: usize) -> f64 {
+    let share = (expected / of.max(1) as f64).clamp(0.0, 1.0);
+    of as f64 * share * (1.0 - share)
+}
+
 fn close(a: &Histogram, b: &Histogram, times: usize) -> bool {
     let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let count = |of: &Histogram, key: &String| of.get(key).copied().unwrap_or(0);
-    // Both are samples: each may be off by the tolerance.
-    keys.into_iter().all(|key| count(a, key).abs_diff(count(b, key)) * 100 <= 2 * TOLERANCE * times)
+    // Both are samples: the difference of two deviates by the root of two more than one.
+    let apart = |a: usize, b: usize| {
+        let deviation = (2.0 * variance((a + b) as f64 / 2.0, times)).sqrt();
+        a.abs_diff(b) as f64 <= DEVIATIONS * deviation
+    };
+    keys.into_iter().all(|key| apart(count(a, key), count(b, key)))
 }
 
 fn show(of: &Histogram) -> String {
@@ -118,4 +132,19 @@ fn show(of: &Histogram) -> String {
         (_, count) => format!("{value} ({count}x)"),
     };
     of.iter().map(item).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_may_deviate_and_certainties_not() {
+        assert!(near(20, 33, 100) && near(33, 33, 100) && !near(5, 33, 100));
+        assert!(near(0, 0, 100) && !near(1, 0, 100) && !near(99, 100, 100));
+        let all = |a: usize, b: usize| Histogram::from([("x".to_owned(), a), ("y".to_owned(), b)]);
+        assert!(close(&all(40, 60), &all(60, 40), 100));
+        assert!(!close(&all(5, 95), &all(60, 40), 100));
+        assert!(!close(&all(100, 0), &all(80, 20), 100));
+    }
 }

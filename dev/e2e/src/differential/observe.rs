@@ -92,6 +92,8 @@ impl Observation {
         if case {
             out.put("names", &answer.names.join(","), own);
         }
+        let by = answer.headers.iter().find(|(name, _)| name == "x-from");
+        out.put("by", by.map_or("-", |(_, pod)| pod), own);
         out.fields("resp", &answer.headers, own);
         out.fields("trailer", &answer.trailers, own);
         out.seen(seen, own);

@@ -34,6 +34,8 @@ use super::{DEADLINE, Problem};
 const FIGURES: Duration = Duration::from_secs(3);
 /// How long a line of the access log may take.
 const LOG_LINES: Duration = Duration::from_secs(10);
+/// A log that has not grown for so long is whole.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How long to wait for lines that may or may not come; both proxies write theirs after 200 ms at most.
 const UNSURE: Duration = Duration::from_millis(400);
 /// The port of a gateway that a call goes to when it names none.
@@ -157,8 +159,8 @@ impl Lane {
     }
 
     async fn try_run(&self, scenario: &Scenario) -> Result<(), Problem> {
-        let steps = scenario.steps()?;
         let place = Place::of(scenario.setting.world.as_ref(), &self.workloads).await?;
+        let steps = scenario.steps(|text| place.filled(text))?;
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = place.names.clone();
         let ready = |subject| self.configure(subject, scenario, &place);
         futures::try_join!(ready(&self.ours), ready(&self.envoy))?;
@@ -250,10 +252,8 @@ impl Lane {
         let mesh = MeshConfig::istio_default().overlaid(&mesh).map_err(|error| error.to_string())?;
         let over = setting.mesh.clone().unwrap_or(Value::Null);
         let mesh = mesh.overlaid(&over).map_err(|error| format!("mesh: {error}"))?;
-        let mut config = scenario.config.replace("${certs}", &self.authority.folder().display().to_string());
-        for (pod, address) in &place.pods {
-            config = config.replace(&format!("${{{pod}}}"), &address.to_string());
-        }
+        let config = scenario.config.replace("${certs}", &self.authority.folder().display().to_string());
+        let config = place.filled(&config);
         let mut manifests = Manifests::default();
         manifests.read("world", &place.manifests(kind, subject.own));
         manifests.read("config", &completed(&config)?);
@@ -538,8 +538,12 @@ impl Awaited {
         if self.unsure {
             tokio::time::sleep(UNSURE).await;
         }
+        let (mut last, mut grown) = (0, Instant::now());
         loop {
             let text = std::fs::read(path).unwrap_or_default();
+            if text.len() != last {
+                (last, grown) = (text.len(), Instant::now());
+            }
             let new = text.get(usize::try_from(offset).unwrap_or(0)..).unwrap_or_default();
             let lines: Vec<Value> = String::from_utf8_lossy(new)
                 .lines()
@@ -547,9 +551,10 @@ impl Awaited {
                 .collect();
             let told: BTreeSet<&str> = lines.iter().filter_map(|line| line["step"].as_str()).collect();
             let all = self.steps.iter().all(|step| told.contains(step.as_str()));
-            if (all && lines.iter().filter(|line| is_of_bytes(line)).count() >= self.connections)
-                || Instant::now() > deadline
-            {
+            let connections = lines.iter().filter(|line| is_of_bytes(line)).count();
+            // What goes through as bytes has no line for each request.
+            let over = Instant::now() > deadline || grown.elapsed() > SILENCE;
+            if (all && connections >= self.connections) || over {
                 return lines;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

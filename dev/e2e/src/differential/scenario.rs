@@ -78,7 +78,7 @@ pub struct Node {
 pub struct Scenario {
     /// What has to be so, in plain words.
     pub name: String,
-    /// Which numbered item of issue 4, or which section of a seed, it is for.
+    /// Which topics (see `scenarios/README.md`) or which section of a seed it is for.
     #[serde(default)]
     pub covers: String,
     /// Where it plays.
@@ -131,13 +131,15 @@ impl Pause {
 }
 
 impl Scenario {
-    /// The scenario's calls and pauses.
+    /// The scenario's calls and pauses; `filled` puts addresses in the place of pods.
     ///
     /// # Errors
     /// Says which line cannot be read, or that nothing is expected.
-    pub(crate) fn steps(&self) -> Result<Vec<Result<Call, Pause>>, Problem> {
+    pub(crate) fn steps(&self, filled: impl Fn(&str) -> String) -> Result<Vec<Result<Call, Pause>>, Problem> {
         let read = |step: &Step| match step {
-            Step::Call(text) => text.parse().map(Ok).map_err(|error| format!("step {text:?}: {error}")),
+            Step::Call(text) => {
+                filled(text).parse().map(Ok).map_err(|error| format!("step {text:?}: {error}"))
+            }
             Step::Pause(pause) => Ok(Err(pause.clone())),
         };
         let steps: Vec<Result<Call, Pause>> = self.steps.iter().map(read).collect::<Result<_, Problem>>()?;

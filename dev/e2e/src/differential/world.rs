@@ -54,7 +54,7 @@ pub struct World {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Service {
-    /// `NAME:NUMBER`; the name says what the pods speak there.
+    /// `NAME:NUMBER`; the name says what the pods speak there, unless a third part does.
     #[serde(default)]
     ports: Vec<String>,
     /// Its pods and their labels; `locality` is no label but where the pod is (`region/zone/subzone`).
@@ -103,6 +103,15 @@ impl Place {
         Ok(out)
     }
 
+    /// A text with addresses in the place of pods.
+    pub(crate) fn filled(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (pod, address) in &self.pods {
+            text = text.replace(&format!("${{{pod}}}"), &address.to_string());
+        }
+        text
+    }
+
     /// Services, endpoints and pods as one proxy at `own` is to see them; in an inbound scenario the only pod of the first
     /// service is at the proxy's own address.
     pub(crate) fn manifests(&self, kind: Kind, own: Ipv4Addr) -> String {
@@ -116,8 +125,8 @@ impl Place {
             let ports: Vec<(String, u16, u16)> = ports
                 .iter()
                 .filter_map(|port| {
-                    let (name, number) = port.split_once(':')?;
-                    let number = number.parse().ok()?;
+                    let mut parts = port.split(':');
+                    let (name, number) = (parts.next()?, parts.next()?.parse().ok()?);
                     Some((name.to_owned(), number, number))
                 })
                 .collect();
@@ -209,6 +218,7 @@ struct Pod<'a> {
 fn speaks(ports: &[String]) -> Result<Vec<(u16, Speaks)>, Problem> {
     let read = |port: &String| {
         let (name, number) = port.split_once(':')?;
+        let (number, name) = number.split_once(':').unwrap_or((number, name));
         let speaks = match name.split('-').next()? {
             "http" | "http2" | "grpc" => Speaks::Http,
             "https" | "tls" => Speaks::Https,
@@ -219,7 +229,7 @@ fn speaks(ports: &[String]) -> Result<Vec<(u16, Speaks)>, Problem> {
     };
     let read = |port: &String| {
         read(port).ok_or_else(|| {
-            format!("port {port:?}: expected NAME:NUMBER, the name http, http2, grpc, https, tls or tcp")
+            format!("port {port:?}: expected NAME:NUMBER, or NAME:NUMBER:WHAT-IS-SPOKEN, with http, http2, grpc, https, tls or tcp")
         })
     };
     ports.iter().map(read).collect()
