@@ -6,14 +6,16 @@
 //! workloads saw, the access logs and the asked-for figures have to agree, and to be what the scenario says.
 //!
 //! The modules in the order in which a scenario meets them: `scenario` (the text), `call` (one request's line), `world`
-//! (manifests of services and pods), `plane` (control plane), `subject` (a proxy), `workload` and `behaviour` (upstreams),
-//! `client`, `observe` (what is compared), `judge` (comparison), `run` (lanes).
+//! (manifests of services and pods), `configuration`, `plane` (control plane), `subject` (a proxy), `workload` and
+//! `behaviour` (upstreams), `client`, `log` and `observe` (what is compared), `judge` (comparison), `run` (lanes).
 
 mod authority;
 mod behaviour;
 mod call;
 mod client;
+mod configuration;
 mod judge;
+mod log;
 mod names;
 mod observe;
 mod plane;

@@ -1,27 +1,23 @@
 //! Lanes: each has a control plane, our proxy, a stock Envoy and workloads, and runs scenarios one after the other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use lateen_api::mesh::{MeshConfig, MeshNetworks};
-use lateen_proto::Any;
-use lateen_proto::envoy::config::core::v3::address::Address;
-use lateen_proto::envoy::config::listener::v3::Listener;
-use lateen_registry::manifests::Manifests;
-use lateen_translate::{Proxy, Resources, generate, offline};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit::envoy::Envoy;
 
 use super::authority::Authority;
 use super::call::{Call, Protocol};
 use super::client::{connect, http1, http2};
+use super::configuration::{rebind, translate};
 use super::judge::Pair;
+use super::log::{Awaited, byte_lines, length};
 use super::names::{Names, serve};
-use super::observe::{Answer, Observation, log_format};
+use super::observe::{Answer, Observation};
 use super::plane::Plane;
 use super::scenario::{File, Kind, Pause, Scenario};
 use super::subject::{Site, Subject, Who};
@@ -32,12 +28,6 @@ use super::{DEADLINE, Problem};
 
 /// How long figures may take to agree.
 const FIGURES: Duration = Duration::from_secs(3);
-/// How long a line of the access log may take.
-const LOG_LINES: Duration = Duration::from_secs(10);
-/// A log that has not grown for so long is whole.
-const SILENCE: Duration = Duration::from_secs(3);
-/// How long to wait for lines that may or may not come; both proxies write theirs after 200 ms at most.
-const UNSURE: Duration = Duration::from_millis(400);
 /// The port of a gateway that a call goes to when it names none.
 const GATEWAY_PORT: u16 = 8080;
 /// The port of the HTTP proxy in loopback isolation.
@@ -216,7 +206,7 @@ impl Lane {
 
     /// Gives a proxy the scenario's configuration, and waits until it listens.
     async fn configure(&self, subject: &Subject, scenario: &Scenario, place: &Place) -> Result<(), Problem> {
-        let mut resources = self.translate(subject, scenario, place)?;
+        let mut resources = translate(subject, scenario, place, self.authority.folder())?;
         let addresses = rebind(&mut resources, subject)?;
         self.plane.publish(&subject.node, Some(&resources)).await?;
         let deadline = Instant::now() + DEADLINE;
@@ -239,34 +229,6 @@ impl Lane {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    fn translate(&self, subject: &Subject, scenario: &Scenario, place: &Place) -> Result<Resources, Problem> {
-        let setting = &scenario.setting;
-        let kind = setting.proxy.unwrap_or_default();
-        let mesh = json!({
-            "accessLogFile": subject.log.display().to_string(),
-            "accessLogEncoding": "JSON",
-            "accessLogFormat": log_format(),
-        });
-        let mesh = MeshConfig::istio_default().overlaid(&mesh).map_err(|error| error.to_string())?;
-        let over = setting.mesh.clone().unwrap_or(Value::Null);
-        let mesh = mesh.overlaid(&over).map_err(|error| format!("mesh: {error}"))?;
-        let config = scenario.config.replace("${certs}", &self.authority.folder().display().to_string());
-        let config = place.filled(&config);
-        let mut manifests = Manifests::default();
-        manifests.read("world", &place.manifests(kind, subject.own));
-        manifests.read("config", &completed(&config)?);
-        let clusters = vec![(offline::CONFIG_CLUSTER.into(), manifests)];
-        let (snapshot, warnings) =
-            offline::snapshot(mesh, MeshNetworks::default(), "cluster.local", clusters);
-        if !warnings.is_empty() {
-            return Err(format!("left out of the configuration: {}", warnings.join("; ")));
-        }
-        let node = setting.node.clone().unwrap_or_default();
-        let proxy =
-            Proxy::from_json(&place.proxy(kind, &node, subject.own)).map_err(|error| error.to_string())?;
-        Ok(generate(&snapshot, &proxy))
     }
 
     async fn call(
@@ -406,61 +368,6 @@ async fn lease() -> Result<(tokio::net::TcpListener, u8), Problem> {
     Err("no network from 127.60/16 to 127.99/16 is free".to_owned())
 }
 
-/// Binds the listeners of a proxy that no kernel redirects for: those of all addresses at its own, those of a service's
-/// address beside it. Returns where connections can be made.
-fn rebind(resources: &mut Resources, subject: &Subject) -> Result<Vec<SocketAddr>, Problem> {
-    let mut out = Vec::new();
-    for resource in &mut resources.listeners {
-        let mut listener: Listener = resource.any.unpack().map_err(|error| error.to_string())?;
-        let address = listener.address.as_mut().and_then(|address| address.address.as_mut());
-        let Some(Address::SocketAddress(socket)) = address else { continue };
-        let place: Ipv4Addr =
-            socket.address.parse().map_err(|_| format!("{}: no IPv4 address", socket.address))?;
-        let bound = match place {
-            own if own.is_loopback() => own,
-            Ipv4Addr::UNSPECIFIED => subject.stands_for(None),
-            service => subject.stands_for(Some(service)),
-        };
-        socket.address = bound.to_string();
-        let port = match socket.port_specifier {
-            Some(lateen_proto::envoy::config::core::v3::socket_address::PortSpecifier::PortValue(port)) => {
-                port
-            }
-            _ => 0,
-        };
-        listener.bind_to_port = None;
-        out.push(SocketAddr::from((bound, u16::try_from(port).unwrap_or(0))));
-        let mut rebound = (**resource).clone();
-        rebound.any = Any::pack(&listener);
-        *resource = Arc::new(rebound);
-    }
-    Ok(out)
-}
-
-/// Objects with what goes without saying: version by kind, a name by position, the namespace `default`.
-fn completed(config: &str) -> Result<String, Problem> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(config).map_err(|error| format!("config: {error}"))?;
-    let mut out = String::new();
-    for (index, mut document) in documents.into_iter().enumerate() {
-        let kind = document["kind"].as_str().unwrap_or_default().to_owned();
-        let group = match kind.as_str() {
-            "EnvoyFilter" => "networking.istio.io/v1alpha3",
-            "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => "security.istio.io/v1",
-            "Telemetry" => "telemetry.istio.io/v1",
-            _ => "networking.istio.io/v1",
-        };
-        let object = document.as_object_mut().ok_or("config: a document is no object")?;
-        object.entry("apiVersion").or_insert_with(|| group.into());
-        let meta = object.entry("metadata").or_insert_with(|| json!({}));
-        let meta = meta.as_object_mut().ok_or("config: metadata is no object")?;
-        meta.entry("name").or_insert_with(|| format!("{}-{index}", kind.to_lowercase()).into());
-        meta.entry("namespace").or_insert_with(|| "default".into());
-        out.push_str(&format!("---\n{document}\n"));
-    }
-    Ok(out)
-}
-
 /// Where a call goes.
 fn target(subject: &Subject, call: &Call, kind: Kind, place: &Place) -> Result<SocketAddr, Problem> {
     let service = |name: &str| place.services.get(name).copied();
@@ -502,91 +409,4 @@ fn is_level(name: &str) -> bool {
         || name.contains("remaining_")
         || name.ends_with("_open")
         || name.starts_with("membership_")
-}
-
-fn length(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// What a log has to tell of.
-#[derive(Default)]
-struct Awaited {
-    /// Requests that were answered, by step.
-    steps: BTreeSet<String>,
-    /// Connections of bytes.
-    connections: usize,
-    /// Whether there were requests without an answer, of which a log may or may not tell.
-    unsure: bool,
-}
-
-impl Awaited {
-    fn add(&mut self, call: &Call, index: usize, answers: &[Answer]) {
-        for (at, answer) in answers.iter().enumerate() {
-            match (&call.protocol, answer.status) {
-                (Protocol::Tcp, _) if answer.body.is_empty() => self.unsure = true,
-                (Protocol::Tcp, _) => self.connections += 1,
-                (_, 0) => self.unsure = true,
-                (_, _) if call.is("raw") => self.unsure = true,
-                (_, _) => drop(self.steps.insert(format!("{index}.{at}"))),
-            }
-        }
-    }
-
-    /// The lines of a log since an offset, once all is there.
-    async fn lines(&self, path: &Path, offset: u64) -> Vec<Value> {
-        let deadline = Instant::now() + LOG_LINES;
-        if self.unsure {
-            tokio::time::sleep(UNSURE).await;
-        }
-        let (mut last, mut grown) = (0, Instant::now());
-        loop {
-            let text = std::fs::read(path).unwrap_or_default();
-            if text.len() != last {
-                (last, grown) = (text.len(), Instant::now());
-            }
-            let new = text.get(usize::try_from(offset).unwrap_or(0)..).unwrap_or_default();
-            let lines: Vec<Value> = String::from_utf8_lossy(new)
-                .lines()
-                .filter_map(|line| serde_json::from_str(line).ok())
-                .collect();
-            let told: BTreeSet<&str> = lines.iter().filter_map(|line| line["step"].as_str()).collect();
-            let all = self.steps.iter().all(|step| told.contains(step.as_str()));
-            let connections = lines.iter().filter(|line| is_of_bytes(line)).count();
-            // What goes through as bytes has no line for each request.
-            let over = Instant::now() > deadline || grown.elapsed() > SILENCE;
-            if (all && connections >= self.connections) || over {
-                return lines;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-/// Whether a line is of a connection that carried bytes.
-fn is_of_bytes(line: &Value) -> bool {
-    let carried = |name: &str| line[name].as_u64().is_some_and(|bytes| bytes > 0);
-    line["step"].is_null() && line["path"].is_null() && (carried("received") || carried("sent"))
-}
-
-/// What the log says of connections of bytes, in no order.
-fn byte_lines(log: &[Value], own: Ipv4Addr) -> Vec<String> {
-    let line = |line: &Value| {
-        let field = |name: &str| match &line[name] {
-            Value::Null => "-".to_owned(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        // The sizes of handshakes differ with the signatures in them.
-        let secure = !matches!(field("sni").as_str(), "" | "-");
-        let fields = ["flags", "termination", "cluster", "sni", "received", "sent"];
-        fields[..if secure { 4 } else { 6 }]
-            .iter()
-            .map(|name| format!("{name}={}", field(name)))
-            .collect::<Vec<_>>()
-            .join(" ")
-            .replace(&own.to_string(), "PROXY")
-    };
-    let mut out: Vec<String> = log.iter().filter(|line| is_of_bytes(line)).map(line).collect();
-    out.sort();
-    out
 }
