@@ -3,6 +3,8 @@
 //! The types are generated at build time. Maps are ordered, so equal messages have equal bytes: the version of a
 //! resource can be the hash of them.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod any;
 pub mod json;
 pub mod merge;

@@ -8,9 +8,10 @@ use std::hash::Hash;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lateen_base::Host;
+use lateen_base::{Host, Labels, Namespace, ObjectRef};
 
 use crate::generate::{Edge, EdgeInput, Names, NamesInput, Own, OwnInput, Routed, RoutesInput};
+use crate::routes::parts::{ClaimInput, HostInput, MadeHost, OwnRouteInput, Routes};
 
 /// How many snapshots an entry survives that nobody asks for.
 const PATIENCE: u64 = 32;
@@ -25,6 +26,12 @@ pub(crate) struct Cache {
     pub(crate) edges: Memo<EdgeKey, EdgeInput, Arc<Edge>>,
     /// Route configurations, likewise, and by their names.
     pub(crate) routes: Memo<RoutesKey, RoutesInput, Arc<Routed>>,
+    /// The routes of services that no VirtualService is for, by service, port, rule and proxy's abilities.
+    pub(crate) own_routes: Memo<(Host, u16, usize, bool), OwnRouteInput, Routes>,
+    /// The routes of VirtualServices and how many are unreachable, by object, port and client.
+    pub(crate) claims: Memo<(ObjectRef, u16, Namespace, Labels), ClaimInput, (Routes, usize)>,
+    /// Virtual hosts, by name, domains and the rule that their routes follow.
+    pub(crate) hosts: Memo<(String, u64, usize), HostInput, Arc<MadeHost>>,
     /// Name tables.
     pub(crate) names: Memo<u64, NamesInput, Arc<Names>>,
 }
@@ -40,6 +47,9 @@ impl Cache {
         self.own.tidy(now);
         self.edges.tidy(now);
         self.routes.tidy(now);
+        self.own_routes.tidy(now);
+        self.claims.tidy(now);
+        self.hosts.tidy(now);
         self.names.tidy(now);
     }
 }

@@ -13,6 +13,7 @@ use lateen_base::Host;
 use lateen_proto::envoy::config::cluster::v3::Cluster;
 use lateen_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use lateen_proto::envoy::config::core::v3::transport_socket::ConfigType;
+use lateen_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use lateen_proto::istio::networking::nds::v1::NameTable;
@@ -24,6 +25,7 @@ use crate::list::List;
 use crate::patches::{
     Effects, Made, OF_CLUSTERS, OF_LISTENERS, OF_ROUTES, PatchSet, Patched, Patching, PortMap, Side,
 };
+use crate::routes::parts::RouteParts;
 use crate::snapshot::{MergedRule, Scope, ServiceTarget, VirtualServiceConfig};
 use crate::upstream::Upstream;
 use crate::{
@@ -340,13 +342,18 @@ fn routed(
     let (proxy, patches) = (input.proxy.fingerprint(), input.patches.fingerprint());
     let key = (proxy, target_names(&input.targets), input.names.clone(), patches);
     snapshot.cache.routes.get(key, input, snapshot.number, |input| {
-        let mut built = routes::build_for(snapshot, &input.proxy, &input.names, &input.targets);
+        let parts = routes::build_for(snapshot, &input.proxy, &input.names, &input.targets);
         let mut patching = Patching::new(&input.patches);
-        if !input.patches.is_empty() {
-            let (ports, is_router) = (PortMap::of(&input.targets), input.proxy.is_router());
-            built.iter_mut().for_each(|routes| patching.routes(Side::outward(is_router, &ports), routes));
-        }
-        let resources: Arc<[Arc<Resource>]> = built.into_iter().map(Built::pack).collect();
+        let (ports, is_router) = (PortMap::of(&input.targets), input.proxy.is_router());
+        let patched = |parts: RouteParts| {
+            if input.patches.is_empty() {
+                return parts.pack();
+            }
+            let mut routes = parts.whole();
+            patching.routes(Side::outward(is_router, &ports), &mut routes);
+            routes.pack()
+        };
+        let resources: Arc<[Arc<Resource>]> = parts.into_iter().map(patched).collect();
         let (list, effects) = (Arc::new(List::new(resources.to_vec())), patching.effects);
         Arc::new(Routed { list, resources, effects })
     })
@@ -407,6 +414,14 @@ fn endpoints_name(cluster: &Built<Cluster>) -> Option<String> {
 fn secrets(cluster: &Cluster) -> Vec<String> {
     let socket = cluster.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
     let Some(ConfigType::TypedConfig(config)) = socket else { return Vec::new() };
+    // The PROXY protocol comes before TLS, around it.
+    let outer =
+        config.unpack::<ProxyProtocolUpstreamTransport>().ok().and_then(|outer| outer.transport_socket);
+    let inner = outer.and_then(|socket| socket.config_type);
+    let config = match &inner {
+        Some(ConfigType::TypedConfig(inner)) => inner,
+        None => config,
+    };
     let Ok(context) = config.unpack::<UpstreamTlsContext>() else { return Vec::new() };
     let common = context.common_tls_context.unwrap_or_default();
     let roots = match common.validation_context_type {

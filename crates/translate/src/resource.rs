@@ -73,6 +73,15 @@ impl Resource {
     }
 }
 
+impl Resource {
+    /// A message that is packed already.
+    pub(crate) fn of_bytes<M: Name>(name: &str, bytes: Vec<u8>, notes: Vec<Note>) -> Self {
+        let version = format!("{:016x}", xxh3_64(&bytes));
+        let any = Any { type_url: M::type_url(), value: bytes.into() };
+        Self { name: name.into(), version: version.into(), any, notes }
+    }
+}
+
 /// Everything one proxy gets.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {

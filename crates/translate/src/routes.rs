@@ -13,6 +13,7 @@ mod headers;
 pub(crate) mod inbound;
 mod matches;
 mod outbound;
+pub(crate) mod parts;
 mod retry;
 pub(crate) mod rules;
 mod virtual_hosts;
@@ -24,11 +25,13 @@ use lateen_proto::envoy::config::route::v3::{RouteConfiguration, RouteMatch};
 
 use crate::snapshot::ServiceTarget;
 use crate::{Built, Proxy, Snapshot};
+use parts::RouteParts;
 
 /// The route configurations of a proxy, of those names. A name that nothing is known of gets a configuration that says what
 /// becomes of unknown hosts.
 pub fn build(snapshot: &Snapshot, proxy: &Proxy, names: &BTreeSet<String>) -> Vec<Built<RouteConfiguration>> {
-    build_for(snapshot, proxy, names, &snapshot.service_targets(proxy))
+    let parts = build_for(snapshot, proxy, names, &snapshot.service_targets(proxy));
+    parts.into_iter().map(RouteParts::whole).collect()
 }
 
 /// The same for a proxy that serves these services.
@@ -37,9 +40,9 @@ pub(crate) fn build_for(
     proxy: &Proxy,
     names: &BTreeSet<String>,
     targets: &[ServiceTarget],
-) -> Vec<Built<RouteConfiguration>> {
+) -> Vec<RouteParts> {
     match proxy.is_router() {
-        true => gateway::build(snapshot, proxy, names, targets),
+        true => gateway::build(snapshot, proxy, names, targets).into_iter().map(Into::into).collect(),
         false => outbound::build(snapshot, proxy, names),
     }
 }

@@ -4,6 +4,8 @@
 
 #[path = "corpora/authorization.rs"]
 mod authorization;
+#[path = "corpora/bad_input.rs"]
+mod bad_input;
 #[path = "corpora/clusters.rs"]
 mod clusters;
 #[path = "corpora/endpoints.rs"]
@@ -24,5 +26,7 @@ mod names;
 mod simulation;
 #[path = "corpora/stock_envoy.rs"]
 mod stock_envoy;
+#[path = "corpora/traffic_fields.rs"]
+mod traffic_fields;
 #[path = "corpora/world.rs"]
 mod world;

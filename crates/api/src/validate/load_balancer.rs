@@ -10,6 +10,9 @@ use crate::kinds::destination_rule::{
     WarmupConfiguration, ZoneAwareLbSetting,
 };
 
+/// What Envoy takes at most.
+const LARGEST_RING: u64 = 8 << 20;
+
 /// The settings of a policy; `outlier` is the same policy's.
 pub(super) fn settings(
     settings: &LoadBalancerSettings,
@@ -56,6 +59,13 @@ fn consistent_hash(hash: &ConsistentHashLb, at: &Path<'_>, out: &mut Problems) {
             out.error_if(attribute.name.is_empty(), &at.field("attributes").item(i).field("name"), message);
         }
     }
+    let ring = hash.ring_hash.as_ref().map_or(hash.minimum_ring_size, |ring| ring.minimum_ring_size);
+    let field = if hash.ring_hash.is_some() { at.field("ringHash") } else { at.field("minimumRingSize") };
+    out.error_if(
+        ring > LARGEST_RING,
+        &field,
+        format!("minimumRingSize must not be greater than {LARGEST_RING}"),
+    );
     if let Some(maglev) = &hash.maglev {
         let at = &at.field("maglev");
         let at = &at.field("tableSize");
@@ -105,6 +115,10 @@ pub(super) fn locality_setting(lb: &LocalityLbSetting, outlier: bool, at: &Path<
 
 /// Balancing by zone, of a policy or of the mesh.
 pub(super) fn zone_setting(lb: &ZoneAwareLbSetting, at: &Path<'_>, out: &mut Problems) {
+    out.warn(
+        at,
+        "zoneAwareLbSetting has no effect: proxies know no cluster of their own; use localityLbSetting",
+    );
     failovers(&lb.failover, &lb.failover_priority, at, out);
 }
 

@@ -176,6 +176,10 @@ fn tcp_route(route: &TcpRoute, at: &Path<'_>, out: &mut Problems) {
 fn tcp_match(condition: &L4MatchAttributes, at: &Path<'_>, out: &mut Problems) {
     if !condition.source_subnet.is_empty() {
         out.check(&at.field("sourceSubnet"), names::subnet(&condition.source_subnet));
+        out.warn(
+            &at.field("sourceSubnet"),
+            "sourceSubnet has no effect: use sourceLabels or an AuthorizationPolicy",
+        );
     }
     l4(
         &condition.destination_subnets,

@@ -1,8 +1,9 @@
 //! How a cluster chooses among its endpoints.
 
 use lateen_api::kinds::destination_rule::{
-    ConsistentHashLb, LoadBalancerSettings, SimpleLb, WarmupConfiguration,
+    BackendUtilizationLb, ConsistentHashLb, LoadBalancerSettings, SimpleLb, WarmupConfiguration,
 };
+use lateen_proto::Any;
 use lateen_proto::envoy::config::cluster::v3 as cluster;
 use lateen_proto::envoy::config::cluster::v3::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
@@ -11,7 +12,9 @@ use lateen_proto::envoy::config::cluster::v3::cluster::{
     LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
     SlowStartConfig,
 };
-use lateen_proto::envoy::config::core::v3::RuntimeDouble;
+use lateen_proto::envoy::config::cluster::v3::{LoadBalancingPolicy, load_balancing_policy};
+use lateen_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
+use lateen_proto::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use lateen_proto::envoy::r#type::v3::Percent;
 
 use crate::filters::wire::duration;
@@ -29,6 +32,10 @@ pub(crate) fn apply(to: &mut cluster::Cluster, settings: Option<&LoadBalancerSet
     let warmup = settings.and_then(slow_start);
     if let Some(hash) = settings.and_then(|settings| settings.consistent_hash.as_ref()) {
         return apply_hash(to, hash);
+    }
+    if let Some(utilization) = settings.and_then(|settings| settings.backend_utilization.as_ref()) {
+        to.load_balancing_policy = Some(by_utilization(utilization));
+        return;
     }
     match settings.and_then(|settings| settings.simple).unwrap_or_default() {
         SimpleLb::Random => to.lb_policy = LbPolicy::Random.into(),
@@ -49,6 +56,25 @@ pub(crate) fn apply(to: &mut cluster::Cluster, settings: Option<&LoadBalancerSet
             });
         }
     }
+}
+
+/// Round robin with weights from what endpoints report of their load.
+fn by_utilization(settings: &BackendUtilizationLb) -> LoadBalancingPolicy {
+    let penalty = settings.error_utilization_penalty_percent;
+    let policy = ClientSideWeightedRoundRobin {
+        blackout_period: settings.weight_stabilization_period.map(duration),
+        weight_expiration_period: settings.weight_expiration_period.map(duration),
+        weight_update_period: settings.weight_update_period.map(duration),
+        error_utilization_penalty: (penalty > 0).then_some(penalty as f32 / 100.0),
+        metric_names_for_computing_utilization: settings.metric_names_for_computing_utilization.clone(),
+        ..Default::default()
+    };
+    let config = TypedExtensionConfig {
+        name: "envoy.load_balancing_policies.client_side_weighted_round_robin".into(),
+        typed_config: Some(Any::pack(&policy)),
+    };
+    let policy = load_balancing_policy::Policy { typed_extension_config: Some(config) };
+    LoadBalancingPolicy { policies: vec![policy] }
 }
 
 fn apply_hash(to: &mut cluster::Cluster, hash: &ConsistentHashLb) {

@@ -1,5 +1,6 @@
 //! The clusters of one port of a service: its own, and one for each subset.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ pub(crate) struct Input {
     /// Its endpoints, where the cluster names them itself, or mTLS depends on all of them.
     pub(crate) endpoints: Option<Arc<EndpointSet>>,
     /// The identities of its workloads, aliases of the trust domain included.
-    pub(crate) accounts: std::collections::BTreeSet<String>,
+    pub(crate) accounts: BTreeSet<String>,
     /// Whether all endpoints are in the loopback block; `None` where nothing asks.
     pub(crate) leaves_loopback: bool,
     /// The rule that holds.
@@ -57,7 +58,10 @@ pub(crate) struct Input {
 
 /// The clusters of one port of a service, its own first.
 pub(crate) fn build(input: &Input) -> Vec<Built<cluster::Cluster>> {
+    let mut seen = BTreeSet::new();
     let subsets = input.rule.iter().flat_map(|rule| &rule.spec.subsets);
+    // Of two subsets of one name the first counts.
+    let subsets = subsets.filter(|subset| seen.insert(&subset.name));
     let mut clusters = Vec::new();
     clusters.extend(one(input, None));
     clusters.extend(subsets.filter_map(|subset| one(input, Some(subset))));
@@ -91,6 +95,9 @@ fn one(input: &Input, subset: Option<&Subset>) -> Option<Built<cluster::Cluster>
     let mut http =
         pool::apply(&mut to, policy.pool.as_ref(), policy.retry_budget.as_ref(), version, &input.mesh);
     pool::apply_outlier(&mut to, policy.outlier.as_ref());
+    let error_codes =
+        policy.outlier.as_ref().map(|outlier| outlier.outlier_detection_http_error_codes.clone());
+    http.error_codes = error_codes.unwrap_or_default();
     if kind != DiscoveryType::OriginalDst {
         let weighs = locality_rules(input, &policy).is_some_and(|rules| rules.weighs());
         balance::weigh_localities(&mut to, weighs);
@@ -103,6 +110,9 @@ fn one(input: &Input, subset: Option<&Subset>) -> Option<Built<cluster::Cluster>
         }
     }
     http.write(&mut to);
+    if let Some(settings) = policy.proxy_protocol.as_ref().filter(|_| !input.by_sni) {
+        tls::tell_of_client(&mut to, settings);
+    }
     if class.metadata_exchange && !input.by_sni {
         to.filters.push(fixed::metadata_exchange());
     }

@@ -8,12 +8,18 @@ use lateen_api::mesh::config::MeshH2UpgradePolicy;
 use lateen_proto::Any;
 use lateen_proto::envoy::config::cluster::v3 as cluster;
 use lateen_proto::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
+use lateen_proto::envoy::config::common::matcher::v3::{
+    HttpHeadersMatch, MatchPredicate, match_predicate, match_predicate::MatchSet,
+};
 use lateen_proto::envoy::config::core::v3 as core;
+use lateen_proto::envoy::config::route::v3::HeaderMatcher;
+use lateen_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use lateen_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use lateen_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+    ExplicitHttpConfig, OutlierDetection as OutlierErrors, UpstreamProtocolOptions, UseDownstreamHttpConfig,
     explicit_http_config::ProtocolConfig,
 };
+use lateen_proto::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use lateen_proto::envoy::r#type::v3::Percent;
 use lateen_registry::Protocol;
 
@@ -71,6 +77,8 @@ pub(crate) struct HttpOptions {
     pub(crate) version: HttpVersion,
     /// What TLS takes from requests.
     pub(crate) upstream: Option<core::UpstreamHttpProtocolOptions>,
+    /// The statuses that outlier detection counts; without any it counts 5xx.
+    pub(crate) error_codes: Vec<u32>,
 }
 
 impl HttpOptions {
@@ -96,6 +104,8 @@ impl HttpOptions {
             common_http_protocol_options: common,
             upstream_http_protocol_options: self.upstream,
             upstream_protocol_options: Some(protocol),
+            outlier_detection: any_status(&self.error_codes)
+                .map(|matcher| OutlierErrors { error_matcher: Some(matcher) }),
             ..Default::default()
         };
         to.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), Any::pack(&options));
@@ -150,7 +160,28 @@ pub(crate) fn apply(
     }
     to.circuit_breakers = Some(cluster::CircuitBreakers { thresholds: vec![limits], ..Default::default() });
     to.upstream_connection_options = keepalive.map(connection_options);
-    HttpOptions { common, h2, version, upstream: None }
+    HttpOptions { common, h2, version, ..HttpOptions::default() }
+}
+
+/// Responses of any of these statuses.
+fn any_status(codes: &[u32]) -> Option<MatchPredicate> {
+    let status = |code: &u32| MatchPredicate {
+        rule: Some(match_predicate::Rule::HttpResponseHeadersMatch(HttpHeadersMatch {
+            headers: vec![HeaderMatcher {
+                name: ":status".into(),
+                header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+                    match_pattern: Some(MatchPattern::Exact(code.to_string())),
+                    ignore_case: false,
+                })),
+                ..Default::default()
+            }],
+        })),
+    };
+    let mut rules: Vec<MatchPredicate> = codes.iter().map(status).collect();
+    match rules.len() {
+        0 | 1 => rules.pop(),
+        _ => Some(MatchPredicate { rule: Some(match_predicate::Rule::OrMatch(MatchSet { rules })) }),
+    }
 }
 
 fn explicit(config: ProtocolConfig) -> UpstreamProtocolOptions {

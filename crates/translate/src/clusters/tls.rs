@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use lateen_api::kinds::destination_rule::{ClientTlsMode, ClientTlsSettings};
+use lateen_api::kinds::destination_rule::{
+    ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion,
+};
 use lateen_api::mesh::MeshConfig;
 use lateen_api::mesh::config::MeshTlsProtocol;
 use lateen_proto::Any;
 use lateen_proto::Struct;
+use lateen_proto::envoy::config::cluster::v3::Cluster;
 use lateen_proto::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use lateen_proto::envoy::config::core::v3 as core;
+use lateen_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use lateen_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
 use lateen_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
@@ -216,10 +220,6 @@ pub(crate) fn socket(context: &tls::UpstreamTlsContext) -> core::TransportSocket
 
 /// The two ways of automatic mTLS, by what endpoints say of themselves.
 pub(crate) fn matches(context: &tls::UpstreamTlsContext) -> Vec<TransportSocketMatch> {
-    let raw = core::TransportSocket {
-        name: "envoy.transport_sockets.raw_buffer".to_owned(),
-        config_type: Some(core::transport_socket::ConfigType::TypedConfig(Any::pack(&RawBuffer {}))),
-    };
     vec![
         TransportSocketMatch {
             name: "tlsMode-istio".to_owned(),
@@ -229,7 +229,41 @@ pub(crate) fn matches(context: &tls::UpstreamTlsContext) -> Vec<TransportSocketM
         TransportSocketMatch {
             name: "tlsMode-disabled".to_owned(),
             r#match: Some(Struct::default()),
-            transport_socket: Some(raw),
+            transport_socket: Some(plain()),
         },
     ]
+}
+
+/// A socket that does nothing to the bytes.
+fn plain() -> core::TransportSocket {
+    core::TransportSocket {
+        name: "envoy.transport_sockets.raw_buffer".to_owned(),
+        config_type: Some(core::transport_socket::ConfigType::TypedConfig(Any::pack(&RawBuffer {}))),
+    }
+}
+
+/// Has every connection of a cluster begin with the PROXY protocol, which names the client.
+pub(crate) fn tell_of_client(to: &mut Cluster, settings: &ProxyProtocol) {
+    use core::proxy_protocol_config::Version;
+    let version = match settings.version {
+        ProxyProtocolVersion::V1 => Version::V1,
+        ProxyProtocolVersion::V2 => Version::V2,
+    };
+    let wrap = |socket: core::TransportSocket| {
+        let transport = ProxyProtocolUpstreamTransport {
+            config: Some(core::ProxyProtocolConfig { version: version.into(), ..Default::default() }),
+            transport_socket: Some(socket),
+            ..Default::default()
+        };
+        core::TransportSocket {
+            name: "envoy.transport_sockets.upstream_proxy_protocol".to_owned(),
+            config_type: Some(core::transport_socket::ConfigType::TypedConfig(Any::pack(&transport))),
+        }
+    };
+    for one in &mut to.transport_socket_matches {
+        one.transport_socket = one.transport_socket.take().map(wrap);
+    }
+    if to.transport_socket_matches.is_empty() {
+        to.transport_socket = Some(wrap(to.transport_socket.take().unwrap_or_else(plain)));
+    }
 }

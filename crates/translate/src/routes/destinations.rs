@@ -1,6 +1,7 @@
 //! Destinations of VirtualServices to clusters, with what DestinationRules say about reaching them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lateen_api::kinds::destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConsistentHashLb, H2UpgradePolicy, HttpSettings, LoadBalancerSettings,
@@ -13,7 +14,9 @@ use lateen_proto::envoy::config::route::v3::route_action::hash_policy as hash;
 use lateen_registry::{Port, Protocol, Service};
 
 use super::action::{Target, UpstreamAlpn};
+use super::parts::Known;
 use crate::Proxy;
+use crate::cache::Shared;
 use crate::filters::wire::duration;
 use crate::names::{self, Direction};
 use crate::snapshot::{MergedRule, Scope, Snapshot};
@@ -48,13 +51,22 @@ impl<'a> Destinations<'a> {
         self.target_of(&service.host, port.number, Some(port.protocol), "")
     }
 
+    /// What routes to a destination depend on.
+    pub(crate) fn known(&self, host: &str, owner: &Namespace) -> Known {
+        let host = self.snapshot.resolve(host, owner);
+        let host = self.snapshot.services.concrete(&host).cloned().unwrap_or(host);
+        let service = self.service(&host, owner).cloned().map(Shared);
+        let rule = self.scope.destination_rule(&host, &self.proxy.labels).cloned().map(Shared);
+        (host, service, rule)
+    }
+
     /// The service of a host: of the proxy's scope, else of the object's namespace, else any.
-    pub(crate) fn service(&self, host: &Host, owner: &Namespace) -> Option<&'a Service> {
+    pub(crate) fn service(&self, host: &Host, owner: &Namespace) -> Option<&'a Arc<Service>> {
         if let Some(service) = self.scope.service(host) {
             return Some(service);
         }
         let namespaces = self.snapshot.services.of_host(host)?;
-        namespaces.get(owner).or_else(|| namespaces.values().next()).map(AsRef::as_ref)
+        namespaces.get(owner).or_else(|| namespaces.values().next())
     }
 
     fn target_of(&self, host: &Host, port: u16, protocol: Option<Protocol>, subset: &str) -> Target {

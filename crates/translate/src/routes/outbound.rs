@@ -1,6 +1,7 @@
 //! Route configurations of sidecars.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lateen_base::Host;
 use lateen_proto::envoy::config::route::v3 as route;
@@ -9,13 +10,15 @@ use lateen_registry::{Port, Service};
 use super::connect;
 use super::destinations::Destinations;
 use super::fallback::{Unknown, configuration, refuse};
+use super::parts::{MadeHost, RouteParts};
 use super::rules;
 use super::virtual_hosts::{HostSet, OutboundHosts};
 use super::virtual_service::Rule;
+use crate::cache::Shared;
 use crate::names;
 use crate::sidecar::{self, HTTP_PROXY_ROUTES};
 use crate::snapshot::{Egress, Scope};
-use crate::{Built, Proxy, Snapshot};
+use crate::{Proxy, Snapshot};
 
 /// What a route configuration's name says that it is for.
 enum Wanted<'n> {
@@ -30,11 +33,7 @@ enum Wanted<'n> {
 }
 
 /// The route configurations of a sidecar, of those names.
-pub(crate) fn build(
-    snapshot: &Snapshot,
-    proxy: &Proxy,
-    names: &BTreeSet<String>,
-) -> Vec<Built<route::RouteConfiguration>> {
+pub(crate) fn build(snapshot: &Snapshot, proxy: &Proxy, names: &BTreeSet<String>) -> Vec<RouteParts> {
     let scope = snapshot.scope(proxy);
     let destinations = sidecar::destinations(snapshot, proxy, &scope);
     let builder = Routes { snapshot, proxy, scope: &scope, destinations: &destinations };
@@ -49,15 +48,18 @@ struct Routes<'a> {
 }
 
 impl<'a> Routes<'a> {
-    fn build(&self, name: &str) -> Option<Built<route::RouteConfiguration>> {
+    fn build(&self, name: &str) -> Option<RouteParts> {
         let wanted = wanted(name)?;
         let egress = self.egress(&wanted)?;
         let mut notes = Vec::new();
         let rules = rules::rules(&self.snapshot.virtual_services, &egress.virtual_services, &mut notes);
         let forward = self.is_forward(&wanted, egress);
         let loopback = matches!(wanted, Wanted::ForwardProxy);
+        let services = self.services(&wanted, egress);
+        let places = services.iter().enumerate().map(|(at, (service, _))| (&service.host, at)).collect();
         let hosts = OutboundHosts {
-            services: self.services(&wanted, egress),
+            services,
+            places,
             rules: &rules,
             port: match wanted {
                 Wanted::Port(port) | Wanted::Service(_, port) if !forward => Some(port),
@@ -65,22 +67,19 @@ impl<'a> Routes<'a> {
             },
             client: sidecar::client(self.proxy),
             destinations: self.destinations,
+            counted: self.counts_attempts(),
         };
         let mut set = hosts.build();
         if loopback {
             self.add_connect(&mut set, &hosts, &rules);
         }
         notes.append(&mut set.notes);
-        let counted = self.counts_attempts();
-        for host in &mut set.hosts {
-            host.include_request_attempt_count = counted;
-        }
         let mut virtual_hosts = set.hosts;
         if !matches!(wanted, Wanted::Service(..)) {
-            virtual_hosts.push(self.rest(loopback));
+            virtual_hosts.push(Arc::new(MadeHost::new(self.rest(loopback))));
         }
-        let message = configuration(name, virtual_hosts, !loopback);
-        Some(Built { name: name.to_owned(), message, notes })
+        let head = configuration(name, Vec::new(), !loopback);
+        Some(RouteParts { head, hosts: virtual_hosts, notes })
     }
 
     /// The egress listener that a configuration is for: the one of its port, else the one for all ports.
@@ -111,9 +110,9 @@ impl<'a> Routes<'a> {
         matches!(wanted, Wanted::Socket(_) | Wanted::ForwardProxy) || by_sidecar()
     }
 
-    fn services(&self, wanted: &Wanted<'_>, egress: &'a Egress) -> Vec<(&'a Service, Vec<&'a Port>)> {
-        let all = egress.services.iter().map(AsRef::as_ref);
-        let with_ports = |service: &'a Service| {
+    fn services(&self, wanted: &Wanted<'_>, egress: &'a Egress) -> Vec<(&'a Arc<Service>, Vec<&'a Port>)> {
+        let all = egress.services.iter();
+        let with_ports = |service: &'a Arc<Service>| {
             let ports: Vec<&Port> = service
                 .ports
                 .iter()
@@ -136,16 +135,21 @@ impl<'a> Routes<'a> {
                 let has_filter = self.destinations.has_alpn_filter();
                 let Some(route) = connect::to_clusters("connect", &clusters, has_filter) else { continue };
                 let name = format!("{}:{}", service.host, port.number);
-                match set.hosts.iter_mut().find(|host| host.name == name) {
-                    Some(host) => host.routes.insert(0, route),
+                match set.hosts.iter_mut().find(|host| host.message.name == name) {
+                    Some(host) => {
+                        let mut message = host.message.clone();
+                        message.routes.insert(0, route);
+                        *host = Arc::new(MadeHost::new(message));
+                    }
                     None => {
                         let names = hosts.service_names(service, port.number);
-                        set.add(&service.host, port.number, names, &[route], None);
+                        let routes = Shared(Arc::new(vec![route]));
+                        set.add(hosts, &service.host, port.number, names, (&routes, 0), None);
                     }
                 }
             }
         }
-        set.hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        set.hosts.sort_by(|a, b| a.message.name.cmp(&b.message.name));
     }
 
     /// Where the bytes of a service's port go: as the first TCP or TLS route for it says, else to the service.

@@ -1,23 +1,30 @@
 //! Virtual hosts of sidecars: services, the VirtualServices that claim them, and what catches the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use lateen_api::kinds::virtual_service::HttpRoute;
 use lateen_base::{Host, ObjectRef};
 use lateen_proto::envoy::config::route::v3 as route;
 use lateen_registry::{Port, Service};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::action::{ActionInputs, alpn_overrides, to_cluster};
 use super::destinations::Destinations;
 use super::domains;
 use super::matches::route_match;
+use super::parts::{ClaimInput, HostInput, Known, MadeHost, OwnRouteInput, Routes};
 use super::virtual_service::{self, Client, Rule};
 use crate::Note;
-use crate::filters::wire::provenance;
+use crate::cache::Shared;
 
 /// The services and VirtualServices of one outbound route configuration.
 pub(crate) struct OutboundHosts<'a> {
     /// The services that are visible, each with the ports that this configuration is for.
-    pub(crate) services: Vec<(&'a Service, Vec<&'a Port>)>,
+    pub(crate) services: Vec<(&'a Arc<Service>, Vec<&'a Port>)>,
+    /// Where among them that of a host is.
+    pub(crate) places: HashMap<&'a Host, usize>,
     /// The VirtualServices for the mesh that are visible, in order of precedence.
     pub(crate) rules: &'a [Rule<'a>],
     /// The listener's port; none where one listener serves all ports, and domains bear them.
@@ -26,22 +33,24 @@ pub(crate) struct OutboundHosts<'a> {
     pub(crate) client: Client<'a>,
     /// What destinations stand for.
     pub(crate) destinations: &'a Destinations<'a>,
+    /// Whether requests are told which attempt they are.
+    pub(crate) counted: bool,
 }
 
 /// A VirtualService's routes for a port, and what they are for.
 struct Claim<'a> {
     object: &'a ObjectRef,
     port: u16,
-    services: Vec<&'a Service>,
+    services: Vec<&'a Arc<Service>>,
     hosts: Vec<Host>,
-    routes: Vec<route::Route>,
+    routes: Routes,
 }
 
 /// Virtual hosts under construction: no two may have a domain in common.
 #[derive(Default)]
 pub(crate) struct HostSet {
     /// The virtual hosts.
-    pub(crate) hosts: Vec<route::VirtualHost>,
+    pub(crate) hosts: Vec<Arc<MadeHost>>,
     /// What was dropped or shadowed.
     pub(crate) notes: Vec<Note>,
     taken: BTreeMap<String, Option<ObjectRef>>,
@@ -57,11 +66,11 @@ impl<'a> OutboundHosts<'a> {
             for service in &claim.services {
                 claimed.insert((&service.host, claim.port));
                 let names = self.service_names(service, claim.port);
-                set.add(&service.host, claim.port, names, &claim.routes, Some(claim.object));
+                set.add(self, &service.host, claim.port, names, (&claim.routes, 0), Some(claim.object));
             }
             for host in &claim.hosts {
                 let names = self.with_port(vec![host.as_str().to_owned()], claim.port);
-                set.add(host, claim.port, names, &claim.routes, Some(claim.object));
+                set.add(self, host, claim.port, names, (&claim.routes, 0), Some(claim.object));
             }
         }
         for (service, ports) in &self.services {
@@ -70,10 +79,11 @@ impl<'a> OutboundHosts<'a> {
                     continue;
                 }
                 let names = self.service_names(service, port.number);
-                set.add(&service.host, port.number, names, &[self.own_route(service, port)], None);
+                let (routes, apart) = self.own_routes(service, port);
+                set.add(self, &service.host, port.number, names, (&routes, apart), None);
             }
         }
-        set.hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        set.hosts.sort_by(|a, b| a.message.name.cmp(&b.message.name));
         set
     }
 
@@ -85,13 +95,7 @@ impl<'a> OutboundHosts<'a> {
         for (index, rule) in self.rules.iter().enumerate() {
             let (services, hosts) = self.divide(index, rule, &best);
             for (port, services) in self.by_port(services, !hosts.is_empty()) {
-                let inputs = ActionInputs {
-                    destinations: self.destinations,
-                    owner: &rule.config.namespace,
-                    port,
-                    semantics: rule.semantics,
-                };
-                let (routes, unreachable) = virtual_service::routes(rule, self.client, &inputs);
+                let (routes, unreachable) = self.routes_of(rule, port);
                 if unreachable > 0 {
                     let text = format!("{unreachable} routes come after one that takes every request");
                     notes.push(Note::on(&rule.config.object, text));
@@ -110,10 +114,59 @@ impl<'a> OutboundHosts<'a> {
         claims
     }
 
-    fn by_port(&self, services: Vec<&'a Service>, has_hosts: bool) -> BTreeMap<u16, Vec<&'a Service>> {
-        let mut by_port: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
-        let wanted: BTreeSet<&Host> = services.iter().map(|service| &service.host).collect();
-        for (service, ports) in self.services.iter().filter(|(service, _)| wanted.contains(&service.host)) {
+    /// The routes of a VirtualService for a port, and how many come after one that takes everything.
+    fn routes_of(&self, rule: &Rule<'a>, port: u16) -> (Routes, usize) {
+        let inputs = ActionInputs {
+            destinations: self.destinations,
+            owner: &rule.config.namespace,
+            port,
+            semantics: rule.semantics,
+        };
+        let make = || {
+            let (routes, unreachable) = virtual_service::routes(rule, self.client, &inputs);
+            (Shared(Arc::new(routes)), unreachable)
+        };
+        // What delegates say is not part of the object.
+        if matches!(rule.http, Cow::Owned(_)) {
+            return make();
+        }
+        let snapshot = self.destinations.snapshot;
+        let (namespace, labels) = (self.client.namespace, self.client.labels);
+        let input = ClaimInput {
+            config: Shared(rule.config.clone()),
+            port,
+            namespace: namespace.clone(),
+            labels: labels.clone(),
+            known: self.known(rule),
+            alpn: self.destinations.has_alpn_filter(),
+            mesh: Shared(snapshot.mesh.clone()),
+        };
+        let key = (rule.config.object.clone(), port, namespace.clone(), labels.clone());
+        snapshot.cache.claims.get(key, input, snapshot.number, |_| make())
+    }
+
+    /// What the destinations of a VirtualService are.
+    fn known(&self, rule: &Rule<'a>) -> Vec<Known> {
+        let of_route = |route: &'a HttpRoute| {
+            let routed = route.route.iter().map(|to| &to.destination);
+            let mirrored = route.mirror.iter().chain(route.mirrors.iter().map(|mirror| &mirror.destination));
+            routed.chain(mirrored).map(|destination| destination.host.as_str())
+        };
+        let hosts: BTreeSet<&str> = rule.config.spec.http.iter().flat_map(of_route).collect();
+        hosts.into_iter().map(|host| self.destinations.known(host, &rule.config.namespace)).collect()
+    }
+
+    fn by_port(
+        &self,
+        services: Vec<&'a Arc<Service>>,
+        has_hosts: bool,
+    ) -> BTreeMap<u16, Vec<&'a Arc<Service>>> {
+        let mut by_port: BTreeMap<u16, Vec<&Arc<Service>>> = BTreeMap::new();
+        for service in services {
+            let Some((_, ports)) = self.places.get(&service.host).and_then(|at| self.services.get(*at))
+            else {
+                continue;
+            };
             for port in ports.iter().filter(|port| takes_requests(port)) {
                 by_port.entry(port.number).or_default().push(service);
             }
@@ -124,51 +177,51 @@ impl<'a> OutboundHosts<'a> {
         by_port
     }
 
+    /// The services that a host of a VirtualService stands for.
+    fn services_of(&self, host: &Host) -> Vec<usize> {
+        if !host.is_wildcard() {
+            return self.places.get(host).copied().into_iter().collect();
+        }
+        let matches = |(_, (service, _)): &(usize, &(&Arc<Service>, Vec<&Port>))| host.matches(&service.host);
+        self.services.iter().enumerate().filter(matches).map(|(at, _)| at).collect()
+    }
+
     /// For each service, the VirtualService whose host is its name or the narrowest wildcard around it.
-    fn best_wildcards(&self) -> BTreeMap<&'a Host, usize> {
-        let mut best: BTreeMap<&Host, (usize, usize)> = BTreeMap::new();
+    fn best_wildcards(&self) -> BTreeMap<usize, usize> {
+        let mut best: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         for (index, rule) in self.rules.iter().enumerate() {
             for host in &rule.config.hosts {
-                for (service, _) in &self.services {
-                    let score = match *host == service.host {
-                        true => usize::MAX,
-                        false if host.is_wildcard() && host.matches(&service.host) => host.as_str().len(),
-                        false => continue,
-                    };
-                    let found = best.entry(&service.host).or_insert((index, score));
+                let score = if host.is_wildcard() { host.as_str().len() } else { usize::MAX };
+                for at in self.services_of(host) {
+                    let found = best.entry(at).or_insert((index, score));
                     if score > found.1 {
                         *found = (index, score);
                     }
                 }
             }
         }
-        best.into_iter().map(|(host, (index, _))| (host, index)).collect()
+        best.into_iter().map(|(at, (index, _))| (at, index)).collect()
     }
 
     fn divide(
         &self,
         index: usize,
         rule: &Rule<'a>,
-        best: &BTreeMap<&'a Host, usize>,
-    ) -> (Vec<&'a Service>, Vec<Host>) {
-        let (mut services, mut hosts) = (Vec::new(), Vec::new());
+        best: &BTreeMap<usize, usize>,
+    ) -> (Vec<&'a Arc<Service>>, Vec<Host>) {
+        let (mut services, mut hosts) = (BTreeSet::new(), Vec::new());
         for host in &rule.config.hosts {
-            let mut known = false;
-            for (service, _) in &self.services {
-                let named = *host == service.host;
-                if !(named || host.is_wildcard() && host.matches(&service.host)) {
-                    continue;
-                }
-                known = true;
-                if named || best.get(&service.host) == Some(&index) {
-                    services.push(*service);
-                }
-            }
-            if !known {
+            let known = self.services_of(host);
+            if known.is_empty() {
                 hosts.push(host.clone());
             }
+            services
+                .extend(known.into_iter().filter(|at| !host.is_wildcard() || best.get(at) == Some(&index)));
         }
-        (services, hosts)
+        // In the order of services.
+        let services =
+            services.into_iter().filter_map(|at| self.services.get(at)).map(|(service, _)| *service);
+        (services.collect(), hosts)
     }
 
     /// The names by which a service is reached on a port.
@@ -187,6 +240,24 @@ impl<'a> OutboundHosts<'a> {
             Some(_) => names,
             None => domains::with_port(names, port),
         }
+    }
+
+    /// The route of a service that no VirtualService is for, and what tells it from what other proxies have there.
+    fn own_routes(&self, service: &Arc<Service>, port: &Port) -> (Routes, usize) {
+        let snapshot = self.destinations.snapshot;
+        let (_, _, rule) = self.destinations.known(service.host.as_str(), &service.namespace);
+        let alpn = self.destinations.has_alpn_filter();
+        let place = rule.as_ref().map_or(0, |rule| Arc::as_ptr(&rule.0) as usize);
+        let input = OwnRouteInput {
+            service: Shared(service.clone()),
+            port: port.number,
+            rule,
+            alpn,
+            mesh: Shared(snapshot.mesh.clone()),
+        };
+        let key = (service.host.clone(), port.number, place, alpn);
+        let make = |_: &OwnRouteInput| Shared(Arc::new(vec![self.own_route(service, port)]));
+        (snapshot.cache.own_routes.get(key, input, snapshot.number, make), place)
     }
 
     fn own_route(&self, service: &Service, port: &Port) -> route::Route {
@@ -213,10 +284,11 @@ impl HostSet {
     /// Adds a virtual host for `host`, with those names that no other has; without its own name it is shadowed.
     pub(crate) fn add(
         &mut self,
+        of: &OutboundHosts<'_>,
         host: &Host,
         port: u16,
         names: Vec<String>,
-        routes: &[route::Route],
+        (routes, apart): (&Routes, usize),
         object: Option<&ObjectRef>,
     ) {
         let name = format!("{host}:{port}");
@@ -229,16 +301,21 @@ impl HostSet {
             return;
         }
         let mut domains = Vec::with_capacity(names.len());
+        let mut hash = Xxh3::new();
         for domain in names {
             if let std::collections::btree_map::Entry::Vacant(free) =
                 self.taken.entry(domain.to_ascii_lowercase())
             {
                 free.insert(object.cloned());
+                hash.update(domain.as_bytes());
+                hash.update(&[0]);
                 domains.push(domain);
             }
         }
-        let routes = routes.to_vec();
-        let metadata = object.map(provenance);
-        self.hosts.push(route::VirtualHost { name, domains, routes, metadata, ..Default::default() });
+        let snapshot = of.destinations.snapshot;
+        let key = (name.clone(), hash.digest(), apart);
+        let (routes, object) = (routes.clone(), object.cloned());
+        let input = HostInput { name, domains, routes, object, counted: of.counted };
+        self.hosts.push(snapshot.cache.hosts.get(key, input, snapshot.number, HostInput::make));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lateen_api::kinds::virtual_service::{HttpMatchRequest, HttpRoute};
 use lateen_base::{Labels, Namespace};
@@ -27,7 +28,7 @@ pub(crate) struct Client<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Rule<'a> {
     /// The VirtualService, its names completed.
-    pub(crate) config: &'a VirtualServiceConfig,
+    pub(crate) config: &'a Arc<VirtualServiceConfig>,
     /// Its HTTP routes, with those of delegates in the places that they are for.
     pub(crate) http: Cow<'a, [HttpRoute]>,
     /// How its prefixes are read.

@@ -60,6 +60,7 @@ fn kube(mut value: Value) -> Option<Resource> {
         "EndpointSlice" => Resource::EndpointSlice(Arc::new(serde_json::from_value(value).unwrap())),
         "Ingress" => Resource::Ingress(Arc::new(serde_json::from_value(value).unwrap())),
         "Pod" => Resource::Pod(Arc::new(read(value).unwrap())),
+        "Node" => Resource::Node(Arc::new(serde_json::from_value(value).unwrap())),
         _ => return None,
     })
 }
