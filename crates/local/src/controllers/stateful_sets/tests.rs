@@ -27,7 +27,7 @@ impl World {
 
     /// One round; what it did, in words.
     fn round(&mut self) -> Vec<String> {
-        let sets: Vec<Arc<StatefulSet>> = parsed(&[self.set.clone()]);
+        let sets: Vec<Arc<StatefulSet>> = parsed(std::slice::from_ref(&self.set));
         let changes = reconcile(&sets, &parsed(&self.pods), &parsed(&self.revisions));
         changes.into_iter().filter_map(|change| self.carry_out(change)).collect()
     }
