@@ -41,6 +41,10 @@ fn expression(template: &str) -> Result<String, String> {
         let stars = rest.len() - rest.trim_start_matches('*').len();
         let (part, after) = rest.split_at(if stars > 0 { stars } else { length });
         rest = after;
+        // Text may follow (`*.m4s`), but not stand before.
+        if part.starts_with(['*', '{']) && !out.ends_with('/') {
+            return Err(format!("{part:?} has to begin a segment"));
+        }
         let pattern = match part.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
             None => part,
             Some(variable) => {
@@ -89,12 +93,13 @@ mod tests {
             ("/a/**/z.json", vec!["/a/b/z.json", "/a/b/c/z.json"], vec!["/a/b/z_json"]),
             ("/{x}/{y=**}", vec!["/a/b/c", "/a/"], vec!["/a"]),
             ("/{x=videos/*}/end", vec!["/videos/1/end"], vec!["/video/1/end"]),
+            ("/videos/*.m4s", vec!["/videos/1.m4s"], vec!["/videos/1.mp4", "/videos/a/1.m4s"]),
             ("/plain.txt", vec!["/plain.txt"], vec!["/plainxtxt"]),
         ] {
             good.iter().for_each(|path| assert!(matches(template, path), "{template} {path}"));
             bad.iter().for_each(|path| assert!(!matches(template, path), "{template} {path}"));
         }
-        for wrong in ["a", "/{a", "/{=*}", "/a*b", "/**/*", "/***"] {
+        for wrong in ["a", "/{a", "/{=*}", "/a*b", "/a{b}", "/**/*", "/***"] {
             assert!(expression(wrong).is_err(), "{wrong}");
         }
     }
