@@ -53,9 +53,20 @@ impl ClusterNumber {
         Ipv4Addr::new(127, 210 + self.0, x, y)
     }
 
+    /// An address of the outside: of what the mesh takes for the internet.
+    pub fn outside(self, host: u8) -> Ipv4Addr {
+        let [x, y] = (Pool::OUTSIDE + u16::from(host)).to_be_bytes();
+        Ipv4Addr::new(127, 10 + self.0, x, y)
+    }
+
+    /// The range of the outside's addresses.
+    pub fn outside_range(self) -> String {
+        format!("{}/24", self.outside(0))
+    }
+
     /// Addresses for load balancers, outside of what pods get.
     pub fn balancers(self) -> impl Iterator<Item = Ipv4Addr> {
-        (Pool::LAST + 1..u16::MAX).filter(|index| index % 256 != 0).map(move |index| self.pod(index))
+        (Pool::LAST + 1..Pool::OUTSIDE).filter(|index| index % 256 != 0).map(move |index| self.pod(index))
     }
 
     /// The index of a pod address of this cluster.
@@ -96,6 +107,8 @@ impl Pool {
     const FIRST: u16 = 10;
     /// `x.y` = 239.255: above are the load balancers.
     const LAST: u16 = 0xefff;
+    /// `x.y` = 254.0: from here on is the outside.
+    const OUTSIDE: u16 = 0xfe00;
 
     pub(crate) fn new(taken: impl IntoIterator<Item = u16>) -> Self {
         let taken: std::collections::BTreeSet<u16> = taken.into_iter().collect();
@@ -140,6 +153,14 @@ mod tests {
         assert_eq!(cluster.app(pod).to_string(), "127.113.2.5");
         assert_eq!(cluster.pod_index(pod), Some(0x0205));
         assert_eq!(cluster.node().to_string(), "127.13.0.1");
+    }
+
+    #[test]
+    fn the_outside_is_apart_from_pods_and_balancers() {
+        let cluster = ClusterNumber::new(3).unwrap();
+        assert_eq!(cluster.outside(1).to_string(), "127.13.254.1");
+        assert_eq!(cluster.outside_range(), "127.13.254.0/24");
+        assert!(cluster.balancers().all(|address| address < cluster.outside(0)));
     }
 
     #[test]

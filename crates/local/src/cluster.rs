@@ -23,6 +23,7 @@ use crate::net::forward::{self, Unbound};
 use crate::node::events::{Events, Severity};
 use crate::node::launch::{DNS_PORT, DataPlane, Surroundings};
 use crate::node::{NodeConfig, PodLogs, RunningNode};
+use crate::outside::{Outside, Player};
 use crate::process::{ProcessBook, ProcessId};
 use crate::progress::Progress;
 use crate::state::{Phase, RunRecord, StateError, StateFolder};
@@ -42,6 +43,8 @@ pub struct ClusterConfig {
     pub data_plane: DataPlane,
     /// The binary that plays all containers: this one.
     pub executable: PathBuf,
+    /// Whether names of the internet that the labs call are played on this machine.
+    pub outside: bool,
 }
 
 /// Why a cluster does not start.
@@ -159,12 +162,14 @@ impl ClusterConfig {
         server.resolve_services(Arc::new(Resolver(directory.clone())));
         let logs = PodLogs { pods: self.state.pods() };
         server.serve_logs(Arc::new(Logs { api: api.clone(), logs }));
+        let outside = self.outside_of(number, progress);
         let controllers = Controllers {
             api: api.clone(),
             events: events.clone(),
             cluster: number,
             root: server.ca().into(),
             directory: sender,
+            outside: outside.iter().map(|outside| outside.names.clone()).next().unwrap_or_default(),
         };
         let around = Surroundings {
             cluster: number,
@@ -172,10 +177,12 @@ impl ClusterConfig {
             api_server: server.address(),
             data_plane: self.data_plane,
             inherited: inherited(),
+            outside,
         };
         let (name, pods) = (node_name(&self.state), self.state.pods());
         let (data_path, told) = (directory.clone(), events.clone());
         let programs = self.state.programs();
+        let player = around.outside.is_some().then(|| self.player(number, &book, progress));
         let config = NodeConfig { name, api: api.clone(), events, book, around, directory, pods, programs };
         config.forget_readiness().await;
         let mut tasks = controllers.start();
@@ -183,6 +190,9 @@ impl ClusterConfig {
         let (failures, failed) = mpsc::channel(16);
         tasks.spawn(forward::run(data_path, node, failures));
         tasks.spawn(tell_unbound(api.clone(), told, failed));
+        if let Some(player) = player {
+            tasks.spawn(player.run());
+        }
         let node = config.start().map_err(UpError::Node)?;
         server.serve_streams(node.streams());
         let (state, data_plane) = (self.state, self.data_plane);
@@ -191,6 +201,34 @@ impl ClusterConfig {
 
     fn record(&self, number: ClusterNumber, phase: Phase, message: &str) -> Result<(), UpError> {
         Ok(self.state.set_run(&run_record(number, self.data_plane, phase, message))?)
+    }
+
+    /// What the cluster takes for the internet; without it the cluster is whole, but the labs that call out fail.
+    fn outside_of(&self, cluster: ClusterNumber, progress: &Progress) -> Option<Outside> {
+        if !self.outside {
+            return None;
+        }
+        let folder = self.state.outside();
+        match Outside::prepare(&folder, cluster) {
+            Ok(outside) => {
+                progress.say(format!(
+                    "Outside of the mesh, at {}: {}; their root certificate is {}",
+                    outside.range,
+                    outside.names,
+                    folder.join("root.pem").display()
+                ));
+                Some(outside)
+            }
+            Err(error) => {
+                progress.say(format!("There is no outside, so labs that call httpbin.org fail: {error}"));
+                None
+            }
+        }
+    }
+
+    fn player(&self, cluster: ClusterNumber, book: &ProcessBook, progress: &Progress) -> Player {
+        let (executable, folder) = (self.executable.clone(), self.state.outside());
+        Player { cluster, executable, folder, book: book.clone(), progress: progress.clone() }
     }
 
     async fn api_server(&self, number: ClusterNumber) -> Result<Handle, UpError> {

@@ -22,6 +22,7 @@ use crate::node::events::Events;
 use crate::node::launch::{DataPlane, Surroundings};
 use crate::node::logs::LogQuery;
 use crate::node::{NodeConfig, PodLogs, RunningNode};
+use crate::outside::Names;
 use crate::process::ProcessBook;
 
 /// A cluster on a number of its own. `program` plays the binary.
@@ -52,6 +53,7 @@ impl World {
             cluster,
             root: "PEM".into(),
             directory: sender,
+            outside: Names::default(),
         };
         let node = NodeConfig {
             name: "node".into(),
@@ -64,6 +66,7 @@ impl World {
                 api_server: (Ipv4Addr::LOCALHOST, 6443).into(),
                 data_plane: DataPlane::Lateen,
                 inherited: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+                outside: None,
             },
             directory,
             pods: dir.path().join("pods"),

@@ -19,6 +19,7 @@ mod instant;
 pub mod lease;
 mod net;
 mod node;
+mod outside;
 pub mod process;
 mod progress;
 pub mod state;

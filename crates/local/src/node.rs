@@ -17,7 +17,7 @@ mod object;
 mod pod;
 mod probe;
 mod programs;
-mod spawn;
+pub(crate) mod spawn;
 mod status;
 mod tokens;
 mod volumes;

@@ -234,6 +234,11 @@ impl StateFolder {
         self.path.join("processes")
     }
 
+    /// Certificates and the log of what the cluster takes for the internet.
+    pub fn outside(&self) -> PathBuf {
+        self.path.join("outside")
+    }
+
     /// What `up --detach` says.
     pub fn log(&self) -> PathBuf {
         self.path.join("up.log")

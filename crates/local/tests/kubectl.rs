@@ -37,7 +37,7 @@ async fn stock_kubectls_find_what_they_know() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let state = StateFolder::at(dir.path().join("state"), "table");
     let kubeconfig = state.kubeconfig();
-    let config = ClusterConfig { state, data_plane: DataPlane::Lateen, executable: program };
+    let config = ClusterConfig { state, data_plane: DataPlane::Lateen, executable: program, outside: false };
     let cluster = config.start(&Progress::new(|line| eprintln!("{line}"))).await.unwrap();
     let mut wrong = Vec::new();
     for (number, (kubectl, minor)) in kubectls.into_iter().enumerate() {

@@ -96,7 +96,13 @@ pub(crate) fn reviews(settings: &Settings) -> Router {
     });
     let read = move |Path(id): Path<String>, headers: HeaderMap| async move {
         match id.parse::<u64>() {
-            Ok(_) => Json(reviews.of(&id, &headers).await).into_response(),
+            Ok(_) => {
+                // As the image does, it goes on when its caller has gone: Lab 4.1 counts its calls by that.
+                match tokio::spawn(async move { reviews.of(&id, &headers).await }).await {
+                    Ok(answer) => Json(answer).into_response(),
+                    Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                }
+            }
             Err(_) => refuse("please provide numeric product ID"),
         }
     };

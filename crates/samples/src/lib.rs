@@ -11,6 +11,7 @@ mod fortio;
 mod helloworld;
 mod httpbin;
 mod nginx;
+mod outside;
 mod propagation;
 mod server;
 mod settings;
@@ -56,6 +57,7 @@ pub const NAMES: &[&str] = &[
     "nginx",
     "tcp-echo",
     "sleep",
+    "outside",
 ];
 
 /// Runs an application until SIGTERM or SIGINT.
@@ -80,6 +82,7 @@ pub fn run(name: &str, version: &str, port: Option<u16>, args: &[String]) -> Res
             "fortio" => fortio::serve(&settings).await,
             "nginx" => nginx::serve(&settings).await,
             "tcp-echo" => tcp_echo::serve(&settings).await,
+            "outside" => outside::serve(&settings).await,
             "sleep" => sleep::run(&settings.args).await,
             other => Err(AppError::Unknown(other.to_owned())),
         }

@@ -8,7 +8,7 @@ mod config;
 mod files;
 mod format;
 mod syntax;
-mod tls;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

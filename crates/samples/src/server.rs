@@ -40,7 +40,11 @@ async fn ended() {
     }
 }
 
-async fn log(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
+pub(crate) async fn log(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
     // Over HTTP/2 the target is a whole URL; the line shows its path, as over HTTP/1.1.
     let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let line = format!("{} {target} {:?}", request.method(), request.version());

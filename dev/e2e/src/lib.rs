@@ -150,6 +150,11 @@ impl Cluster {
         checked(&format!("lateen {}", args.join(" ")), command.output().unwrap())
     }
 
+    /// The folder of its state.
+    pub fn state(&self) -> PathBuf {
+        self.home.path().join(&self.name)
+    }
+
     /// The file that says how to reach it.
     pub fn kubeconfig(&self) -> &str {
         &self.kubeconfig

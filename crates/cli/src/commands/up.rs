@@ -57,6 +57,9 @@ pub(crate) struct UpOptions {
     /// What plays the proxies
     #[arg(long, value_enum, default_value_t = DataPlaneName::Lateen)]
     data_plane: DataPlaneName,
+    /// Play no names of the internet on this machine: httpbin.org is what it is elsewhere
+    #[arg(long)]
+    no_outside: bool,
     /// Seconds until the mesh has to be ready
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub(crate) timeout: u64,
@@ -119,19 +122,20 @@ impl UpOptions {
     fn arguments(&self) -> Vec<String> {
         let data_plane = self.plane().name();
         let timeout = self.timeout.to_string();
-        [
+        let name = &self.name.name;
+        let always = [
             "up",
             "--name",
-            &self.name.name,
+            name,
             "--isolation",
             "loopback",
             "--data-plane",
             data_plane,
             "--timeout",
             &timeout,
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        ];
+        let outside = self.no_outside.then_some("--no-outside");
+        always.into_iter().chain(outside).map(str::to_owned).collect()
     }
 
     fn plane(&self) -> DataPlane {
@@ -159,8 +163,12 @@ impl UpOptions {
         })
         .map_err(CliError::new)?;
         let state = self.name.state()?;
-        let config =
-            ClusterConfig { state: state.clone(), data_plane: self.plane(), executable: executable()? };
+        let config = ClusterConfig {
+            state: state.clone(),
+            data_plane: self.plane(),
+            executable: executable()?,
+            outside: !self.no_outside,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -24,6 +24,7 @@ use crate::api::{Api, ApiError, Change};
 use crate::instant;
 use crate::net::directory::Directory;
 use crate::node::events::Events;
+use crate::outside::Names;
 
 /// Changes that come together are handled together.
 const GATHER: Duration = Duration::from_millis(2);
@@ -43,6 +44,8 @@ pub(crate) struct Controllers {
     pub(crate) root: Arc<str>,
     /// Where the directory of services is published.
     pub(crate) directory: watch::Sender<Arc<Directory>>,
+    /// The names of the outside, for the directory.
+    pub(crate) outside: Names,
 }
 
 impl Controllers {
@@ -183,7 +186,8 @@ impl Controllers {
     async fn endpoints(self: Arc<Self>) -> Vec<Change> {
         let services = self.api.list::<Service>().await;
         let slices = self.api.list::<EndpointSlice>().await;
-        self.directory.send_replace(Arc::new(Directory::new(&services, &slices)));
+        let directory = Directory::new(&services, &slices).with_outside(self.outside.clone());
+        self.directory.send_replace(Arc::new(directory));
         let (pods, old) = (self.api.list::<Pod>().await, self.api.list::<Endpoints>().await);
         endpoints::reconcile(&services, &pods, &slices, &old)
     }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::addresses;
 use crate::api::{name_of, namespace_of};
 use crate::controllers::services::balancer_addresses;
+use crate::outside::Names;
 
 /// The names under which a cluster's services end.
 pub(crate) const DOMAIN: &str = "cluster.local";
@@ -23,6 +24,7 @@ pub(crate) type DirectoryHandle = watch::Receiver<Arc<Directory>>;
 pub(crate) struct Directory {
     services: BTreeMap<(String, String), Entry>,
     by_address: BTreeMap<Ipv4Addr, (String, String)>,
+    outside: Names,
 }
 
 /// One service.
@@ -97,6 +99,16 @@ impl Directory {
         directory
     }
 
+    /// The same with these names that are not the cluster's.
+    pub(crate) fn with_outside(self, outside: Names) -> Self {
+        Self { outside, ..self }
+    }
+
+    /// The address of a name of the outside.
+    pub(crate) fn outside(&self, host: &str) -> Option<Ipv4Addr> {
+        self.outside.address(host)
+    }
+
     /// Every address to listen at, with who answers there. Without endpoints nobody listens: callers are refused.
     pub(crate) fn listeners(&self, node: Ipv4Addr) -> BTreeMap<SocketAddrV4, Arc<Backends>> {
         let mut out = BTreeMap::new();
@@ -133,11 +145,13 @@ impl Directory {
     pub(crate) fn look_up(&self, host: &str) -> Answer {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let ours = host == DOMAIN || host.ends_with(&format!(".{DOMAIN}")) || host.ends_with(".svc");
-        let Some((first, key)) = self.split(&host) else {
-            return if ours { Answer::Nothing } else { Answer::Foreign };
-        };
-        let Some(entry) = self.services.get(&key) else {
-            return if ours { Answer::Nothing } else { Answer::Foreign };
+        let found = self.split(&host).and_then(|(first, key)| Some((first, self.services.get(&key)?)));
+        let Some((first, entry)) = found else {
+            return match self.outside(&host) {
+                Some(address) => Answer::Addresses(vec![address]),
+                None if ours => Answer::Nothing,
+                None => Answer::Foreign,
+            };
         };
         if let Some(alias) = &entry.external_name {
             return Answer::Alias(alias.clone());
@@ -298,7 +312,8 @@ mod tests {
             ),
             slice("db", json!([{"addresses": ["127.10.0.13"], "hostname": "db-0"}])),
         ];
-        Directory::new(&services, &slices)
+        let outside = Names::new([("httpbin.org", Ipv4Addr::new(127, 10, 254, 1))]);
+        Directory::new(&services, &slices).with_outside(outside)
     }
 
     #[test]
@@ -322,6 +337,9 @@ mod tests {
         assert_eq!(directory.look_up("out.ns.svc.cluster.local"), Answer::Alias("example.com".into()));
         assert_eq!(directory.look_up("no.ns.svc.cluster.local"), Answer::Nothing);
         assert_eq!(directory.look_up("example.com"), Answer::Foreign);
+        assert_eq!(directory.look_up("HTTPBIN.org."), one([127, 10, 254, 1]));
+        assert_eq!(directory.look_up("www.httpbin.org"), Answer::Foreign);
+        assert!(directory.backends("httpbin.org", 80, "ns").is_none(), "the outside is no service");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The DNS server of a node: names of services; other names as the machine itself resolves them.
+//! The DNS server of a node: names of services and of the outside; other names as the machine itself resolves them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -120,7 +120,14 @@ async fn answer(name: &Name, kind: RecordType, directory: &DirectoryHandle) -> (
         Answer::Alias(target) => match Name::from_ascii(format!("{}.", target.trim_end_matches('.'))) {
             Ok(target) => {
                 let mut records = vec![record(RData::CNAME(CNAME(target.clone())))];
-                records.extend(foreign(&target, kind).await.unwrap_or_default());
+                let outside = directory.borrow().outside(&target.to_ascii());
+                match outside {
+                    Some(address) if kind == RecordType::A => {
+                        records.push(Record::from_rdata(target, TTL, RData::A(A(address))));
+                    }
+                    Some(_) => {}
+                    None => records.extend(foreign(&target, kind).await.unwrap_or_default()),
+                }
                 (ResponseCode::NoError, records)
             }
             Err(_) => (ResponseCode::ServFail, Vec::new()),

@@ -139,8 +139,11 @@ impl Forwarder {
         }
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let unknown = || Some(format!("could not resolve host {host}\n"));
-        let found: Vec<SocketAddr> =
-            tokio::net::lookup_host((host, port)).await.map_err(|_| unknown())?.collect();
+        let outside = self.directory.borrow().outside(host);
+        let found: Vec<SocketAddr> = match outside {
+            Some(address) => vec![(address, port).into()],
+            None => tokio::net::lookup_host((host, port)).await.map_err(|_| unknown())?.collect(),
+        };
         for address in found {
             if let Ok(stream) = relay::connect(address, Some(source)).await {
                 return Ok(stream);

@@ -183,9 +183,17 @@ impl Supervisor {
             let advice = launch::privilege_advice(&low, self.node.first_free_port);
             return Err(Unstarted::Never("PortNeedsPrivilege", advice));
         }
-        launch_of(&self.node, &self.pod, &self.container, program, self.ip, &self.folder)
+        let launch = launch_of(&self.node, &self.pod, &self.container, program, self.ip, &self.folder)
             .await
-            .map_err(|error| Unstarted::Later("CreateContainerConfigError", error.to_string()))
+            .map_err(|error| Unstarted::Later("CreateContainerConfigError", error.to_string()))?;
+        if let Some(outside) = &self.node.around.outside
+            && program == Program::ControlPlane
+        {
+            outside.trust(&launch.folder).map_err(|error| {
+                Unstarted::Later("CreateContainerError", format!("cacerts/extra.pem: {error}"))
+            })?;
+        }
+        Ok(launch)
     }
 
     /// Containers that redirect traffic have nothing to do where applications are told their proxy.

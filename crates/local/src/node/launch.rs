@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::addresses::ClusterNumber;
 use crate::node::env::expand;
 use crate::node::image::Program;
+use crate::outside::Outside;
 
 /// The port of the proxy that applications reach others through.
 pub(crate) const HTTP_PROXY_PORT: u16 = 15007;
@@ -49,6 +50,8 @@ pub(crate) struct Surroundings {
     pub(crate) data_plane: DataPlane,
     /// Variables taken over from the environment of `lateen up`.
     pub(crate) inherited: BTreeMap<String, String>,
+    /// What the cluster takes for the internet.
+    pub(crate) outside: Option<Outside>,
 }
 
 /// A process about to be started.
@@ -122,7 +125,7 @@ pub(crate) fn launch(
     env.extend(general(around, pod, container, ip, root));
     env.extend(variables);
     env.extend(match program {
-        Program::ControlPlane => Vec::new(),
+        Program::ControlPlane => of_control_plane(around, &env),
         Program::Proxy => of_proxy(around, pod, ip),
         Program::App { .. } => of_application(ip),
     });
@@ -183,6 +186,17 @@ fn general(
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()
+}
+
+/// The variable with private addresses that the control plane may fetch keys from.
+const ALLOWED: &str = "LATEEN_JWKS_ALLOWED_CIDRS";
+
+/// The control plane may fetch keys from the outside: its addresses are private, but it stands for the internet.
+fn of_control_plane(around: &Surroundings, env: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let Some(outside) = &around.outside else { return Vec::new() };
+    let own = env.get(ALLOWED).filter(|own| !own.is_empty());
+    let all = own.map_or_else(|| outside.range.clone(), |own| format!("{own},{}", outside.range));
+    vec![(ALLOWED.to_owned(), all)]
 }
 
 fn of_proxy(around: &Surroundings, pod: &Pod, ip: Ipv4Addr) -> Vec<(String, String)> {
@@ -254,6 +268,7 @@ fn may_bind_low_ports() -> bool {
 mod tests {
     use super::*;
     use crate::node::image;
+    use crate::outside::Names;
     use serde_json::{Value, json};
 
     fn pod(containers: Value) -> Pod {
@@ -261,14 +276,23 @@ mod tests {
             .unwrap()
     }
 
-    fn launched(pod: &Pod, at: usize) -> Launch {
-        let around = Surroundings {
+    fn around() -> Surroundings {
+        Surroundings {
             cluster: ClusterNumber::new(2).unwrap(),
             executable: "/bin/lateen".into(),
             api_server: "127.12.0.1:6443".parse().unwrap(),
             data_plane: DataPlane::Envoy,
             inherited: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
-        };
+            outside: Some(Outside {
+                names: Names::default(),
+                range: "127.12.254.0/24".to_owned(),
+                root: "PEM".into(),
+            }),
+        }
+    }
+
+    fn launched(pod: &Pod, at: usize) -> Launch {
+        let around = around();
         let container = &pod.spec.as_ref().unwrap().containers[at];
         let program = image::program(container.image.as_deref().unwrap()).unwrap();
         let variables = BTreeMap::from([("POD_NAMESPACE".to_owned(), "ns".to_owned())]);
@@ -308,6 +332,18 @@ mod tests {
         assert_eq!(launched(&shell, 0).args, ["app", "sleep", "--", "/bin/sh", "-c", "true"]);
         let go = pod(json!([{"name": "h", "image": "mccutchen/go-httpbin"}]));
         assert_eq!(launched(&go, 0).args, ["app", "httpbin", "--port", "8080"]);
+    }
+
+    #[test]
+    fn the_control_plane_may_fetch_keys_from_the_outside() {
+        let plain = pod(json!([{"name": "discovery", "image": "istio/pilot:1"}]));
+        assert_eq!(launched(&plain, 0).env[ALLOWED], "127.12.254.0/24");
+        let around =
+            Surroundings { inherited: [(ALLOWED.to_owned(), "10.0.0.0/8".to_owned())].into(), ..around() };
+        let told = of_control_plane(&around, &around.inherited);
+        assert_eq!(told, [(ALLOWED.to_owned(), "10.0.0.0/8,127.12.254.0/24".to_owned())]);
+        let none = Surroundings { outside: None, ..around };
+        assert!(of_control_plane(&none, &none.inherited).is_empty());
     }
 
     #[test]

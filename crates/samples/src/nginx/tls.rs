@@ -45,7 +45,7 @@ fn read(root: &Path, path: Option<&str>) -> Result<Vec<u8>, AppError> {
 }
 
 /// Shakes hands, with the configuration for the name that the client asks for.
-pub(super) async fn accept(
+pub(crate) async fn accept(
     stream: TcpStream,
     offered: impl Fn(Option<&str>) -> Option<Server>,
 ) -> Result<TlsStream<TcpStream>, String> {
