@@ -17,7 +17,6 @@ mod identity;
 mod metadata;
 mod metrics;
 mod probes;
-mod resolve;
 mod secrets;
 mod settings;
 mod typed_bootstrap;

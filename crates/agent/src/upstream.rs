@@ -22,7 +22,7 @@ pub(crate) fn target(settings: &Settings, address: &str) -> Target {
                 .map_err(|e| format!("cannot read the root certificate {}: {e}", file.display()))?;
             client_config(&pem).map_err(|reason| format!("root certificate {}: {reason}", file.display()))
         }),
-        resolver: settings.dns.map(resolve::by_server),
+        resolver: settings.dns.map(lateen_xds::resolve::by_server),
     }
 }
 

@@ -53,11 +53,19 @@ pub struct JwksSettings {
     pub proxy: Option<http::Uri>,
     /// Hosts that are called without it, and all below them (`NO_PROXY`); `*` for all.
     pub no_proxy: Vec<String>,
+    /// The DNS server to ask in the place of the system's resolver (`LATEEN_DNS`).
+    pub dns: Option<SocketAddr>,
 }
 
 impl Default for JwksSettings {
     fn default() -> Self {
-        Self { refresh: Duration::from_secs(20 * 60), allowed: Vec::new(), proxy: None, no_proxy: Vec::new() }
+        Self {
+            refresh: Duration::from_secs(20 * 60),
+            allowed: Vec::new(),
+            proxy: None,
+            no_proxy: Vec::new(),
+            dns: None,
+        }
     }
 }
 

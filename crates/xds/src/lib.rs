@@ -8,6 +8,7 @@
 
 mod backoff;
 pub mod client;
+pub mod resolve;
 mod resource;
 pub mod server;
 pub mod transport;

@@ -82,6 +82,9 @@ pub(crate) struct Cmd {
     /// Hosts that are called without it
     #[arg(long, env = "NO_PROXY", value_delimiter = ',', hide = true)]
     no_proxy: Vec<String>,
+    /// DNS server to ask for the names of token issuers
+    #[arg(long, env = "LATEEN_DNS", hide = true)]
+    dns: Option<SocketAddr>,
     /// Root of the pod's files
     #[arg(long, env = "LATEEN_POD_ROOT", default_value = "/", hide = true)]
     pod_root: PathBuf,
@@ -161,6 +164,7 @@ impl Cmd {
                 allowed: self.jwks_allowed.clone(),
                 proxy: self.proxy()?,
                 no_proxy: self.no_proxy.iter().filter(|host| !host.is_empty()).cloned().collect(),
+                dns: self.dns,
             },
             ports: Ports {
                 plain: at("--grpcAddr", &self.grpc)?,

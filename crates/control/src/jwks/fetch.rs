@@ -18,6 +18,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use lateen_xds::resolve::by_server;
+
 use super::address::may_call;
 use crate::settings::{JwksSettings, Settings};
 
@@ -71,6 +73,8 @@ pub(crate) struct Fetcher {
     pub(crate) proxy: Option<Uri>,
     /// Hosts that are called without it.
     pub(crate) no_proxy: Vec<String>,
+    /// The DNS server to ask in the place of the system's resolver.
+    pub(crate) dns: Option<SocketAddr>,
     /// TLS; or why there can be none.
     pub(crate) tls: Result<Arc<ClientConfig>, Arc<str>>,
 }
@@ -84,8 +88,8 @@ impl Fetcher {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => lateen_ca::tls::public_client(""),
             Err(error) => Err(format!("{}: {error}", path.display())),
         };
-        let JwksSettings { allowed, proxy, no_proxy, .. } = settings.jwks.clone();
-        Self { allowed, proxy, no_proxy, tls: tls.map_err(Into::into) }
+        let JwksSettings { allowed, proxy, no_proxy, dns, .. } = settings.jwks.clone();
+        Self { allowed, proxy, no_proxy, dns, tls: tls.map_err(Into::into) }
     }
 
     /// Fetches the keys at an address.
@@ -114,9 +118,20 @@ impl Fetcher {
             None => self.ask_on(target, self.connect(target).await?).await,
             Some(proxy) => {
                 let proxy = Target::parse(&proxy.to_string())?;
-                let tunnel = tunnel(&proxy, target).await?;
+                let found = self.look_up(&proxy).await;
+                let tunnel = tunnel(&proxy, target, found).await?;
                 self.ask_on(target, tunnel).await
             }
+        }
+    }
+
+    async fn look_up(&self, target: &Target) -> std::io::Result<Vec<SocketAddr>> {
+        match self.dns {
+            Some(server) => {
+                let found = by_server(server)(format!("{}:{}", target.host, target.port));
+                found.await.map(|address| vec![address])
+            }
+            None => Ok(tokio::net::lookup_host((target.bare_host(), target.port)).await?.collect()),
         }
     }
 
@@ -146,7 +161,7 @@ impl Fetcher {
 
     /// A connection to an address that may be called: what was looked up is what is called.
     async fn connect(&self, target: &Target) -> Result<TcpStream, FetchError> {
-        let found = tokio::net::lookup_host((target.bare_host(), target.port)).await;
+        let found = self.look_up(target).await;
         let mut failure = None;
         for address in found.map_err(|error| FetchError::Name(target.host.clone(), error))? {
             if !may_call(address.ip(), &self.allowed) {
@@ -236,11 +251,11 @@ async fn get(
 async fn tunnel(
     proxy: &Target,
     target: &Target,
+    found: std::io::Result<Vec<SocketAddr>>,
 ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, FetchError> {
-    let found = tokio::net::lookup_host((proxy.bare_host(), proxy.port)).await;
-    let mut found = found.map_err(|error| FetchError::Name(proxy.host.clone(), error))?;
+    let found = found.map_err(|error| FetchError::Name(proxy.host.clone(), error))?;
     let nowhere = || FetchError::Name(proxy.host.clone(), std::io::Error::other("there is no address"));
-    let address = found.next().ok_or_else(nowhere)?;
+    let address = found.first().ok_or_else(nowhere)?;
     let stream = TcpStream::connect(address).await.map_err(|error| FetchError::Connect(address, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());

@@ -150,7 +150,7 @@ mod tests {
 
     fn fetcher(allowed: &[&str]) -> Fetcher {
         let allowed = allowed.iter().map(|block| block.parse().unwrap()).collect();
-        Fetcher { allowed, proxy: None, no_proxy: Vec::new(), tls: Err("a test has none".into()) }
+        Fetcher { allowed, proxy: None, no_proxy: Vec::new(), dns: None, tls: Err("a test has none".into()) }
     }
 
     #[tokio::test]

@@ -215,8 +215,10 @@ fn of_proxy(around: &Surroundings, pod: &Pod, ip: Ipv4Addr) -> Vec<(String, Stri
 
 /// Applications reach everything through the proxy at the pod's own address: the sidecar, or the node's forwarder.
 fn of_application(ip: Ipv4Addr) -> Vec<(String, String)> {
+    let proxy = format!("http://{ip}:{HTTP_PROXY_PORT}");
     vec![
-        ("http_proxy".to_owned(), format!("http://{ip}:{HTTP_PROXY_PORT}")),
+        ("http_proxy".to_owned(), proxy.clone()),
+        ("https_proxy".to_owned(), proxy),
         ("no_proxy".to_owned(), "localhost,127.0.0.1".to_owned()),
     ]
 }
@@ -310,6 +312,7 @@ mod tests {
         assert_eq!(app.args, ["app", "httpbin", "--", "gunicorn", "-b", "0.0.0.0:80"]);
         assert_eq!(app.env["LATEEN_BIND_ADDRESS"], "127.112.0.9");
         assert_eq!(app.env["http_proxy"], "http://127.12.0.9:15007");
+        assert_eq!(app.env["https_proxy"], app.env["http_proxy"]);
         let proxy = launched(&pod, 1);
         assert_eq!(proxy.args, ["proxy", "sidecar", "--domain", "ns.svc.cluster.local"]);
         assert_eq!(proxy.env["ISTIO_META_LATEEN_APP_ADDRESS"], "127.112.0.9");

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
-use lateen_xds::transport::Resolver;
 use tokio::net::UdpSocket;
+
+use crate::transport::Resolver;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const TRIES: usize = 3;
 
-/// A resolver that asks one server, for names as they are and then with the cluster's suffix.
-pub(crate) fn by_server(server: SocketAddr) -> Resolver {
+/// A resolver that asks one server, for names as they are and, where they end in `svc`, with the cluster's suffix first.
+pub fn by_server(server: SocketAddr) -> Resolver {
     std::sync::Arc::new(move |address| {
         Box::pin(async move {
             let (host, port) = split(&address)?;
