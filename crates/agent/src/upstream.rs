@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use lateen_xds::resolve::by_server;
 use lateen_xds::transport::Target;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::resolve;
 use crate::settings::Settings;
 
 /// The target of an address of the control plane. The root certificate is read anew for every connection.
@@ -22,7 +22,7 @@ pub(crate) fn target(settings: &Settings, address: &str) -> Target {
                 .map_err(|e| format!("cannot read the root certificate {}: {e}", file.display()))?;
             client_config(&pem).map_err(|reason| format!("root certificate {}: {reason}", file.display()))
         }),
-        resolver: settings.dns.map(lateen_xds::resolve::by_server),
+        resolver: settings.dns.map(by_server),
     }
 }
 

@@ -12,13 +12,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use lateen_xds::resolve::by_server;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-
-use lateen_xds::resolve::by_server;
 
 use super::address::may_call;
 use crate::settings::{JwksSettings, Settings};
@@ -255,7 +254,7 @@ async fn tunnel(
 ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, FetchError> {
     let found = found.map_err(|error| FetchError::Name(proxy.host.clone(), error))?;
     let nowhere = || FetchError::Name(proxy.host.clone(), std::io::Error::other("there is no address"));
-    let address = found.first().ok_or_else(nowhere)?;
+    let address = *found.first().ok_or_else(nowhere)?;
     let stream = TcpStream::connect(address).await.map_err(|error| FetchError::Connect(address, error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
