@@ -145,6 +145,6 @@ mod tests {
         let all = |a: usize, b: usize| Histogram::from([("x".to_owned(), a), ("y".to_owned(), b)]);
         assert!(close(&all(40, 60), &all(60, 40), 100));
         assert!(!close(&all(5, 95), &all(60, 40), 100));
-        assert!(!close(&all(100, 0), &all(80, 20), 100));
+        assert!(!close(&all(100, 0), &all(75, 25), 100));
     }
 }
