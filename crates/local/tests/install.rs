@@ -52,7 +52,7 @@ impl World {
         installer.remove(objects, &|_| ()).await.unwrap();
     }
 
-    /// Everything there is, but for the namespace that stays for its owner to delete.
+    /// Everything there is, but for the namespace that stays for its owner to delete, and the account that every namespace has.
     async fn objects(&self) -> BTreeSet<String> {
         let discovery = Discovery::of(&self.client).await.unwrap();
         let mut all = BTreeSet::new();
@@ -62,7 +62,9 @@ impl World {
                 all.insert(key(&object));
             }
         }
-        all.retain(|key| key != "Namespace::istio-system");
+        all.retain(|key| {
+            !["Namespace::istio-system", "ServiceAccount:istio-system:default"].contains(&key.as_str())
+        });
         all
     }
 
