@@ -3,9 +3,10 @@
 //! `LATEEN_SCENARIO=retries` runs only those whose `TOPIC / NAME` contains the text; `LATEEN_LANES=1` runs them one by one.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use e2e::differential::{load, run_all};
+use e2e::differential::{Verdict, load, run_all};
 
 /// The sections of seed 003 that have manifests.
 const SEED_SECTIONS: &[&str] = &[
@@ -71,13 +72,27 @@ fn our_proxy_and_stock_envoy_agree() {
     for slow in verdicts.iter().take(5) {
         println!("{:>6} ms  {}", slow.took.as_millis(), slow.scenario);
     }
-    let failed: Vec<String> = verdicts
-        .iter()
-        .filter(|verdict| !verdict.wrong.is_empty())
-        .map(|verdict| format!("{}\n{}", verdict.scenario, verdict.wrong))
-        .collect();
-    println!("differential: {} of {} scenarios agree", verdicts.len() - failed.len(), verdicts.len());
-    assert!(failed.is_empty(), "{} scenarios do not agree:\n\n{}", failed.len(), failed.join("\n\n"));
+    let (count, mut wrong) = (verdicts.len(), wrong_ones(&verdicts));
+    if !wrong.is_empty() {
+        // On a machine with more to do than cores, either proxy may lose a race that it wins otherwise: what is a
+        // difference shows itself again, alone and on fresh proxies.
+        println!("once more, alone: {:#?}", wrong.keys());
+        let mut again = load(&folder).unwrap();
+        for (topic, file) in &mut again {
+            file.scenarios.retain(|scenario| wrong.contains_key(&format!("{topic} / {}", scenario.name)));
+        }
+        again.retain(|(_, file)| !file.scenarios.is_empty());
+        wrong = wrong_ones(&runtime.block_on(run_all(again, 1, &envoy, &kept)).unwrap());
+    }
+    println!("differential: {} of {count} scenarios agree", count - wrong.len());
+    let told: Vec<String> = wrong.iter().map(|(scenario, wrong)| format!("{scenario}\n{wrong}")).collect();
+    assert!(told.is_empty(), "{} scenarios do not agree:\n\n{}", told.len(), told.join("\n\n"));
+}
+
+/// Scenarios that do not agree, and how.
+fn wrong_ones(verdicts: &[Verdict]) -> BTreeMap<String, String> {
+    let wrong = verdicts.iter().filter(|verdict| !verdict.wrong.is_empty());
+    wrong.map(|verdict| (verdict.scenario.clone(), verdict.wrong.clone())).collect()
 }
 
 #[test]
