@@ -66,8 +66,13 @@ fn our_proxy_and_stock_envoy_agree() {
     }
     let lanes = std::env::var("LATEEN_LANES").ok().and_then(|lanes| lanes.parse().ok()).unwrap_or(4);
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("differential");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
-    let mut verdicts = runtime.block_on(run_all(files, lanes, &envoy, &kept)).unwrap();
+    // A runtime for each: what a run leaves behind ends with it.
+    let run = |files, lanes| -> Vec<Verdict> {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(3).enable_all().build().unwrap();
+        runtime.block_on(run_all(files, lanes, &envoy, &kept)).unwrap()
+    };
+    let mut verdicts = run(files, lanes);
     verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.took));
     for slow in verdicts.iter().take(5) {
         println!("{:>6} ms  {}", slow.took.as_millis(), slow.scenario);
@@ -82,7 +87,7 @@ fn our_proxy_and_stock_envoy_agree() {
             file.scenarios.retain(|scenario| wrong.contains_key(&format!("{topic} / {}", scenario.name)));
         }
         again.retain(|(_, file)| !file.scenarios.is_empty());
-        wrong = wrong_ones(&runtime.block_on(run_all(again, 1, &envoy, &kept)).unwrap());
+        wrong = wrong_ones(&run(again, 1));
     }
     println!("differential: {} of {count} scenarios agree", count - wrong.len());
     let told: Vec<String> = wrong.iter().map(|(scenario, wrong)| format!("{scenario}\n{wrong}")).collect();
