@@ -218,6 +218,7 @@ impl Remote {
         match self {
             Self::Plain(upstream) => bridge(client, upstream, idle, counts).await,
             Self::Tunnel(Tunnel::Connected(upstream, _lease)) => bridge(client, upstream, idle, counts).await,
+            Self::Tunnel(Tunnel::Streamed(upstream, _lease)) => bridge(client, upstream, idle, counts).await,
             Self::Tunnel(Tunnel::Posted(upstream)) => bridge(client, upstream, idle, counts).await,
         }
     }

@@ -10,7 +10,7 @@ use lateen_route::routes::{ResetHeaders, Route};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::body::{ClientBody, Replay, RequestBody};
+use super::body::{ClientBody, Replay, RequestBody, UpstreamBody};
 use super::exchange::{Active, Exchange, Upstream};
 use super::grpc_web::GrpcWeb;
 use super::pulse::{Expired, Pulse};
@@ -22,7 +22,7 @@ use crate::failure::{Failure, Reset};
 use crate::flags::Flags;
 use crate::upstream::cluster::{Cluster, Picked};
 use crate::upstream::outlier;
-use crate::upstream::pool::Lease;
+use crate::upstream::pool::{Http1, Lease};
 
 /// Where the body comes from, for one attempt or several.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl<'p, 't> Attempts<'p, 't> {
     }
 
     /// Makes attempts until one is good enough, or there may be no more.
-    pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<UpstreamBody>, Failure> {
         let cluster = &self.plan.cluster;
         loop {
             exchange.attempts += 1;
@@ -159,7 +159,7 @@ impl<'p, 't> Attempts<'p, 't> {
     }
 
     /// The pause that a response asks for itself.
-    fn asked_pause(&self, response: &Response<Incoming>) -> Option<Duration> {
+    fn asked_pause(&self, response: &Response<UpstreamBody>) -> Option<Duration> {
         let rules: &ResetHeaders = self.retries.as_ref()?.policy().reset_headers.as_ref()?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         rules.pause(response.headers(), now)
@@ -172,7 +172,7 @@ impl<'p, 't> Attempts<'p, 't> {
         within(self.deadline, Box::pin(tokio::time::sleep(pause)), &self.plan.cluster).await
     }
 
-    fn judge_response(&mut self, exchange: &Exchange, response: &Response<Incoming>) -> Verdict {
+    fn judge_response(&mut self, exchange: &Exchange, response: &Response<UpstreamBody>) -> Verdict {
         let Some(retries) = &mut self.retries else { return Verdict::Final };
         if !self.source.can_restart() {
             return Verdict::Final;
@@ -214,7 +214,7 @@ impl<'p, 't> Attempts<'p, 't> {
         }
     }
 
-    async fn attempt(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Failed> {
+    async fn attempt(&mut self, exchange: &mut Exchange) -> Result<Response<UpstreamBody>, Failed> {
         exchange.upstream_failure = None;
         let picked = self.pick(exchange).await.map_err(Failed::Final)?;
         self.tried.push(picked.host.id);
@@ -283,7 +283,7 @@ impl<'p, 't> Attempts<'p, 't> {
         &mut self,
         exchange: &mut Exchange,
         picked: Picked,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<Response<UpstreamBody>, Failed> {
         let cluster = &self.plan.cluster;
         let protocol = cluster.protocol(exchange.head.version, &picked.way);
         let caller = exchange.caller(self.plan.outcome.upstream_protocols.as_deref());
@@ -317,12 +317,18 @@ impl<'p, 't> Attempts<'p, 't> {
             };
             let active = Active::new(picked.host.clone(), cluster.clone(), permit);
             exchange.link = Some(lease.link().clone());
-            let http2 = matches!(lease, Lease::Http2(_));
-            let empty = matches!(self.source, Source::Empty);
-            let head = rewrite::upstream_head(exchange, self.plan, &picked, http2, empty);
-            let request = head.map(|()| self.source.take());
             let mut lease = lease;
-            match send::send(&mut lease, request).await {
+            let result = match &mut lease {
+                Lease::Http1(Http1 { connection, .. }) => {
+                    rewrite::begin_http1(exchange, self.plan, &picked, connection, self.source.take());
+                    connection.response().await.map(|response| response.map(UpstreamBody::Http1))
+                }
+                Lease::Http2(_) => {
+                    let head = rewrite::upstream_head(exchange, self.plan, &picked, true, false);
+                    send::send(&mut lease, head.map(|()| self.source.take())).await
+                }
+            };
+            match result {
                 Ok(response) => {
                     cluster.judge(&picked.host, outlier::Result::Status(response.status().as_u16()));
                     exchange.upstream = Some(Upstream { lease, pool, active });

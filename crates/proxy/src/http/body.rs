@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::exchange::Exchange;
 use super::grpc_web::{Decoder, GrpcWeb};
 use super::pulse::Pulse;
+use crate::upstream::http1;
 
 /// Why a body ends before its end.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) enum BodyError {
     NotBase64,
     /// More was to be replayed than may be kept.
     ReplayLimit,
+    /// The upstream's HTTP/1.1 message ended before its end, or is none.
+    Incomplete,
 }
 
 impl BodyError {
@@ -35,7 +38,7 @@ impl BodyError {
     pub(crate) fn http2(&self) -> Option<&h2::Error> {
         match self {
             Self::Codec(error) => std::error::Error::source(error)?.downcast_ref(),
-            Self::Timeout | Self::NotBase64 | Self::ReplayLimit => None,
+            Self::Timeout | Self::NotBase64 | Self::ReplayLimit | Self::Incomplete => None,
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for BodyError {
             Self::Timeout => f.write_str("the body took longer than allowed"),
             Self::NotBase64 => f.write_str("the body is no base64, as gRPC-Web's text form is"),
             Self::ReplayLimit => f.write_str("the body is longer than may be kept for another try"),
+            Self::Incomplete => f.write_str("the upstream's body ended before its end"),
         }
     }
 }
@@ -316,6 +320,44 @@ impl Reader {
     }
 }
 
+/// A response's body as an upstream sends it.
+#[derive(Debug)]
+pub(crate) enum UpstreamBody {
+    /// By HTTP/1.1.
+    Http1(http1::Body),
+    /// By HTTP/2.
+    Http2(Incoming),
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => body.poll_frame(cx),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
 /// A response's body on its way to the client. When it ends, or is dropped, so does its exchange.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
@@ -326,7 +368,7 @@ pub(crate) struct ResponseBody {
 #[derive(Debug)]
 enum ResponseKind {
     Full(Bytes),
-    Upstream(Incoming),
+    Upstream(UpstreamBody),
 }
 
 impl ResponseBody {
@@ -336,7 +378,7 @@ impl ResponseBody {
     }
 
     /// An upstream's.
-    pub(crate) fn upstream(incoming: Incoming, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn upstream(incoming: UpstreamBody, exchange: Box<Exchange>) -> Self {
         Self { kind: ResponseKind::Upstream(incoming), exchange: Some(exchange) }
     }
 
@@ -388,7 +430,7 @@ impl Body for ResponseBody {
                     }
                     return Poll::Ready(Some(Err(BodyError::Timeout)));
                 }
-                let polled = Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec);
+                let polled = Pin::new(incoming).poll_frame(cx);
                 match &mut this.exchange {
                     Some(exchange) if exchange.grpc_web.is_some() => exchange.translate(polled),
                     _ => polled,

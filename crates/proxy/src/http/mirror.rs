@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, UpstreamBody};
 use super::exchange::{Active, Exchange};
 use super::router::Plan;
 use super::send;
@@ -78,7 +78,7 @@ pub(crate) fn start(exchange: &Exchange, plan: &Plan<'_>, target: Target, body: 
 }
 
 /// Reads a body to its end; false when it broke off.
-async fn drain(mut body: Incoming) -> bool {
+async fn drain(mut body: UpstreamBody) -> bool {
     while !body.is_end_stream() {
         match std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
             Some(Ok(_)) => {}

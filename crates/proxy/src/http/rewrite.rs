@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
+use http_body::Body as _;
 use lateen_route::routes::HostRewrite;
+use smallvec::SmallVec;
 
+use super::body::RequestBody;
 use super::edits;
 use super::exchange::Exchange;
 use super::ingress::names;
 use super::router::Plan;
 use crate::failure::Failure;
 use crate::upstream::cluster::Picked;
+use crate::upstream::http1::{self, RequestHead};
 
 /// Changes the head as the route says: header edits, then host, then path.
 pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Failure> {
@@ -118,6 +122,56 @@ fn grpc_millis(millis: u64) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m"))
 }
 
+/// The authority that a host is asked by.
+fn upstream_authority(exchange: &Exchange, plan: &Plan<'_>, picked: &Picked) -> HeaderValue {
+    let head = &exchange.head;
+    match (&plan.forward.host_rewrite, &*picked.host.hostname) {
+        (Some(HostRewrite::Auto), name) if !name.is_empty() => {
+            HeaderValue::from_str(name).unwrap_or_else(|_| head.authority_value().clone())
+        }
+        _ => head.authority_value().clone(),
+    }
+}
+
+/// Headers that one attempt alone has.
+fn attempt_headers(exchange: &Exchange, plan: &Plan<'_>) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let count = plan
+        .virtual_host
+        .attempt_count_in_request
+        .then(|| (names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts)));
+    let again = plan.virtual_host.is_timeout_retry_header && exchange.attempts > 1;
+    let again = again.then(|| {
+        let text = if exchange.timed_out { "true" } else { "false" };
+        (names::IS_TIMEOUT_RETRY, HeaderValue::from_static(text))
+    });
+    count.into_iter().chain(again)
+}
+
+/// Begins an attempt on an HTTP/1.1 connection. The head is written from where it is: there may be more attempts.
+pub(crate) fn begin_http1(
+    exchange: &Exchange,
+    plan: &Plan<'_>,
+    picked: &Picked,
+    connection: &http1::Connection,
+    body: RequestBody,
+) {
+    let head = &exchange.head;
+    let mut more = SmallVec::<[_; 4]>::new();
+    more.push((HOST, upstream_authority(exchange, plan, picked)));
+    more.extend(attempt_headers(exchange, plan));
+    if body.is_end_stream() && expects_body(&head.method) && !head.headers.contains_key(CONTENT_LENGTH) {
+        more.push((CONTENT_LENGTH, HeaderValue::from_static("0")));
+    }
+    let target = head.path_and_query().map_or("/", PathAndQuery::as_str);
+    let head = RequestHead { method: &head.method, target, headers: &head.headers, more: &more };
+    connection.begin(&head, body);
+}
+
+/// Whether HTTP/1 says it where there is no body.
+fn expects_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT)
+}
+
 /// The head of one attempt; `empty` says that there is no body.
 pub(crate) fn upstream_head(
     exchange: &Exchange,
@@ -128,18 +182,9 @@ pub(crate) fn upstream_head(
 ) -> Request<()> {
     let head = &exchange.head;
     let mut headers = head.headers.clone();
-    let authority = match (&plan.forward.host_rewrite, &*picked.host.hostname) {
-        (Some(HostRewrite::Auto), name) if !name.is_empty() => {
-            HeaderValue::from_str(name).unwrap_or_else(|_| head.authority_value().clone())
-        }
-        _ => head.authority_value().clone(),
-    };
-    if plan.virtual_host.attempt_count_in_request {
-        headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(exchange.attempts));
-    }
-    if plan.virtual_host.is_timeout_retry_header && exchange.attempts > 1 {
-        let text = if exchange.timed_out { "true" } else { "false" };
-        headers.insert(names::IS_TIMEOUT_RETRY, HeaderValue::from_static(text));
+    let authority = upstream_authority(exchange, plan, picked);
+    for (name, value) in attempt_headers(exchange, plan) {
+        headers.insert(name, value);
     }
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
@@ -149,7 +194,7 @@ pub(crate) fn upstream_head(
     } else {
         headers.insert(HOST, authority);
         // Where a body could be expected, HTTP/1 says that there is none.
-        if empty && !matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT) {
+        if empty && expects_body(&head.method) {
             headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
         }
         let path = head.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

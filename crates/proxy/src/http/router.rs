@@ -12,7 +12,7 @@ use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 use tokio::time::Instant;
 
 use super::attempts::{Attempts, Source};
-use super::body::ResponseBody;
+use super::body::{ResponseBody, UpstreamBody};
 use super::exchange::Exchange;
 use super::filters::Outcome;
 use super::ingress::names;
@@ -93,7 +93,7 @@ pub(crate) fn respond(
     mut exchange: Box<Exchange>,
     plan: &Plan<'_>,
     deadline: Option<Instant>,
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     let status = parts.status.as_u16();

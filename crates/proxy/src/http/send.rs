@@ -1,10 +1,10 @@
 //! One request on one connection.
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, UpstreamBody};
 use crate::failure::Reset;
+use crate::upstream::http1::RequestHead;
 use crate::upstream::pool::Lease;
 
 /// How sending fails.
@@ -23,12 +23,25 @@ pub(crate) enum SendError {
 pub(crate) async fn send(
     lease: &mut Lease,
     request: Request<RequestBody>,
-) -> Result<Response<Incoming>, SendError> {
-    let result = match lease {
-        Lease::Http1(connection) => connection.sender.try_send_request(request).await,
-        Lease::Http2(stream) => stream.sender.try_send_request(request).await,
+) -> Result<Response<UpstreamBody>, SendError> {
+    let stream = match lease {
+        Lease::Http1(lease) => {
+            let (parts, body) = request.into_parts();
+            // CONNECT has an authority only, everything else here a path.
+            let target = match (parts.uri.path_and_query(), parts.uri.authority()) {
+                (Some(path), _) => path.as_str(),
+                (None, Some(authority)) => authority.as_str(),
+                (None, None) => "/",
+            };
+            let head = RequestHead { method: &parts.method, target, headers: &parts.headers, more: &[] };
+            lease.connection.begin(&head, body);
+            let response = lease.connection.response().await?;
+            return Ok(response.map(UpstreamBody::Http1));
+        }
+        Lease::Http2(stream) => stream,
     };
-    result.map_err(|mut error| {
+    let result = stream.sender.try_send_request(request).await;
+    result.map(|response| response.map(UpstreamBody::Http2)).map_err(|mut error| {
         let unsent = error.take_message().is_some();
         let reset = reset(error.error());
         if unsent { SendError::Unsent(reset) } else { SendError::Sent(reset) }

@@ -206,7 +206,7 @@ async fn pass_on(
         head.headers_mut().insert(UPGRADE, header.clone());
     }
     drop(body);
-    let mut response = match send::send(&mut lease, head.map(|()| RequestBody::empty())).await {
+    let response = match send::send(&mut lease, head.map(|()| RequestBody::empty())).await {
         Ok(response) => response,
         Err(SendError::Sent(reset) | SendError::Unsent(reset)) => {
             return reply::failure(exchange, &Failure::Upstream(reset, false));
@@ -216,7 +216,10 @@ async fn pass_on(
         exchange.upstream = Some(Upstream { lease, pool, active });
         return router::respond(exchange, &plan, None, response);
     }
-    let upstream = hyper::upgrade::on(&mut response);
+    let Lease::Http1(upstream) = &lease else {
+        return reply::failure(exchange, &Failure::Upstream(Reset::Protocol, false));
+    };
+    let upstream = upstream.connection.bytes();
     let (mut parts, _) = response.into_parts();
     router::finish_head(&exchange, &plan, &mut parts.headers);
     // The request goes on with the bytes.
@@ -230,8 +233,8 @@ async fn pass_on(
     *answer.headers_mut() = parts.headers;
     tokio::task::spawn_local(async move {
         let _held: (Lease, Active) = (lease, active);
-        if let (Ok(client), Ok(upstream)) = tokio::join!(upgrade.client, upstream) {
-            tail.copy(TokioIo::new(client), TokioIo::new(upstream)).await;
+        if let Ok(client) = upgrade.client.await {
+            tail.copy(TokioIo::new(client), upstream).await;
         }
         tail.end();
     });

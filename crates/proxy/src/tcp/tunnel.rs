@@ -10,7 +10,6 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use lateen_route::network::Tunneling;
@@ -20,17 +19,20 @@ use tokio_util::sync::PollSender;
 
 use crate::downstream::Downstream;
 use crate::failure::Reset;
-use crate::http::body::RequestBody;
+use crate::http::body::{RequestBody, UpstreamBody};
 use crate::http::send::{self, SendError};
 use crate::log::Record;
 use crate::upstream::cluster::{Caller, Cluster, Picked};
+use crate::upstream::http1;
 use crate::upstream::pool::Lease;
 use crate::worker::Worker;
 
 /// The far side of a connection, inside of HTTP.
 pub(super) enum Tunnel {
-    /// After a CONNECT.
-    Connected(Box<TokioIo<Upgraded>>, Lease),
+    /// After a CONNECT by HTTP/1.1.
+    Connected(http1::Upgraded, Lease),
+    /// After a CONNECT by HTTP/2.
+    Streamed(Box<TokioIo<Upgraded>>, Lease),
     /// Bodies of a POST.
     Posted(Box<Posted>),
 }
@@ -38,7 +40,7 @@ pub(super) enum Tunnel {
 /// The bodies of a POST as one stream of bytes.
 pub(super) struct Posted {
     send: Option<PollSender<Bytes>>,
-    receive: Incoming,
+    receive: UpstreamBody,
     rest: Bytes,
     _lease: Lease,
 }
@@ -90,9 +92,15 @@ pub(super) async fn open(
             rest: Bytes::new(),
             _lease: lease,
         }))),
-        None => match hyper::upgrade::on(&mut response).await {
-            Ok(upgraded) => Ok(Tunnel::Connected(Box::new(TokioIo::new(upgraded)), lease)),
-            Err(_) => Err(Reset::Termination),
+        None => match &lease {
+            Lease::Http1(http1) => {
+                let bytes = http1.connection.bytes();
+                Ok(Tunnel::Connected(bytes, lease))
+            }
+            Lease::Http2(_) => match hyper::upgrade::on(&mut response).await {
+                Ok(upgraded) => Ok(Tunnel::Streamed(Box::new(TokioIo::new(upgraded)), lease)),
+                Err(_) => Err(Reset::Termination),
+            },
         },
     }
 }

@@ -2,18 +2,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::connect::{Transport, connect};
 use super::host::Host;
+use super::http1;
 use super::limits::{Limits, Permit};
 use crate::failure::Reset;
 use crate::http::body::RequestBody;
@@ -132,10 +135,11 @@ impl Lease {
 #[derive(Debug)]
 pub(crate) struct Http1 {
     /// What requests are sent by.
-    pub sender: http1::SendRequest<RequestBody>,
-    /// The connection.
+    pub connection: http1::Connection,
+    /// What is known of it.
     pub link: Rc<Link>,
     idle_since: Instant,
+    _opened: Opened,
 }
 
 /// A stream of an HTTP/2 connection; the place is free again when dropped.
@@ -188,6 +192,23 @@ pub(crate) struct Pool {
     /// Requests that wait for the HTTP/2 connection being made; present while one is.
     joining: RefCell<Option<Vec<oneshot::Sender<()>>>>,
     open: Cell<usize>,
+    /// Whether connections are no longer kept.
+    closed: Cell<bool>,
+    /// Looks after idle HTTP/1.1 connections, which have no tasks of their own.
+    watcher: RefCell<Option<Watcher>>,
+}
+
+/// The task that closes idle connections when the host does.
+#[derive(Debug)]
+struct Watcher {
+    task: AbortHandle,
+    waker: Option<Waker>,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Pool {
@@ -208,6 +229,8 @@ impl Pool {
             waiting: RefCell::default(),
             joining: RefCell::default(),
             open: Cell::new(0),
+            closed: Cell::new(false),
+            watcher: RefCell::default(),
         })
     }
 
@@ -221,18 +244,12 @@ impl Pool {
                 return None;
             }
         }
-        let mut idle = self.idle.borrow_mut();
-        let mut index = idle.len();
-        while index > 0 {
-            index -= 1;
-            if idle[index].sender.is_ready() && idle[index].link.is_fresh(&self.settings) {
-                return Some(Lease::Http1(idle.remove(index)));
-            }
-            if idle[index].sender.is_closed() || !idle[index].link.is_fresh(&self.settings) {
-                idle.remove(index);
+        loop {
+            let connection = self.idle.borrow_mut().pop()?;
+            if connection.link.is_fresh(&self.settings) && connection.connection.is_idle(Waker::noop()) {
+                return Some(Lease::Http1(connection));
             }
         }
-        None
     }
 
     fn shared_stream(&self) -> Option<Http2Stream> {
@@ -255,10 +272,6 @@ impl Pool {
             return Err(Reset::Overflow);
         };
         let _pending = Pending::new(&self.stats, pending);
-        if !self.idle.borrow().is_empty() {
-            // A connection that was just given back is ready once its own task has run.
-            tokio::task::yield_now().await;
-        }
         loop {
             if let Some(lease) = self.ready() {
                 return Ok(lease);
@@ -307,7 +320,7 @@ impl Pool {
     async fn open(self: &Rc<Self>, permit: Permit) -> Result<Lease, Reset> {
         let _joining = Joining::start(self);
         self.open.set(self.open.get() + 1);
-        let opened = Opened::new(self.clone(), permit);
+        let opened = Opened::new(self, permit);
         let stream = connect(&self.host.address, &self.settings.transport).await.inspect_err(|error| {
             self.host.stats.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
             self.stats.upstream_cx_connect_fail.inc();
@@ -334,7 +347,8 @@ impl Pool {
         if http2 {
             self.open_http2(stream, link, opened).await
         } else {
-            open_http1(stream, link, opened, self.settings.title_case).await
+            let connection = http1::Connection::new(stream, self.settings.title_case);
+            Ok(Lease::Http1(Http1 { connection, link, idle_since: Instant::now(), _opened: opened }))
         }
     }
 
@@ -371,14 +385,15 @@ impl Pool {
     }
 
     /// Takes a connection back after a whole exchange: to the next request that waits, or to the stack.
-    pub(crate) fn give_back(&self, connection: Http1) {
+    pub(crate) fn give_back(self: &Rc<Self>, connection: Http1) {
         connection.link.count(&self.settings, &self.stats);
         self.give_back_unused(connection);
     }
 
     /// Takes a connection back that carried no request.
-    pub(crate) fn give_back_unused(&self, mut connection: Http1) {
-        if connection.sender.is_closed() || !connection.link.is_fresh(&self.settings) {
+    pub(crate) fn give_back_unused(self: &Rc<Self>, mut connection: Http1) {
+        let usable = !self.closed.get() && connection.link.is_fresh(&self.settings);
+        if !usable || !connection.connection.recycle() {
             return;
         }
         while let Some(next) = self.waiting.borrow_mut().pop_front() {
@@ -391,7 +406,39 @@ impl Pool {
             }
         }
         connection.idle_since = Instant::now();
-        self.idle.borrow_mut().push(connection);
+        if self.watch(&connection) {
+            self.idle.borrow_mut().push(connection);
+        }
+    }
+
+    /// Has the watcher look after a connection; false when it is closed by now.
+    fn watch(self: &Rc<Self>, connection: &Http1) -> bool {
+        let mut watcher = self.watcher.borrow_mut();
+        match &*watcher {
+            Some(Watcher { waker: Some(waker), .. }) => connection.connection.is_idle(waker),
+            // It has not run yet, and will look at every connection.
+            Some(Watcher { waker: None, .. }) => true,
+            None => {
+                let pool = Rc::downgrade(self);
+                let task = tokio::task::spawn_local(std::future::poll_fn(move |cx| match pool.upgrade() {
+                    Some(pool) => pool.look_after(cx.waker()),
+                    None => Poll::Ready(()),
+                }));
+                *watcher = Some(Watcher { task: task.abort_handle(), waker: None });
+                true
+            }
+        }
+    }
+
+    /// Drops the idle connections that their host has closed.
+    fn look_after(&self, waker: &Waker) -> Poll<()> {
+        if let Some(watcher) = &mut *self.watcher.borrow_mut() {
+            watcher.waker = Some(waker.clone());
+        }
+        let idle = self.idle.take();
+        let (kept, _closed): (Vec<_>, Vec<_>) = idle.into_iter().partition(|c| c.connection.is_idle(waker));
+        self.idle.replace(kept);
+        Poll::Pending
     }
 
     /// Closes what was idle for too long; false when the pool holds nothing any more.
@@ -404,7 +451,7 @@ impl Pool {
                 }
                 over
             };
-            self.idle.borrow_mut().retain(|c| !c.sender.is_closed() && !idle(c.idle_since));
+            self.idle.borrow_mut().retain(|c| !idle(c.idle_since));
             self.shared
                 .borrow_mut()
                 .retain(|c| !c.sender.is_closed() && (c.active.get() > 0 || !idle(c.idle_since.get())));
@@ -414,27 +461,10 @@ impl Pool {
 
     /// Closes every connection once its exchange is over.
     pub(crate) fn close(&self) {
+        self.closed.set(true);
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().clear();
     }
-}
-
-async fn open_http1(
-    stream: Stream,
-    link: Rc<Link>,
-    opened: Opened,
-    title_case: bool,
-) -> Result<Lease, Reset> {
-    let mut builder = http1::Builder::new();
-    builder.title_case_headers(title_case);
-    let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Reset::Termination)?;
-    tokio::task::spawn_local(async move {
-        let _opened = opened;
-        if let Err(error) = driver.with_upgrades().await {
-            tracing::debug!(target: "upstream", %error, "HTTP/1.1 connection ended");
-        }
-    });
-    Ok(Lease::Http1(Http1 { sender, link, idle_since: Instant::now() }))
 }
 
 fn peer_uri(stream: &Stream) -> Option<Box<str>> {
@@ -490,27 +520,32 @@ impl Drop for Joining<'_> {
 /// An open connection, as the figures know it: from before connecting until its task ends.
 #[derive(Debug)]
 struct Opened {
-    pool: Rc<Pool>,
+    pool: Weak<Pool>,
+    host: Arc<Host>,
+    stats: Arc<ClusterStats>,
     _permit: Permit,
 }
 
 impl Opened {
-    fn new(pool: Rc<Pool>, permit: Permit) -> Self {
+    fn new(pool: &Rc<Pool>, permit: Permit) -> Self {
         pool.host.stats.cx_total.fetch_add(1, Ordering::Relaxed);
         pool.host.stats.cx_active.fetch_add(1, Ordering::Relaxed);
         pool.stats.upstream_cx_total.inc();
         pool.stats.upstream_cx_active.inc();
-        Self { pool, _permit: permit }
+        // Idle connections are the pool's: they must not keep it.
+        let (host, stats) = (pool.host.clone(), pool.stats.clone());
+        Self { pool: Rc::downgrade(pool), host, stats, _permit: permit }
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.pool.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
-        self.pool.stats.upstream_cx_active.dec();
-        self.pool.open.set(self.pool.open.get() - 1);
+        self.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
+        self.stats.upstream_cx_active.dec();
+        let Some(pool) = self.pool.upgrade() else { return };
+        pool.open.set(pool.open.get() - 1);
         // A place is free: whoever waits may try to connect.
-        let next = self.pool.waiting.borrow_mut().pop_front();
+        let next = pool.waiting.borrow_mut().pop_front();
         if let Some(next) = next {
             let _ = next.send(None);
         }
