@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 use tokio_util::io::poll_read_buf;
 
-pub(crate) use self::head::RequestHead;
 use self::body::{Decoder, Piece};
+pub(crate) use self::head::RequestHead;
 use self::head::{Asked, Malformed};
 use self::output::Output;
 use crate::failure::Reset;
@@ -239,7 +239,9 @@ impl Io {
             };
             match decoder.decode(&mut self.input) {
                 Ok(Some(Piece::Data(bytes))) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Ok(Some(Piece::Trailers(trailers))) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Some(Piece::Trailers(trailers))) => {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
                 Ok(None) if decoder.is_done() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(Malformed) => return self.break_off(cx),
@@ -323,7 +325,9 @@ impl Body {
     /// What is known of its length.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.0.0.borrow().response {
-            Progress::Body(decoder) => decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Progress::Body(decoder) => {
+                decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             _ => SizeHint::default(),
         }
     }

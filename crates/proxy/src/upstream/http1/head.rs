@@ -50,7 +50,8 @@ impl RequestHead<'_> {
         for (name, value) in self.all().filter(|(name, _)| **name != TRANSFER_ENCODING) {
             write_line(name, value.as_bytes(), title_case, out);
         }
-        let declared = length(self.all().filter(|(name, _)| **name == CONTENT_LENGTH).map(|(_, value)| value));
+        let declared =
+            length(self.all().filter(|(name, _)| **name == CONTENT_LENGTH).map(|(_, value)| value));
         let encoding = match (declared, size) {
             (Ok(Some(length)), _) => Encoding::Length(length),
             (_, Some(0)) => Encoding::Length(0),
@@ -207,7 +208,10 @@ fn decoder(
     asked: Asked,
 ) -> Result<Decoder, Malformed> {
     if asked.head
-        || matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || matches!(
+            status,
+            StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
         || (asked.connect && status.is_success())
     {
         return Ok(Decoder::Length(0));
@@ -265,18 +269,34 @@ mod tests {
         for (text, asked, want) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", plain, (Decoder::Length(5), true)),
             ("HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\n", plain, (Decoder::Length(5), true)),
-            ("HTTP/1.1 200\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\n", plain, (Decoder::Length(5), false)),
+            (
+                "HTTP/1.1 200\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\n",
+                plain,
+                (Decoder::Length(5), false),
+            ),
             ("HTTP/1.1 200 OK\r\n\r\n", plain, (Decoder::UntilClose, false)),
             ("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\n", plain, (Decoder::Length(1), false)),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 1\r\nconnection: keep-alive\r\n\r\n", plain, (Decoder::Length(1), true)),
-            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", plain, (Decoder::chunked(), true)),
+            (
+                "HTTP/1.0 200 OK\r\ncontent-length: 1\r\nconnection: keep-alive\r\n\r\n",
+                plain,
+                (Decoder::Length(1), true),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+                plain,
+                (Decoder::chunked(), true),
+            ),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", plain, (Decoder::UntilClose, false)),
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", head, (Decoder::Length(0), true)),
             ("HTTP/1.1 200 OK\r\n\r\n", connect, (Decoder::Length(0), true)),
             ("HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\n", connect, (Decoder::Length(2), true)),
             ("HTTP/1.1 204 No Content\r\n\r\n", plain, (Decoder::Length(0), true)),
             ("HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n", plain, (Decoder::Length(0), true)),
-            ("HTTP/1.1 103 Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 204 None\r\n\r\n", plain, (Decoder::Length(0), true)),
+            (
+                "HTTP/1.1 103 Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Go on\r\n\r\nHTTP/1.1 204 None\r\n\r\n",
+                plain,
+                (Decoder::Length(0), true),
+            ),
         ] {
             let head = read_text(text, asked).expect(text).expect(text);
             assert_eq!((head.decoder, head.keep_alive), want, "{text}");
@@ -297,7 +317,8 @@ mod tests {
         }
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(MAX_HEADERS + 1));
         assert_eq!(read_text(&many, Asked::default()).err(), Some(Malformed));
-        let whole = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{}\r\n", "x: y\r\n".repeat(FEW_HEADERS + 9));
+        let whole =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{}\r\n", "x: y\r\n".repeat(FEW_HEADERS + 9));
         for end in 0..whole.len() {
             assert!(read_text(&whole[..end], Asked::default()).is_ok_and(|head| head.is_none()), "{end}");
         }
