@@ -19,6 +19,7 @@ mod inspect;
 mod listener;
 mod log;
 mod on_demand;
+mod scratch;
 mod snapshot;
 mod source;
 mod stats;

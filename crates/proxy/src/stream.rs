@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
+
+use crate::scratch;
 
 /// A connection, whichever way it was made. One type, so that codecs are compiled once.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(crate) struct Stream {
 enum Kind {
     Tcp(TcpStream),
     Accepted(Box<tokio_rustls::server::TlsStream<ReadAhead>>),
-    Dialled(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Dialled(Box<tokio_rustls::client::TlsStream<ReadAhead>>),
     Unix(UnixStream),
     Memory(tokio::io::DuplexStream),
 }
@@ -51,7 +53,7 @@ impl Stream {
         match &self.kind {
             Kind::Tcp(tcp) => Some(tcp),
             Kind::Accepted(tls) => Some(tls.get_ref().0.tcp()),
-            Kind::Dialled(tls) => Some(tls.get_ref().0),
+            Kind::Dialled(tls) => Some(tls.get_ref().0.tcp()),
             Kind::Unix(_) | Kind::Memory(_) => None,
         }
     }
@@ -98,8 +100,8 @@ impl From<tokio_rustls::server::TlsStream<ReadAhead>> for Stream {
     }
 }
 
-impl From<tokio_rustls::client::TlsStream<TcpStream>> for Stream {
-    fn from(tls: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
+impl From<tokio_rustls::client::TlsStream<ReadAhead>> for Stream {
+    fn from(tls: tokio_rustls::client::TlsStream<ReadAhead>) -> Self {
         Self { kind: Kind::Dialled(Box::new(tls)), prefix: Bytes::new(), clock: None }
     }
 }
@@ -153,7 +155,8 @@ impl HeadClock {
 /// The clock of [`HeadClock`].
 static BIRTH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// An accepted socket and the bytes that were read from it to find out what it speaks.
+/// A socket and bytes that were read from it already: to find out what it speaks, or because TLS asks for little at a time,
+/// while a call to the system costs as much for a lot.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
     tcp: TcpStream,
@@ -198,7 +201,14 @@ impl AsyncRead for ReadAhead {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.bytes.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buf);
+            return scratch::with(|room| {
+                let mut read = ReadBuf::new(room);
+                ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
+                let (now, later) = read.filled().split_at(read.filled().len().min(buf.remaining()));
+                buf.put_slice(now);
+                self.bytes.extend_from_slice(later);
+                Poll::Ready(Ok(()))
+            });
         }
         let len = self.bytes.len().min(buf.remaining());
         buf.put_slice(&self.bytes[..len]);

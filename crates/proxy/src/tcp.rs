@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use lateen_route::cluster::Discovery;
 use lateen_route::routes::address_hash;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::downstream::Downstream;
@@ -23,12 +23,11 @@ use crate::upstream::connect::connect;
 use crate::upstream::outlier;
 use crate::worker::Worker;
 
+mod bridge;
 mod tunnel;
 
+pub(crate) use bridge::{Counts, bridge};
 use tunnel::Tunnel;
-
-/// Bytes read at a time.
-const CHUNK: usize = 16 * 1024;
 
 /// What earlier network filters decided for the proxy.
 #[derive(Debug, Default)]
@@ -267,89 +266,4 @@ fn pick(
         cluster.stats.upstream_cx_none_healthy.inc();
         Failure::NoHealthyUpstream
     })
-}
-
-/// What has been copied: bytes from the client, bytes to it, and who ended first.
-#[derive(Debug, Default)]
-pub(crate) struct Counts(
-    pub(crate) std::cell::Cell<u64>,
-    pub(crate) std::cell::Cell<u64>,
-    std::cell::Cell<Option<Side>>,
-);
-
-impl Counts {
-    /// Whether the client's side was the first to end.
-    pub(crate) fn client_ended_first(&self) -> bool {
-        self.2.get() == Some(Side::Client)
-    }
-}
-
-/// A side of a connection of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Upstream,
-}
-
-/// Copies both ways until both have ended, one broke, or nothing moved for too long, which is `false`.
-pub(crate) async fn bridge<C, U>(client: C, upstream: U, idle: Option<Duration>, counts: &Counts) -> bool
-where
-    C: AsyncRead + AsyncWrite,
-    U: AsyncRead + AsyncWrite,
-{
-    let last = std::cell::Cell::new(Instant::now());
-    let (client_read, client_write) = tokio::io::split(client);
-    let (upstream_read, upstream_write) = tokio::io::split(upstream);
-    let both = async {
-        let up = async {
-            let copied = copy(client_read, upstream_write, &counts.0, &last).await;
-            counts.2.set(counts.2.get().or(Some(Side::Client)));
-            copied
-        };
-        let back = async {
-            let copied = copy(upstream_read, client_write, &counts.1, &last).await;
-            counts.2.set(counts.2.get().or(Some(Side::Upstream)));
-            copied
-        };
-        // A broken direction ends the other one, too.
-        drop(tokio::try_join!(up, back));
-    };
-    let silence = async {
-        let Some(limit) = idle else { return std::future::pending().await };
-        loop {
-            let due = last.get() + limit;
-            if Instant::now() >= due {
-                return;
-            }
-            tokio::time::sleep_until(due).await;
-        }
-    };
-    tokio::select! {
-        () = both => true,
-        () = silence => false,
-    }
-}
-
-async fn copy<R, W>(
-    mut from: R,
-    mut to: W,
-    count: &std::cell::Cell<u64>,
-    last: &std::cell::Cell<Instant>,
-) -> std::io::Result<()>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut buffer = bytes::BytesMut::with_capacity(CHUNK);
-    loop {
-        buffer.clear();
-        buffer.reserve(CHUNK);
-        if from.read_buf(&mut buffer).await? == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(&buffer).await?;
-        to.flush().await?;
-        count.set(count.get() + buffer.len() as u64);
-        last.set(Instant::now());
-    }
 }

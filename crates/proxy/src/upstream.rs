@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod host;
 pub(crate) mod http1;
+pub(crate) mod http2;
 pub(crate) mod limits;
 pub(crate) mod outlier;
 pub(crate) mod pool;

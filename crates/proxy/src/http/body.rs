@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::exchange::Exchange;
 use super::grpc_web::{Decoder, GrpcWeb};
 use super::pulse::Pulse;
-use crate::upstream::http1;
+use crate::upstream::{http1, http2};
 
 /// Why a body ends before its end.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) enum BodyError {
     ReplayLimit,
     /// The upstream's HTTP/1.1 message ended before its end, or is none.
     Incomplete,
+    /// The upstream's HTTP/2 stream broke.
+    Http2(h2::Error),
 }
 
 impl BodyError {
@@ -38,6 +40,7 @@ impl BodyError {
     pub(crate) fn http2(&self) -> Option<&h2::Error> {
         match self {
             Self::Codec(error) => std::error::Error::source(error)?.downcast_ref(),
+            Self::Http2(error) => Some(error),
             Self::Timeout | Self::NotBase64 | Self::ReplayLimit | Self::Incomplete => None,
         }
     }
@@ -50,6 +53,7 @@ impl fmt::Display for BodyError {
             Self::Timeout => f.write_str("the body took longer than allowed"),
             Self::NotBase64 => f.write_str("the body is no base64, as gRPC-Web's text form is"),
             Self::ReplayLimit => f.write_str("the body is longer than may be kept for another try"),
+            Self::Http2(error) => error.fmt(f),
             Self::Incomplete => f.write_str("the upstream's body ended before its end"),
         }
     }
@@ -326,7 +330,7 @@ pub(crate) enum UpstreamBody {
     /// By HTTP/1.1.
     Http1(http1::Body),
     /// By HTTP/2.
-    Http2(Incoming),
+    Http2(http2::Body),
 }
 
 impl Body for UpstreamBody {
@@ -339,21 +343,21 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Http1(body) => body.poll_frame(cx),
-            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::Codec),
+            Self::Http2(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::{FutureExt as _, LocalBoxFuture};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lateen_route::http_manager::{Codec, HeaderCase};
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
 
 use super::manager::Manager;
 use super::pulse::Pulse;
@@ -164,29 +165,40 @@ async fn drive<C>(
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    let mut end = std::pin::pin!(context.end());
     let mut late = std::pin::pin!(late_head(context));
-    let (mut gone_by, mut is_late) = (None, false);
+    let mut is_late = false;
+    // These look at timers and shared tokens, which is not to be done whenever a byte moves: in this set, each is polled
+    // when it has something to say.
+    let mut beside = FuturesUnordered::<LocalBoxFuture<'_, Beside>>::new();
+    beside.push(Box::pin(context.end().map(|()| Beside::End)));
+    beside.push(Box::pin(context.pulses.watch().map(Beside::Expired)));
     loop {
-        let over = async {
-            match gone_by {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             result = connection.as_mut() => return result,
-            () = &mut end, if gone_by.is_none() => {
-                shut_down(connection.as_mut());
-                gone_by = Some(Instant::now() + DRAIN);
-            }
-            () = over => return Ok(()),
-            // A response that has begun can only be broken off; on HTTP/1 the connection goes with it.
-            responding = context.pulses.watch() => if responding && http1 { return Ok(()) },
+            Some(event) = beside.next() => match event {
+                Beside::End => {
+                    shut_down(connection.as_mut());
+                    beside.push(Box::pin(tokio::time::sleep(DRAIN).map(|()| Beside::Over)));
+                }
+                Beside::Over => return Ok(()),
+                // A response that has begun can only be broken off; on HTTP/1 the connection goes with it.
+                Beside::Expired(true) if http1 => return Ok(()),
+                Beside::Expired(_) => beside.push(Box::pin(context.pulses.watch().map(Beside::Expired))),
+            },
             () = &mut late, if !is_late => is_late = true,
         }
     }
+}
+
+/// What happens beside a connection.
+enum Beside {
+    /// It should end.
+    End,
+    /// Its time to do so is over.
+    Over,
+    /// Streams are over; whether one of them was responding.
+    Expired(bool),
 }
 
 /// Waits until a request's head has been coming for too long, and has the stream say so and end (Envoy's

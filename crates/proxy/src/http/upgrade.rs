@@ -125,8 +125,8 @@ impl Tail {
     /// its bytes are handed over.
     async fn copy<C, U>(&mut self, client: C, upstream: U)
     where
-        C: AsyncRead + AsyncWrite,
-        U: AsyncRead + AsyncWrite,
+        C: AsyncRead + AsyncWrite + Unpin,
+        U: AsyncRead + AsyncWrite + Unpin,
     {
         let Some(exchange) = &mut self.0 else { return };
         let counts = Counts::default();

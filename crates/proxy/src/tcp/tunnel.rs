@@ -10,8 +10,6 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body as _;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use lateen_route::network::Tunneling;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
@@ -23,8 +21,8 @@ use crate::http::body::{RequestBody, UpstreamBody};
 use crate::http::send::{self, SendError};
 use crate::log::Record;
 use crate::upstream::cluster::{Caller, Cluster, Picked};
-use crate::upstream::http1;
 use crate::upstream::pool::Lease;
+use crate::upstream::{http1, http2};
 use crate::worker::Worker;
 
 /// The far side of a connection, inside of HTTP.
@@ -32,7 +30,7 @@ pub(super) enum Tunnel {
     /// After a CONNECT by HTTP/1.1.
     Connected(http1::Upgraded, Lease),
     /// After a CONNECT by HTTP/2.
-    Streamed(Box<TokioIo<Upgraded>>, Lease),
+    Streamed(http2::Tunnel, Lease),
     /// Bodies of a POST.
     Posted(Box<Posted>),
 }
@@ -79,7 +77,7 @@ pub(super) async fn open(
     };
     let request =
         head(&ask, rules, http2).ok_or_else(|| failed("the tunnel's host is no host"))?.map(|()| body);
-    let mut response = send::send(&mut lease, request).await.map_err(|error| match error {
+    let response = send::send(&mut lease, request).await.map_err(|error| match error {
         SendError::Unsent(reset) | SendError::Sent(reset) => reset,
     })?;
     if !response.status().is_success() {
@@ -92,15 +90,16 @@ pub(super) async fn open(
             rest: Bytes::new(),
             _lease: lease,
         }))),
-        None => match &lease {
-            Lease::Http1(http1) => {
+        None => match (&mut lease, response.into_body()) {
+            (Lease::Http1(http1), _) => {
                 let bytes = http1.connection.bytes();
                 Ok(Tunnel::Connected(bytes, lease))
             }
-            Lease::Http2(_) => match hyper::upgrade::on(&mut response).await {
-                Ok(upgraded) => Ok(Tunnel::Streamed(Box::new(TokioIo::new(upgraded)), lease)),
-                Err(_) => Err(Reset::Termination),
-            },
+            (Lease::Http2(stream), UpstreamBody::Http2(body)) => {
+                let bytes = stream.bytes(body).ok_or(Reset::Termination)?;
+                Ok(Tunnel::Streamed(bytes, lease))
+            }
+            (Lease::Http2(_), UpstreamBody::Http1(_)) => Err(Reset::Termination),
         },
     }
 }

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use super::host::Address;
 use crate::failure::Reset;
-use crate::stream::Stream;
+use crate::stream::{ReadAhead, Stream};
 
 /// How a connection is made, apart from where to.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ async fn handshake(tcp: TcpStream, address: SocketAddr, tls: &Tls) -> Result<Str
         .as_ref()
         .and_then(|name| ServerName::try_from(name.to_string()).ok())
         .unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
-    match TlsConnector::from(tls.config.clone()).connect(name, tcp).await {
+    match TlsConnector::from(tls.config.clone()).connect(name, ReadAhead::new(tcp)).await {
         Ok(stream) => Ok(stream.into()),
         Err(error) => Err(Reset::ConnectFailure(format!("TLS_error: {error}").into())),
     }

@@ -8,23 +8,22 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use h2::SendStream;
+use http::{Request, Response};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::connect::{Transport, connect};
 use super::host::Host;
-use super::http1;
 use super::limits::{Limits, Permit};
+use super::{http1, http2};
 use crate::failure::Reset;
 use crate::http::body::RequestBody;
+use crate::http::send::SendError;
 use crate::stats::ClusterStats;
 use crate::stream::Stream;
-
-/// Streams per HTTP/2 connection before the peer has said how many it takes.
-const FIRST_STREAMS: usize = 100;
 
 /// What HTTP is spoken to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,7 +133,7 @@ impl Lease {
 /// An HTTP/1.1 connection that serves one request at a time.
 #[derive(Debug)]
 pub(crate) struct Http1 {
-    /// What requests are sent by.
+    /// The connection.
     pub connection: http1::Connection,
     /// What is known of it.
     pub link: Rc<Link>,
@@ -145,9 +144,26 @@ pub(crate) struct Http1 {
 /// A stream of an HTTP/2 connection; the place is free again when dropped.
 #[derive(Debug)]
 pub(crate) struct Http2Stream {
-    /// What the request is sent by.
-    pub sender: http2::SendRequest<RequestBody>,
     connection: Rc<Http2>,
+    tunnel: Option<SendStream<Bytes>>,
+}
+
+impl Http2Stream {
+    /// Sends a request and waits for the response's head.
+    ///
+    /// # Errors
+    /// Says whether the host may have seen the request.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<http2::Body>, SendError> {
+        self.connection.connection.send(request, &mut self.tunnel).await
+    }
+
+    /// The bytes after a CONNECT was answered; none after any other request.
+    pub(crate) fn bytes(&mut self, body: http2::Body) -> Option<http2::Tunnel> {
+        Some(http2::Tunnel::new(self.tunnel.take()?, body))
+    }
 }
 
 impl Drop for Http2Stream {
@@ -158,10 +174,9 @@ impl Drop for Http2Stream {
 
 #[derive(Debug)]
 struct Http2 {
-    sender: http2::SendRequest<RequestBody>,
+    connection: http2::Connection,
     link: Rc<Link>,
     active: Cell<usize>,
-    max: Rc<Cell<usize>>,
     idle_since: Cell<Instant>,
 }
 
@@ -170,11 +185,12 @@ impl Http2 {
         self.active.set(self.active.get() + 1);
         self.idle_since.set(Instant::now());
         self.link.count(&pool.settings, &pool.stats);
-        Http2Stream { sender: self.sender.clone(), connection: self.clone() }
+        Http2Stream { connection: self.clone(), tunnel: None }
     }
 
     fn has_room(&self, settings: &PoolSettings) -> bool {
-        !self.sender.is_closed() && self.active.get() < self.max.get() && self.link.is_fresh(settings)
+        let max = settings.http2.max_streams.min(self.connection.max_streams()).max(1);
+        !self.connection.is_closed() && self.active.get() < max && self.link.is_fresh(settings)
     }
 }
 
@@ -254,7 +270,9 @@ impl Pool {
 
     fn shared_stream(&self) -> Option<Http2Stream> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|connection| !connection.sender.is_closed());
+        if shared.iter().any(|connection| connection.connection.is_closed()) {
+            shared.retain(|connection| !connection.connection.is_closed());
+        }
         let free = shared.iter().find(|connection| connection.has_room(&self.settings));
         free.map(|connection| connection.lease(self))
     }
@@ -353,32 +371,9 @@ impl Pool {
     }
 
     async fn open_http2(&self, stream: Stream, link: Rc<Link>, opened: Opened) -> Result<Lease, Reset> {
-        let settings = self.settings.http2;
-        let (sender, mut driver) = http2::Builder::new(LocalExecutor)
-            .initial_stream_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.connection_window)
-            .initial_max_send_streams(FIRST_STREAMS)
-            .keep_alive_interval(settings.ping_interval)
-            .keep_alive_timeout(settings.ping_timeout)
-            .timer(hyper_util::rt::TokioTimer::new())
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| Reset::Termination)?;
-        let max = Rc::new(Cell::new(settings.max_streams.min(FIRST_STREAMS)));
-        let learned = max.clone();
-        tokio::task::spawn_local(async move {
-            let _opened = opened;
-            let drive = std::future::poll_fn(move |cx| {
-                let done = std::pin::Pin::new(&mut driver).poll(cx);
-                learned.set(settings.max_streams.min(driver.current_max_send_streams()).max(1));
-                done
-            });
-            if let Err(error) = drive.await {
-                tracing::debug!(target: "upstream", %error, "HTTP/2 connection ended");
-            }
-        });
-        let connection =
-            Rc::new(Http2 { sender, link, active: Cell::new(0), max, idle_since: Cell::new(Instant::now()) });
+        let connection = http2::Connection::begin(stream, self.settings.http2, opened).await?;
+        let idle_since = Cell::new(Instant::now());
+        let connection = Rc::new(Http2 { connection, link, active: Cell::new(0), idle_since });
         let lease = connection.lease(self);
         self.shared.borrow_mut().push(connection);
         Ok(Lease::Http2(lease))
@@ -454,7 +449,7 @@ impl Pool {
             self.idle.borrow_mut().retain(|c| !idle(c.idle_since));
             self.shared
                 .borrow_mut()
-                .retain(|c| !c.sender.is_closed() && (c.active.get() > 0 || !idle(c.idle_since.get())));
+                .retain(|c| !c.connection.is_closed() && (c.active.get() > 0 || !idle(c.idle_since.get())));
         }
         self.open.get() > 0 || !self.waiting.borrow().is_empty()
     }
@@ -549,19 +544,5 @@ impl Drop for Opened {
         if let Some(next) = next {
             let _ = next.send(None);
         }
-    }
-}
-
-/// Runs hyper's helper tasks on the worker.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
     }
 }
