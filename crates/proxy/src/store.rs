@@ -27,7 +27,7 @@ use crate::worker::{Command, Keep, Shared, WorkerHandle};
 pub(crate) use clusters::ClusterEntry;
 pub(crate) use listeners::ListenerEntry;
 pub(crate) use secrets::SecretEntry;
-pub(crate) use tls::describe as describe_secret;
+pub(crate) use tls::{ClientTls, describe as describe_secret};
 
 /// Why a resource is refused. Names the resource; the version before it, if any, stays in force.
 #[derive(Clone, Debug, thiserror::Error)]

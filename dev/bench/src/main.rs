@@ -1,5 +1,6 @@
 //! Speed and memory of the proxy against stock Envoy, in one run.
 
+mod bytes;
 mod load;
 mod origin;
 mod process;
@@ -42,6 +43,9 @@ enum Command {
     Origin {
         /// The port
         port: u16,
+        /// Bytes instead of HTTP
+        #[arg(long)]
+        bytes: bool,
     },
 }
 
@@ -58,7 +62,13 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Proxy(bench) => bench.run(),
         Command::Serve { xds_file, concurrency } => serve(xds_file, concurrency),
-        Command::Origin { port } => runtime().and_then(|runtime| Ok(runtime.block_on(origin::serve(port))?)),
+        Command::Origin { port, bytes } => runtime().and_then(|runtime| {
+            let served = match bytes {
+                true => runtime.block_on(bytes::serve(port)),
+                false => runtime.block_on(origin::serve(port)),
+            };
+            Ok(served?)
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,17 +8,18 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::Value;
 
+use crate::bytes;
 use crate::load::{Load, Outcome};
 use crate::process::{Process, free_port};
-use crate::report::{self, Case, Figures, Memory, Report};
-use crate::resources::{self, CLIENT, Identity, ORIGIN, Protocol, SERVER, World};
+use crate::report::{self, Case, Figures, Flow, Memory, Rate, Report};
+use crate::resources::{self, CLIENT, HOST, Identity, ORIGIN, Protocol, SERVER, World};
 use crate::{BenchError, Output};
 
 /// Settings of a run.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     /// Cases to run
-    #[arg(long, value_delimiter = ',', default_value = "http1,http2,mtls")]
+    #[arg(long, value_delimiter = ',', default_value = "http1,http2,mtls,tcp,tcp-mtls")]
     cases: Vec<String>,
     /// Rounds per proxy and case
     #[arg(long, default_value_t = 3)]
@@ -69,16 +70,22 @@ impl Bench {
         let temporary = tempfile::tempdir()?;
         let folder = self.keep.as_deref().unwrap_or(temporary.path());
         std::fs::create_dir_all(folder)?;
-        let origin_port = free_port()?;
-        let mut origin = Process::start(
-            "origin",
-            Command::new(std::env::current_exe()?).args(["origin", &origin_port.to_string()]),
-            &folder.join("origin.out"),
-        )?;
-        origin.wait_for((ORIGIN, origin_port).into())?;
+        let (_origin, origin_port) = start_origin(folder, false)?;
+        let (_bytes, bytes_port) = start_origin(folder, true)?;
         let mut report = Report::default();
         for case in &self.cases {
-            report.cases.push(self.case(case, origin_port, folder)?);
+            match case.as_str() {
+                "tcp" => report.flows.push(self.flow(case, Protocol::Tcp, bytes_port, folder)?),
+                "tcp-mtls" => report.flows.push(self.flow(case, Protocol::TcpMtls, bytes_port, folder)?),
+                "http1" | "http2" | "mtls" => report.cases.push(self.case(case, origin_port, folder)?),
+                // Memory alone.
+                "none" => {}
+                other => {
+                    return Err(BenchError::Text(format!(
+                        "unknown case {other:?}: there are http1, http2, mtls, tcp, tcp-mtls, none"
+                    )));
+                }
+            }
         }
         for clusters in &self.memory {
             report.memory.push(self.memory(*clusters, origin_port, folder)?);
@@ -100,9 +107,6 @@ impl Bench {
     }
 
     fn case(&self, name: &str, origin: u16, folder: &Path) -> Result<Case, BenchError> {
-        if !["http1", "http2", "mtls"].contains(&name) {
-            return Err(BenchError::Text(format!("unknown case {name:?}: there are http1, http2, mtls")));
-        }
         let mut case = Case { name: name.to_owned(), ..Case::default() };
         let mut half_peak = None;
         for round in 0..self.rounds {
@@ -167,6 +171,37 @@ impl Bench {
         Ok(figures(&peak, &steady, used))
     }
 
+    /// Bytes through the sidecar of `echo`, or through both sidecars.
+    fn flow(&self, name: &str, protocol: Protocol, origin: u16, folder: &Path) -> Result<Flow, BenchError> {
+        let mut flow = Flow { name: name.to_owned(), ..Flow::default() };
+        for round in 0..self.rounds {
+            for kind in self.kinds() {
+                eprintln!("{name}, round {}: {}", round + 1, label(*kind));
+                let log = folder.join("flow.log");
+                let identity = identity()?;
+                let world = World { protocol, origin, log: &log.to_string_lossy(), identity: &identity };
+                let mut hops = vec![self.start(*kind, &world.server()?, (SERVER, origin).into(), folder)?];
+                let (proxy, connect) = if protocol == Protocol::TcpMtls {
+                    let port = free_port()?;
+                    hops.push(self.start(*kind, &world.client(port)?, (CLIENT, port).into(), folder)?);
+                    ((CLIENT, port), Some(HOST))
+                } else {
+                    ((SERVER, origin), None)
+                };
+                let runtime = crate::runtime()?;
+                let duration = Duration::from_secs_f64(self.seconds);
+                let before = cpu(&hops)?;
+                let taken = runtime.block_on(bytes::take(proxy.into(), connect, STREAMS, duration))?;
+                let rate = Rate::new(taken, cpu(&hops)? - before);
+                match kind {
+                    Kind::Ours => flow.ours.push(rate),
+                    Kind::Envoy => flow.envoy.push(rate),
+                }
+            }
+        }
+        Ok(flow)
+    }
+
     fn start(
         &self,
         kind: Kind,
@@ -218,6 +253,20 @@ impl Bench {
         }
         Ok(out)
     }
+}
+
+/// Connections that carry bytes.
+const STREAMS: usize = 4;
+
+/// Starts a server behind the proxies: of HTTP, or of bytes.
+fn start_origin(folder: &Path, bytes: bool) -> Result<(Process, u16), BenchError> {
+    let port = free_port()?;
+    let name = if bytes { "origin-bytes" } else { "origin" };
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["origin", &port.to_string()]).args(bytes.then_some("--bytes"));
+    let mut origin = Process::start(name, &mut command, &folder.join(format!("{name}.out")))?;
+    origin.wait_for((ORIGIN, port).into())?;
+    Ok((origin, port))
 }
 
 fn label(kind: Kind) -> &'static str {

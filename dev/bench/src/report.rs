@@ -1,8 +1,11 @@
 //! Results: as a table, as JSON, as a chart.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::bytes::Taken;
 
 /// One measurement of one proxy.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +31,44 @@ pub(crate) struct Case {
     pub(crate) envoy: Vec<Figures>,
 }
 
+/// Bytes through one proxy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    /// Megabytes a second.
+    pub(crate) mb_per_second: f64,
+    /// Seconds of processor time per gigabyte.
+    pub(crate) cpu_s_per_gb: f64,
+}
+
+impl Rate {
+    /// Of what was taken, and the processor time of the proxies meanwhile.
+    pub(crate) fn new(taken: Taken, used: Duration) -> Self {
+        let bytes = taken.bytes.max(1) as f64;
+        Self {
+            mb_per_second: bytes / 1e6 / taken.elapsed.as_secs_f64(),
+            cpu_s_per_gb: used.as_secs_f64() / (bytes / 1e9),
+        }
+    }
+
+    fn median(rounds: &[Self]) -> Self {
+        Self {
+            mb_per_second: middle(rounds, |rate| rate.mb_per_second),
+            cpu_s_per_gb: middle(rounds, |rate| rate.cpu_s_per_gb),
+        }
+    }
+}
+
+/// The rounds of one case of bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flow {
+    /// Its name.
+    pub(crate) name: String,
+    /// Our rounds.
+    pub(crate) ours: Vec<Rate>,
+    /// Envoy's.
+    pub(crate) envoy: Vec<Rate>,
+}
+
 /// Idle memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
@@ -44,22 +85,26 @@ pub(crate) struct Memory {
 pub(crate) struct Report {
     /// By case.
     pub(crate) cases: Vec<Case>,
+    /// Bytes, by case.
+    pub(crate) flows: Vec<Flow>,
     /// By number of clusters.
     pub(crate) memory: Vec<Memory>,
 }
 
+/// The middle of the rounds' values.
+fn middle<T>(rounds: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = rounds.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// The median round, figure by figure.
 fn median(rounds: &[Figures]) -> Figures {
-    let middle = |of: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(0.0)
-    };
     Figures {
-        cpu_us_per_request: middle(|f| f.cpu_us_per_request),
-        requests_per_second: middle(|f| f.requests_per_second),
-        p50_ms: middle(|f| f.p50_ms),
-        p99_ms: middle(|f| f.p99_ms),
+        cpu_us_per_request: middle(rounds, |f| f.cpu_us_per_request),
+        requests_per_second: middle(rounds, |f| f.requests_per_second),
+        p50_ms: middle(rounds, |f| f.p50_ms),
+        p99_ms: middle(rounds, |f| f.p99_ms),
     }
 }
 
@@ -104,7 +149,26 @@ impl Report {
                 json!({"clusters": m.clusters, "ours_mb": ours, "envoy_mb": envoy, "ratio": ratio(ours, envoy)})
             })
             .collect();
-        json!({"cases": cases, "memory": memory})
+        let rate = |rate: Rate| {
+            json!({
+                "mb_per_second": rate.mb_per_second.round(),
+                "cpu_s_per_gb": (rate.cpu_s_per_gb * 1000.0).round() / 1000.0,
+            })
+        };
+        let flows = self.flows.iter().map(|flow| {
+            let (ours, envoy) = (Rate::median(&flow.ours), Rate::median(&flow.envoy));
+            json!({
+                "name": flow.name,
+                "ours": rate(ours),
+                "envoy": rate(envoy),
+                "ratio": {
+                    "mb_per_second": ratio(ours.mb_per_second, envoy.mb_per_second),
+                    "cpu_s_per_gb": ratio(ours.cpu_s_per_gb, envoy.cpu_s_per_gb),
+                },
+            })
+        });
+        let flows: Vec<Value> = flows.collect();
+        json!({"cases": cases, "flows": flows, "memory": memory})
     }
 
     /// For people.
@@ -123,6 +187,21 @@ impl Report {
                 row([
                     case.name.clone(),
                     (*name).to_owned(),
+                    format!("{a:.2}"),
+                    format!("{b:.2}"),
+                    format!("{:.2}", ratio(a, b)),
+                ]);
+            }
+        }
+        for flow in &self.flows {
+            let (ours, envoy) = (Rate::median(&flow.ours), Rate::median(&flow.envoy));
+            for (name, a, b) in [
+                ("MB/s", ours.mb_per_second, envoy.mb_per_second),
+                ("cpu s/GB", ours.cpu_s_per_gb, envoy.cpu_s_per_gb),
+            ] {
+                row([
+                    flow.name.clone(),
+                    name.to_owned(),
                     format!("{a:.2}"),
                     format!("{b:.2}"),
                     format!("{:.2}", ratio(a, b)),
@@ -162,6 +241,10 @@ pub(crate) fn chart(report: &Report) -> String {
             envoy.cpu_us_per_request,
         ));
         bars.push((format!("{} p99 ms", case.name), ours.p99_ms, envoy.p99_ms));
+    }
+    for flow in &report.flows {
+        let (ours, envoy) = (Rate::median(&flow.ours), Rate::median(&flow.envoy));
+        bars.push((format!("{} CPU s/GB", flow.name), ours.cpu_s_per_gb, envoy.cpu_s_per_gb));
     }
     for m in &report.memory {
         bars.push((format!("MB with {} clusters", m.clusters), m.ours_mb, m.envoy_mb));

@@ -48,6 +48,10 @@ pub(crate) enum Protocol {
     Http2,
     /// Mutual TLS to its sidecar, with HTTP/2 between the two.
     Mtls,
+    /// Bytes to its sidecar.
+    Tcp,
+    /// Bytes over mutual TLS to its sidecar.
+    TcpMtls,
 }
 
 /// A mesh with `echo`, the port of its origin, and the file of the access log.
@@ -124,9 +128,15 @@ impl World<'_> {
     }
 
     fn manifests(&self, others: usize) -> String {
-        let port = if self.protocol == Protocol::Http2 { "http2" } else { "http" };
+        let port = match self.protocol {
+            Protocol::Http2 => "http2",
+            Protocol::Http1 | Protocol::Mtls => "http",
+            Protocol::Tcp | Protocol::TcpMtls => "tcp",
+        };
         let (address, labels) = match self.protocol {
-            Protocol::Mtls => (SERVER, "app: echo, security.istio.io/tlsMode: istio"),
+            Protocol::Mtls | Protocol::Tcp | Protocol::TcpMtls => {
+                (SERVER, "app: echo, security.istio.io/tlsMode: istio")
+            }
             Protocol::Http1 | Protocol::Http2 => (ORIGIN, "app: echo"),
         };
         let origin = self.origin;
@@ -136,7 +146,7 @@ impl World<'_> {
              ---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
              metadata: {{name: default, namespace: default}}\nspec: {{mtls: {{mode: {}}}}}\n",
             service("echo", port, origin, &address.to_string()),
-            if self.protocol == Protocol::Mtls { "STRICT" } else { "PERMISSIVE" },
+            if matches!(self.protocol, Protocol::Mtls | Protocol::TcpMtls) { "STRICT" } else { "PERMISSIVE" },
         );
         for index in 0..others {
             let address = format!("10.1.{}.{}", index / 250, index % 250 + 1);

@@ -1,7 +1,7 @@
 //! TLS contexts and secrets made into rustls configurations.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lateen_ca::tls::{
@@ -62,40 +62,101 @@ pub(super) fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIde
     Ok(ServerIdentity { server: ca::server_config(settings).map_err(wrong)?, local_uri })
 }
 
-/// The client's side.
+/// The client's side. What the secrets of discovery are for was checked when they came, so that the configuration is made
+/// when the first connection needs it: most clusters of a mesh are never called by one proxy.
 pub(super) fn client(
-    tls: &UpstreamTls,
+    tls: &Arc<UpstreamTls>,
     http: &UpstreamHttp,
     secrets: &Secrets,
 ) -> Result<Security, TlsError> {
-    let identity = match tls.common.certificates.first() {
-        None => None,
-        Some(source) => {
-            let certificate = certificate(source, secrets)?;
-            Some(ca::identity(&read(&certificate.chain)?, &read(&certificate.key)?).map_err(wrong)?)
-        }
-    };
-    let (trust, names) = validation(&tls.common, secrets)?.unwrap_or_default();
-    let mut alpn = alpn(&tls.common);
-    if alpn.is_empty() && http.protocol == HttpProtocol::Http2 {
-        alpn.push(b"h2".to_vec());
-    }
+    let certificate =
+        tls.common.certificates.first().map(|source| certificate(source, secrets)).transpose()?;
+    let by_discovery = |source: &CertificateSource| matches!(source, CertificateSource::Sds(_));
+    let inline = !tls.common.certificates.iter().all(by_discovery)
+        || tls
+            .common
+            .validation
+            .as_ref()
+            .is_some_and(|own| own.context.trusted_ca.is_some() || own.context.system_roots);
     // The request's host, where the cluster says so, goes before a fixed name; the context's own wish does not.
     let auto_server_name = http.auto_sni || (tls.auto_host_sni && tls.sni.is_none());
-    let settings = ClientSettings {
-        identity,
-        trust,
-        names,
-        alpn,
-        versions: versions(&tls.common),
+    let recipe = ClientRecipe {
+        certificate,
+        discovered: discovered(&tls.common, secrets)?,
+        http2: http.protocol == HttpProtocol::Http2,
         sni: tls.sni.is_some() || auto_server_name,
         match_server_name: tls.auto_sni_san_validation || http.auto_san_validation,
+        tls: tls.clone(),
     };
-    Ok(Security::Tls {
-        config: ca::client_config(settings).map_err(wrong)?,
-        server_name: tls.sni.clone(),
-        auto_server_name,
-    })
+    let config = ClientTls { recipe, made: OnceLock::new() };
+    if inline || tls.common.min_version > tls.common.max_version {
+        config.make().map(drop)?;
+    }
+    Ok(Security::Tls { config: Arc::new(config), server_name: tls.sni.clone(), auto_server_name })
+}
+
+/// The client's side of TLS, made when it is asked for.
+#[derive(Debug)]
+pub(crate) struct ClientTls {
+    recipe: ClientRecipe,
+    made: OnceLock<Option<Arc<rustls::ClientConfig>>>,
+}
+
+impl ClientTls {
+    /// The configuration; none when it cannot be made, which the log says once.
+    pub(crate) fn config(&self) -> Option<Arc<rustls::ClientConfig>> {
+        let made = self.made.get_or_init(|| {
+            self.make()
+                .inspect_err(
+                    |reason| tracing::warn!(target: "config", %reason, "TLS of a cluster cannot be made"),
+                )
+                .ok()
+        });
+        made.clone()
+    }
+
+    fn make(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        self.recipe.make()
+    }
+}
+
+/// All that a client's configuration is made of.
+#[derive(Debug)]
+struct ClientRecipe {
+    tls: Arc<UpstreamTls>,
+    certificate: Option<Arc<Certificate>>,
+    discovered: Option<Arc<ValidationContext>>,
+    http2: bool,
+    sni: bool,
+    match_server_name: bool,
+}
+
+impl ClientRecipe {
+    fn make(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        let identity = match &self.certificate {
+            None => None,
+            Some(certificate) => {
+                let (chain, key) = (read(&certificate.chain)?, read(&certificate.key)?);
+                Some(ca::identity(&chain, &key).map_err(wrong)?)
+            }
+        };
+        let common = &self.tls.common;
+        let (trust, names) = checks(common, self.discovered.as_deref())?.unwrap_or_default();
+        let mut alpn = alpn(common);
+        if alpn.is_empty() && self.http2 {
+            alpn.push(b"h2".to_vec());
+        }
+        let settings = ClientSettings {
+            identity,
+            trust,
+            names,
+            alpn,
+            versions: versions(common),
+            sni: self.sni,
+            match_server_name: self.match_server_name,
+        };
+        ca::client_config(settings).map_err(wrong)
+    }
 }
 
 /// Whether a secret can be used at all.
@@ -135,23 +196,32 @@ fn certificate(source: &CertificateSource, secrets: &Secrets) -> Result<Arc<Cert
 
 type Checks = (Option<Trust>, Vec<SanRule>);
 
+/// The checks of a context, as they are now.
 fn validation(common: &CommonTls, secrets: &Secrets) -> Result<Option<Checks>, TlsError> {
+    checks(common, discovered(common, secrets)?.as_deref())
+}
+
+/// The part of the checks that secret discovery has.
+fn discovered(common: &CommonTls, secrets: &Secrets) -> Result<Option<Arc<ValidationContext>>, TlsError> {
+    let Some(reference) = common.validation.as_ref().and_then(|own| own.sds.as_ref()) else {
+        return Ok(None);
+    };
+    match secrets.get(&reference.name).map(|entry| &entry.secret.value) {
+        Some(SecretValue::Validation(context)) => Ok(Some(context.clone())),
+        Some(_) => Err(TlsError::Wrong(format!("secret {} holds no trust anchors", reference.name))),
+        None => Err(TlsError::Waiting(reference.name.clone())),
+    }
+}
+
+fn checks(common: &CommonTls, discovered: Option<&ValidationContext>) -> Result<Option<Checks>, TlsError> {
     let Some(validation) = &common.validation else { return Ok(None) };
     let mut matchers = validation.context.subject_alt_names.clone();
     let mut trust = trust_of(&validation.context)?;
     let mut accept = validation.context.accept_untrusted;
-    if let Some(reference) = &validation.sds {
-        match secrets.get(&reference.name).map(|entry| &entry.secret.value) {
-            Some(SecretValue::Validation(context)) => {
-                matchers.extend(context.subject_alt_names.iter().cloned());
-                trust = trust_of(context)?.or(trust);
-                accept |= context.accept_untrusted;
-            }
-            Some(_) => {
-                return Err(TlsError::Wrong(format!("secret {} holds no trust anchors", reference.name)));
-            }
-            None => return Err(TlsError::Waiting(reference.name.clone())),
-        }
+    if let Some(context) = discovered {
+        matchers.extend(context.subject_alt_names.iter().cloned());
+        trust = trust_of(context)?.or(trust);
+        accept |= context.accept_untrusted;
     }
     if accept {
         return Ok(Some((None, Vec::new())));

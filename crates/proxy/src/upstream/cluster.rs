@@ -20,6 +20,7 @@ use super::pool::{Http2Settings, Pool, PoolSettings, Protocol};
 use super::pools::PoolKey;
 use super::proxy_header;
 use crate::stats::{ClusterStats, HealthCheckStats, Kind, OutlierStats};
+use crate::store::ClientTls;
 use crate::worker::Worker;
 
 /// Hosts that an ORIGINAL_DST or dynamic forward cluster keeps before it forgets unused ones.
@@ -72,7 +73,7 @@ pub(crate) enum Security {
     /// TLS.
     Tls {
         /// Identity, trust, application protocols.
-        config: Arc<rustls::ClientConfig>,
+        config: Arc<ClientTls>,
         /// The server name to ask for.
         server_name: Option<Arc<str>>,
         /// Whether the request's host is the server name.
@@ -393,7 +394,7 @@ impl Cluster {
                 } else {
                     server_name.clone()
                 };
-                Some(Some(Tls { config: config.clone(), server_name: name }))
+                Some(Some(Tls { config: config.config()?, server_name: name }))
             }
         }
     }

@@ -5,6 +5,8 @@
 mod body;
 mod head;
 mod output;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::pin::Pin;
