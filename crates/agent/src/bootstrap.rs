@@ -31,7 +31,7 @@ pub(crate) fn render(settings: &Settings) -> Value {
         "admin": { "address": address(settings.admin()) },
         "dynamic_resources": {
             "ads_config": {
-                "api_type": "DELTA_GRPC",
+                "api_type": if settings.delta { "DELTA_GRPC" } else { "GRPC" },
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": true,
                 "grpc_services": [{ "envoy_grpc": { "cluster_name": "xds-grpc" } }],

@@ -84,6 +84,8 @@ pub struct Settings {
     pub component_log_level: String,
     /// The DNS server to use instead of the system's.
     pub dns: Option<SocketAddr>,
+    /// Whether discovery is incremental (`ISTIO_DELTA_XDS`), or each answer the state of the world. Ours always is.
+    pub delta: bool,
     /// The application's probes, which the agent answers for (`ISTIO_KUBE_APP_PROBERS`).
     pub probes: Probes,
     /// Where the application has its metrics (`ISTIO_PROMETHEUS_ANNOTATIONS`).
@@ -228,6 +230,7 @@ impl Settings {
             config,
             metadata,
             dns,
+            delta: env.text("ISTIO_DELTA_XDS").is_none_or(|text| !text.trim().eq_ignore_ascii_case("false")),
             probes,
             scrape: scrape.flatten(),
             root,

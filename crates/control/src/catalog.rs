@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lateen_translate as translate;
-use lateen_translate::{Generated, List, Made, PatchReport, Patched};
+use lateen_translate::{AtStart, Generated, List, Made, PatchReport, Patched, Scoping};
 use lateen_xds::{Catalog, Entry, Resource, types};
 
 use crate::secrets::Secrets;
@@ -20,6 +20,10 @@ pub(crate) struct ProxyCatalog {
     news: Option<[News; 6]>,
     /// The patches of EnvoyFilters that are meant for the proxy, and what they did.
     pub(crate) patched: Patched,
+    /// Whether the proxy loads clusters on demand.
+    pub(crate) scoping: Scoping,
+    /// The clusters of services that it has from the start, where it loads the others on demand.
+    at_start: Option<AtStart>,
     secrets: Secrets,
     /// The namespace whose secrets the proxy may have; none for a proxy that gets no secrets.
     namespace: Option<String>,
@@ -45,6 +49,8 @@ impl ProxyCatalog {
             ],
             news: None,
             patched: generated.patched,
+            scoping: generated.scoping,
+            at_start: generated.at_start,
             secrets,
             namespace: proxy.is_router().then(|| proxy.namespace.to_string()),
         }
@@ -55,14 +61,36 @@ impl ProxyCatalog {
         let news = std::array::from_fn(|at| {
             let pairs = self.lists[at].iter().zip(&before.lists[at]);
             let mut names: Vec<Arc<str>> = pairs.flat_map(|(new, old)| new.since(old).to_vec()).collect();
+            if LISTED[at] == types::CLUSTER {
+                names.extend(self.scope_changes(before));
+            }
             names.sort();
             names.dedup();
-            News { since: stamp(&before.lists[at]), names }
+            News { since: before.stamp(LISTED[at]), names }
         });
         let differs = self.secrets.generation() != before.secrets.generation()
             || LISTED.iter().any(|kind| self.stamp(kind) != before.stamp(kind));
         self.news = Some(news);
         differs
+    }
+
+    /// The names that a wildcard covers in only one of both, though the same resource may bear it.
+    fn scope_changes(&self, before: &Self) -> Vec<Arc<str>> {
+        match (&self.at_start, &before.at_start) {
+            (None, None) => Vec::new(),
+            (Some(now), Some(before)) => now.differing(before).map(Arc::from).collect(),
+            _ => {
+                let both = self.of_type(types::CLUSTER).chain(before.of_type(types::CLUSTER));
+                both.map(|cluster| cluster.name.clone()).collect()
+            }
+        }
+    }
+
+    /// Of how many clusters the proxy has how many from the start.
+    pub(crate) fn clusters(&self) -> (usize, usize) {
+        let of_kind = || self.of_type(types::CLUSTER);
+        let at_start = of_kind().filter(|cluster| self.covers(types::CLUSTER, &cluster.name)).count();
+        (of_kind().count(), at_start)
     }
 
     /// What each patch of an EnvoyFilter did, or why it did nothing.
@@ -101,6 +129,10 @@ impl Catalog for ProxyCatalog {
     fn stamp(&self, type_url: &str) -> u64 {
         match type_url {
             types::SECRET => self.secrets.generation(),
+            types::CLUSTER => {
+                let at_start = self.at_start.as_ref().map_or(0, AtStart::stamp);
+                self.lists_of(type_url).map_or(0, stamp) ^ at_start.rotate_left(3)
+            }
             other => self.lists_of(other).map_or(0, stamp),
         }
     }
@@ -112,7 +144,9 @@ impl Catalog for ProxyCatalog {
     }
 
     fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
-        let resources = self.of_type(type_url);
+        let at_start = self.at_start.as_ref().filter(|_| type_url == types::CLUSTER);
+        let covered = move |r: &&Arc<translate::Resource>| at_start.is_none_or(|names| names.has(&r.name));
+        let resources = self.of_type(type_url).filter(covered);
         Box::new(resources.map(|r| Entry { name: &r.name, version: &r.version, any: &r.any }))
     }
 
@@ -133,6 +167,14 @@ impl Catalog for ProxyCatalog {
             types::SECRET => self.find(type_url, name).is_some(),
             _ => self.generated(type_url, name).is_some(),
         }
+    }
+
+    fn covers(&self, type_url: &str, name: &str) -> bool {
+        let wild = match type_url {
+            types::CLUSTER => self.at_start.as_ref().is_none_or(|names| names.has(name)),
+            other => other != types::SECRET,
+        };
+        wild && self.contains(type_url, name)
     }
 
     /// A gateway's listener waits for a secret that nobody made yet, as Istio has it.

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use lateen_status as status;
+use lateen_translate::Scoping;
 use lateen_xds::server::{Dialect, TypeStatus};
 use lateen_xds::types;
 use serde_json::{Value, json};
@@ -98,7 +99,24 @@ fn sync_of(connected: &Connected, settings: &Settings) -> status::ProxySync {
         },
         connected_at: rfc3339(connected.since),
         types: types.iter().map(|t| (types::short_name(&t.type_url).to_owned(), type_sync(t))).collect(),
+        scoping: scoping_of(connected),
     }
+}
+
+/// What a proxy loads on demand; nothing where nobody asked for that.
+fn scoping_of(connected: &Connected) -> Option<status::Scoping> {
+    use lateen_xds::Catalog as _;
+    let catalog = connected.catalog();
+    let obstacle = match &catalog.scoping {
+        Scoping::Off => return None,
+        Scoping::Automatic => String::new(),
+        Scoping::Unavailable(obstacle) => obstacle.clone(),
+    };
+    let (clusters, at_start) = catalog.clusters();
+    let asked = connected.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    let (loaded, missing): (Vec<_>, Vec<_>) =
+        asked.iter().map(ToString::to_string).partition(|name| catalog.contains(types::CLUSTER, name));
+    Some(status::Scoping { obstacle, clusters, at_start, loaded, missing })
 }
 
 fn type_sync(of: &TypeStatus) -> status::TypeSync {

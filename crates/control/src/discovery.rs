@@ -101,6 +101,14 @@ impl Watcher {
         let mut status = self.registration.connected.status.lock().unwrap_or_else(PoisonError::into_inner);
         *status = session.status();
     }
+
+    /// Clusters are asked for by name where they are loaded on demand.
+    fn remember_asked(&self, session: &Session) {
+        let connected = &self.registration.connected;
+        let mut asked = connected.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked = session.asked(types::CLUSTER).cloned().collect();
+        asked.sort();
+    }
 }
 
 impl Drop for Watcher {
@@ -113,6 +121,9 @@ impl Drop for Watcher {
 impl Observer for Watcher {
     fn heard(&mut self, session: &Session, heard: &Heard) {
         self.remember(session);
+        if *heard.type_url == *types::CLUSTER {
+            self.remember_asked(session);
+        }
         let connected = &self.registration.connected;
         let kind = types::short_name(&heard.type_url);
         let Some(verdict) = &heard.verdict else { return };

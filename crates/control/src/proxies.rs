@@ -33,6 +33,8 @@ pub(crate) struct Connected {
     pub(crate) address: String,
     pub(crate) dialect: Dialect,
     pub(crate) status: Mutex<Vec<TypeStatus>>,
+    /// The clusters that it asked for by name.
+    pub(crate) asked: Mutex<Vec<Arc<str>>>,
     current: ArcSwap<ProxyCatalog>,
     catalogs: watch::Sender<Arc<dyn Catalog>>,
     seen: AtomicU64,
@@ -68,10 +70,11 @@ impl Proxies {
         published: &Published,
         since: SystemTime,
     ) -> Result<(Registration, watch::Receiver<Arc<dyn Catalog>>), String> {
-        let catalog = Arc::new(catalog_of(&newcomer.proxy, published)?);
+        let Newcomer { node, mut proxy, address, dialect } = newcomer;
+        proxy.state_of_the_world = dialect == Dialect::StateOfTheWorld;
+        let catalog = Arc::new(catalog_of(&proxy, published)?);
         let (catalogs, receiver) = watch::channel::<Arc<dyn Catalog>>(catalog.clone());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let Newcomer { node, proxy, address, dialect } = newcomer;
         let connected = Arc::new(Connected {
             number,
             node,
@@ -80,6 +83,7 @@ impl Proxies {
             address,
             dialect,
             status: Mutex::default(),
+            asked: Mutex::default(),
             current: ArcSwap::new(catalog),
             catalogs,
             seen: AtomicU64::new(published.number),

@@ -27,6 +27,27 @@ pub struct ProxySync {
     pub connected_at: String,
     /// By short name: `CDS`, `LDS`, `EDS`, `RDS`, `SDS`, `ECDS`, `NDS`.
     pub types: BTreeMap<String, TypeSync>,
+    /// Whether it loads clusters on demand; absent where nobody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scoping: Option<Scoping>,
+}
+
+/// What a proxy has of its clusters, where it is to load them on demand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scoping {
+    /// Why it cannot, so that it has all of them; empty where it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub obstacle: String,
+    /// How many clusters it may have.
+    pub clusters: usize,
+    /// How many of them it has from the start.
+    pub at_start: usize,
+    /// Those that it has loaded.
+    pub loaded: Vec<String>,
+    /// Those that it asked for and that do not exist for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// Where one type of one proxy stands.

@@ -26,6 +26,7 @@ use crate::patches::{
     Effects, Made, OF_CLUSTERS, OF_LISTENERS, OF_ROUTES, PatchSet, Patched, Patching, PortMap, Side,
 };
 use crate::routes::parts::RouteParts;
+use crate::scoping::{self, AtStart, Named, Scoping};
 use crate::snapshot::{MergedRule, Scope, ServiceTarget, VirtualServiceConfig};
 use crate::upstream::Upstream;
 use crate::{
@@ -51,6 +52,10 @@ pub struct Generated {
     pub notes: Vec<Note>,
     /// The patches of EnvoyFilters that are meant for the proxy, and what they did.
     pub patched: Patched,
+    /// Whether the proxy loads clusters on demand.
+    pub scoping: Scoping,
+    /// The clusters of services that it has from the start, where it loads the others on demand.
+    pub at_start: Option<AtStart>,
     names: Arc<Names>,
     upstream: Arc<Upstream>,
     own: Arc<Own>,
@@ -72,6 +77,11 @@ impl Generated {
         secret_names.extend(own.iter().flat_map(|cluster| cluster.secrets.iter().cloned()));
         let mut clusters = self.upstream.clusters_in_order();
         clusters.extend(own.iter().map(|cluster| cluster.resource.clone()));
+        let loaded = |at_start: &AtStart| {
+            let names = self.upstream.clusters.resources().iter().map(|cluster| cluster.name.to_string());
+            names.filter(|name| !at_start.has(name)).collect()
+        };
+        let on_demand = self.at_start.as_ref().map(loaded).unwrap_or_default();
         let endpoints = self.endpoints.iter().flat_map(|list| list.resources()).cloned().collect();
         Resources {
             listeners: self.edge.listeners.to_vec(),
@@ -83,6 +93,8 @@ impl Generated {
             extensions: self.extensions.resources().to_vec(),
             patches,
             notes: self.notes,
+            scoping: self.scoping,
+            on_demand,
         }
     }
 }
@@ -95,6 +107,16 @@ pub fn generate(snapshot: &Snapshot, proxy: &Proxy) -> Resources {
 
 /// As [`generate`], in lists.
 pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
+    let scoping = Scoping::of(snapshot, proxy);
+    let on_demand = scoping == Scoping::Automatic;
+    let scoped;
+    let proxy = match on_demand {
+        true => {
+            scoped = Proxy { loads_on_demand: true, ..proxy.clone() };
+            &scoped
+        }
+        false => proxy,
+    };
     let (scope_key, scope) = snapshot.scope_and_key(proxy);
     let selection = snapshot.patches(proxy);
     let patches = &selection.patches;
@@ -110,6 +132,8 @@ pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
     let mut effects = extending.effects;
     let made = [&upstream.effects, &own.effects, &edge.effects, &routed.effects];
     made.into_iter().for_each(|more| effects.add(more));
+    let named = || [edge.named.clone(), own.named.clone(), routed.named.clone(), named(&extensions)];
+    let at_start = on_demand.then(|| AtStart::new(named()));
     Generated {
         clusters: [upstream.clusters.clone(), own.cluster_list.clone()],
         endpoints: [upstream.endpoints.clone(), own.endpoint_list.clone()],
@@ -119,6 +143,8 @@ pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
         extensions: Arc::new(List::new(extensions)),
         patched: Patched { proxy: proxy.clone(), selection, effects },
         notes: if proxy.is_router() { snapshot.ingress.notes.clone() } else { Vec::new() },
+        scoping,
+        at_start,
         routed: routed.resources.clone(),
         names,
         upstream,
@@ -154,6 +180,8 @@ pub(crate) struct Own {
     clusters: Vec<MadeCluster>,
     cluster_list: Arc<List>,
     endpoint_list: Arc<List>,
+    /// The clusters of services that they name.
+    named: Arc<Named>,
     effects: Effects,
 }
 
@@ -196,12 +224,20 @@ fn own(
             clusters.iter().filter_map(|cluster| cluster.endpoints.as_ref()).collect();
         let endpoints = names.into_iter().map(|name| endpoints::empty(name).pack()).collect();
         Arc::new(Own {
+            named: named(clusters.iter().map(|made| &made.resource)),
             cluster_list: Arc::new(List::new(clusters.iter().map(|made| made.resource.clone()).collect())),
             endpoint_list: Arc::new(List::new(endpoints)),
             clusters,
             effects: patching.effects,
         })
     })
+}
+
+/// The clusters of services that resources name.
+fn named<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> Arc<Named> {
+    let mut names = BTreeSet::new();
+    resources.into_iter().for_each(|resource| scoping::find_named(&resource.any.value, &mut names));
+    Named::new(names)
 }
 
 /// Headless services and their endpoints, which listeners and names depend on.
@@ -236,6 +272,8 @@ pub(crate) struct Edge {
     list: Arc<List>,
     route_names: BTreeSet<String>,
     secrets: BTreeSet<String>,
+    /// The clusters of services that they name.
+    named: Arc<Named>,
     effects: Effects,
 }
 
@@ -279,7 +317,7 @@ fn edge(
         let secrets = listeners::secret_names(&listeners);
         let listeners: Vec<_> = listeners.into_iter().map(Built::pack).collect();
         let (list, effects) = (Arc::new(List::new(listeners.clone())), patching.effects);
-        Arc::new(Edge { list, listeners, route_names, secrets, effects })
+        Arc::new(Edge { named: named(&listeners), list, listeners, route_names, secrets, effects })
     })
 }
 
@@ -316,6 +354,8 @@ pub(crate) struct RoutesInput {
 pub(crate) struct Routed {
     resources: Arc<[Arc<Resource>]>,
     list: Arc<List>,
+    /// The clusters that they name beside those that requests go to.
+    named: Arc<Named>,
     effects: Effects,
 }
 
@@ -345,17 +385,20 @@ fn routed(
         let parts = routes::build_for(snapshot, &input.proxy, &input.names, &input.targets);
         let mut patching = Patching::new(&input.patches);
         let (ports, is_router) = (PortMap::of(&input.targets), input.proxy.is_router());
+        let mut beside = BTreeSet::new();
         let patched = |parts: RouteParts| {
             if input.patches.is_empty() {
+                beside.extend(parts.hosts.iter().flat_map(|host| host.beside.iter().cloned()));
                 return parts.pack();
             }
             let mut routes = parts.whole();
             patching.routes(Side::outward(is_router, &ports), &mut routes);
+            scoping::find_beside_all(&routes.message, &mut beside);
             routes.pack()
         };
         let resources: Arc<[Arc<Resource>]> = parts.into_iter().map(patched).collect();
         let (list, effects) = (Arc::new(List::new(resources.to_vec())), patching.effects);
-        Arc::new(Routed { list, resources, effects })
+        Arc::new(Routed { list, resources, named: Named::new(beside), effects })
     })
 }
 

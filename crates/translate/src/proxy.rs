@@ -78,6 +78,10 @@ pub struct Proxy {
     pub locality: Locality,
     /// The extensions that it has, by name.
     pub extensions: BTreeSet<String>,
+    /// Whether it speaks state-of-the-world discovery, in which nothing can be asked for beside everything.
+    pub state_of_the_world: bool,
+    /// Whether it loads clusters on demand; [`crate::Scoping`] decides, when resources are made.
+    pub(crate) loads_on_demand: bool,
 }
 
 /// What a proxy says about itself: the `ISTIO_META_` environment of its agent.
@@ -138,7 +142,7 @@ pub struct Metadata {
 }
 
 impl Proxy {
-    /// Reads `{type, id, ipAddresses, configNamespace, dnsDomain, labels, metadata, locality, extensions}`, each
+    /// Reads `{type, id, ipAddresses, configNamespace, dnsDomain, labels, metadata, locality, extensions, dialect}`, each
     /// optional, as the offline commands take it.
     ///
     /// # Errors
@@ -171,6 +175,8 @@ impl Proxy {
             addresses: words("ipAddresses").iter().filter_map(|ip| ip.parse().ok()).collect(),
             locality: locality_of(object.get("locality")).unwrap_or_default(),
             extensions: words("extensions").into_iter().collect(),
+            state_of_the_world: text("dialect") == "sotw",
+            loads_on_demand: false,
             id,
             namespace,
             dns_domain,
@@ -212,6 +218,8 @@ impl Proxy {
             labels: metadata.labels(),
             locality: locality.unwrap_or_default(),
             extensions: node.extensions.iter().map(|extension| extension.name.clone()).collect(),
+            state_of_the_world: false,
+            loads_on_demand: false,
             metadata,
         })
     }
@@ -246,6 +254,8 @@ impl Proxy {
             namespace: self.namespace.clone(),
             dns_domain: self.dns_domain.clone(),
             extensions: self.extensions.clone(),
+            state_of_the_world: false,
+            loads_on_demand: self.loads_on_demand,
         }
     }
 
@@ -255,6 +265,7 @@ impl Proxy {
         let metadata = &self.metadata;
         (self.kind, &self.id, &self.addresses, &self.namespace, &self.labels).hash(&mut hasher);
         (&metadata.cluster, &metadata.network, &metadata.workload, &self.extensions).hash(&mut hasher);
+        self.loads_on_demand.hash(&mut hasher);
         hasher.finish()
     }
 

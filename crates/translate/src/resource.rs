@@ -8,7 +8,7 @@ use lateen_proto::istio::networking::nds::v1::NameTable;
 use lateen_proto::{Any, Message, Name};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::PatchReport;
+use crate::{PatchReport, Scoping};
 
 /// Something that its author should know: what was dropped, shadowed or merged, and by which object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +87,7 @@ impl Resource {
 pub struct Resources {
     /// The listeners.
     pub listeners: Vec<Arc<Resource>>,
-    /// The clusters.
+    /// The clusters, also those that are loaded on demand.
     pub clusters: Vec<Arc<Resource>>,
     /// The route configurations that the listeners refer to.
     pub routes: Vec<Arc<Resource>>,
@@ -103,4 +103,18 @@ pub struct Resources {
     pub patches: Vec<PatchReport>,
     /// What is to be said about no resource in particular.
     pub notes: Vec<Note>,
+    /// Whether the proxy loads clusters on demand.
+    pub scoping: Scoping,
+    /// The clusters that it does not have from the start, but loads when a request wants them.
+    pub on_demand: BTreeSet<String>,
+}
+
+impl Resources {
+    /// What the proxy has from the start.
+    pub fn at_start(&self) -> Self {
+        let there = |list: &[Arc<Resource>]| {
+            list.iter().filter(|resource| !self.on_demand.contains(&*resource.name)).cloned().collect()
+        };
+        Self { clusters: there(&self.clusters), endpoints: there(&self.endpoints), ..self.clone() }
+    }
 }

@@ -1,6 +1,6 @@
 //! What is served: named, versioned messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lateen_proto::{Any, Message, Name};
@@ -68,6 +68,11 @@ pub trait Catalog: Send + Sync {
         self.find(type_url, name).is_some()
     }
 
+    /// Whether [`Self::all`] has a resource of that name: others are for those who ask for them by name.
+    fn covers(&self, type_url: &str, name: &str) -> bool {
+        self.contains(type_url, name)
+    }
+
     /// Whether a resource of that name is on its way: a subscription to it is answered when it is there, not
     /// with "it does not exist".
     fn is_pending(&self, _type_url: &str, _name: &str) -> bool {
@@ -79,6 +84,8 @@ pub trait Catalog: Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub struct ResourceMap {
     types: BTreeMap<String, BTreeMap<Arc<str>, Resource>>,
+    /// Resources, by type, that only a subscription by name reaches.
+    on_demand: BTreeMap<String, BTreeSet<Arc<str>>>,
     stamp: u64,
 }
 
@@ -86,7 +93,17 @@ impl ResourceMap {
     /// Puts a resource, in place of one of the same name.
     pub fn insert(&mut self, type_url: &str, resource: Resource) {
         self.stamp += 1;
+        if let Some(names) = self.on_demand.get_mut(type_url) {
+            names.remove(&resource.name);
+        }
         self.types.entry(type_url.to_owned()).or_default().insert(resource.name.clone(), resource);
+    }
+
+    /// The same for a resource that only those get who ask for it by name.
+    pub fn insert_on_demand(&mut self, type_url: &str, resource: Resource) {
+        let name = resource.name.clone();
+        self.insert(type_url, resource);
+        self.on_demand.entry(type_url.to_owned()).or_default().insert(name);
     }
 
     /// Takes a resource away.
@@ -104,7 +121,11 @@ impl Catalog for ResourceMap {
     }
 
     fn all<'a>(&'a self, type_url: &str) -> Box<dyn Iterator<Item = Entry<'a>> + 'a> {
-        Box::new(self.types.get(type_url).into_iter().flat_map(BTreeMap::values).map(Entry::from))
+        let on_demand = self.on_demand.get(type_url);
+        let covered = move |r: &&Resource| on_demand.is_none_or(|names| !names.contains(&r.name));
+        Box::new(
+            self.types.get(type_url).into_iter().flat_map(BTreeMap::values).filter(covered).map(Entry::from),
+        )
     }
 
     fn find(&self, type_url: &str, name: &str) -> Option<Resource> {
@@ -113,6 +134,11 @@ impl Catalog for ResourceMap {
 
     fn contains(&self, type_url: &str, name: &str) -> bool {
         self.types.get(type_url).is_some_and(|resources| resources.contains_key(name))
+    }
+
+    fn covers(&self, type_url: &str, name: &str) -> bool {
+        self.contains(type_url, name)
+            && self.on_demand.get(type_url).is_none_or(|names| !names.contains(name))
     }
 }
 

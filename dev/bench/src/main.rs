@@ -7,6 +7,7 @@ mod process;
 mod proxies;
 mod report;
 mod resources;
+mod scoping;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Our proxy and stock Envoy on the same resources, in alternating rounds
     Proxy(proxies::Bench),
+    /// What a sidecar is given and holds, all of it and scoped automatically
+    Scoping(scoping::Bench),
     /// Our proxy, from a file of resources
     #[command(hide = true)]
     Serve {
@@ -61,6 +64,7 @@ enum Output {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Proxy(bench) => bench.run(),
+        Command::Scoping(bench) => bench.run(),
         Command::Serve { xds_file, concurrency } => serve(xds_file, concurrency),
         Command::Origin { port, bytes } => runtime().and_then(|runtime| {
             let served = match bytes {

@@ -290,7 +290,7 @@ fn figures(peak: &Outcome, steady: &Outcome, used: Duration) -> Figures {
 }
 
 /// A certificate authority and one certificate of it, in PEM.
-fn identity() -> Result<Identity, BenchError> {
+pub(crate) fn identity() -> Result<Identity, BenchError> {
     let failed = |error: rcgen::Error| BenchError::Text(error.to_string());
     let root_key = KeyPair::generate().map_err(failed)?;
     let mut root = CertificateParams::default();

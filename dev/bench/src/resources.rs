@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
 use lateen_proto::json::{Names, any_to_value};
 use lateen_registry::manifests::Manifests;
-use lateen_translate::{Proxy, generate, offline};
+use lateen_translate::{Proxy, Resources, generate, offline};
 use serde_json::{Value, json};
 
 use crate::BenchError;
@@ -83,7 +83,18 @@ impl World<'_> {
         self.resources(&sidecar("client", CLIENT, &json!({"HTTP_PROXY_PORT": port.to_string()})), services)
     }
 
+    /// What the control plane gives to the client's sidecar at its start, in a mesh of that many services.
+    pub(crate) fn scoped(&self, port: u16, services: usize, scoped: bool) -> Result<Resources, BenchError> {
+        let annotations = json!({"lateen.dev/scoping": if scoped { "automatic" } else { "off" }});
+        let metadata = json!({"HTTP_PROXY_PORT": port.to_string(), "ANNOTATIONS": annotations});
+        Ok(self.generated(&sidecar("client", CLIENT, &metadata), services)?.at_start())
+    }
+
     fn resources(&self, proxy: &Value, others: usize) -> Result<Value, BenchError> {
+        self.frozen(&self.generated(proxy, others)?)
+    }
+
+    fn generated(&self, proxy: &Value, others: usize) -> Result<Resources, BenchError> {
         let text = |error: &dyn std::fmt::Display| BenchError::Text(error.to_string());
         let mesh = json!({
             "accessLogFile": self.log,
@@ -99,7 +110,12 @@ impl World<'_> {
             return Err(text(warning));
         }
         let proxy = Proxy::from_json(proxy).map_err(|error| text(&error))?;
-        let resources = generate(&snapshot, &proxy);
+        Ok(generate(&snapshot, &proxy))
+    }
+
+    /// Resources with everything in its place that would come by name.
+    pub(crate) fn frozen(&self, resources: &Resources) -> Result<Value, BenchError> {
+        let text = |error: &dyn std::fmt::Display| BenchError::Text(error.to_string());
         let mut dump = json!({"secrets": self.secrets()});
         for (name, list) in [
             ("listeners", &resources.listeners),

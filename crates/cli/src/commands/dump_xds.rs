@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lateen_proto::Any;
 use lateen_proto::json::{self, Names};
-use lateen_translate::{PatchReport, Proxy, Resource, Resources, generate};
+use lateen_translate::{PatchReport, Proxy, Resource, Resources, Scoping, generate};
 use serde_json::{Value, json};
 
 use super::{CliError, Outcome};
@@ -86,14 +86,23 @@ impl Cmd {
             true => json::to_value(resources.name_table.as_ref(), Names::Camel).map_err(CliError::new)?,
             false => json!({}),
         };
+        let at_start = resources.at_start();
         let mut dump = json!({
             "listeners": list("lds", &resources.listeners)?,
-            "clusters": list("cds", &resources.clusters)?,
+            "clusters": list("cds", &at_start.clusters)?,
             "routes": list("rds", &resources.routes)?,
-            "endpoints": list("eds", &resources.endpoints)?,
+            "endpoints": list("eds", &at_start.endpoints)?,
             "secrets": secrets,
             "nameTable": names,
         });
+        match &resources.scoping {
+            Scoping::Off => {}
+            Scoping::Automatic if wanted("cds") => dump["onDemand"] = json!(resources.on_demand),
+            Scoping::Automatic => {}
+            Scoping::Unavailable(reason) => {
+                eprintln!("Warning: automatic scoping is asked for, but off: {reason}");
+            }
+        }
         if !resources.extensions.is_empty() {
             dump["extensions"] = list("ecds", &resources.extensions)?.into();
         }

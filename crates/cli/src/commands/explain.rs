@@ -43,7 +43,13 @@ impl Cmd {
         for refused in &judge.refused {
             eprintln!("Warning: the proxy would reject {refused}");
         }
-        let answer = judge.explain(&call, address(&proxy), proxy.is_router());
+        let mut answer = judge.explain(&call, address(&proxy), proxy.is_router());
+        if let Some(cluster) =
+            answer.cluster_matched.as_ref().filter(|name| resources.on_demand.contains(*name))
+        {
+            let step = format!("cluster {cluster} is loaded on demand: the first request waits for it");
+            answer.why.push(step);
+        }
         match self.output {
             Some(_) => println!("{}", serde_json::to_string_pretty(&answer).map_err(CliError::new)?),
             None => print!("{}", words(&answer)),

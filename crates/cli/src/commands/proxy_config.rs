@@ -232,8 +232,11 @@ impl Cmd {
                     subset: args.subset,
                     direction: args.direction,
                 };
-                let found = clusters::select(&args.source.dump(globals)?, &filter)?;
-                Shown::rows(&clusters::table(&found), found).print(&args.source.output)?;
+                let dump = args.source.dump(globals)?;
+                let found = clusters::select(&dump, &filter)?;
+                let mut shown = Shown::rows(&clusters::table(&found), found);
+                shown.short += &clusters::scoping(&dump).unwrap_or_default();
+                shown.print(&args.source.output)?;
             }
             Part::Ecds(source) => {
                 let section = extensions::select(&source.dump(globals)?);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lateen_status::{ProxySync, SyncState, TypeSync};
+use lateen_status::{ProxySync, Scoping, SyncState, TypeSync};
 
 use super::{CliError, Outcome};
 use crate::cluster::{block_on, client};
@@ -63,6 +63,7 @@ fn text(proxies: &[ProxySync]) -> String {
     }
     let mut text = columns(&rows);
     for proxy in proxies {
+        text += &proxy.scoping.as_ref().map(|of| scoping(&proxy.proxy, of)).unwrap_or_default();
         for (kind, sync) in &proxy.types {
             for rejected in &sync.rejected {
                 text += &format!(
@@ -73,6 +74,31 @@ fn text(proxies: &[ProxySync]) -> String {
         }
     }
     text
+}
+
+/// The line of a proxy that is to load clusters on demand.
+fn scoping(proxy: &str, of: &Scoping) -> String {
+    const MOST: usize = 20;
+    if !of.obstacle.is_empty() {
+        return format!("{proxy}: automatic scoping is asked for, but off: {}\n", of.obstacle);
+    }
+    let list = |names: &[String]| match names.len().saturating_sub(MOST) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..MOST].join(", ")),
+    };
+    let mut line = format!(
+        "{proxy}: loads clusters on demand: {} of {} from the start, loaded {}",
+        of.at_start,
+        of.clusters,
+        of.loaded.len()
+    );
+    if !of.loaded.is_empty() {
+        line += &format!(": {}", list(&of.loaded));
+    }
+    if !of.missing.is_empty() {
+        line += &format!("; asked for and not there: {}", list(&of.missing));
+    }
+    line + "\n"
 }
 
 fn word(sync: Option<&TypeSync>) -> &'static str {
@@ -108,10 +134,20 @@ mod tests {
                 ("CDS".into(), sync(SyncState::Synced, vec![])),
                 ("LDS".into(), sync(SyncState::Synced, refused)),
             ]),
+            scoping: Some(Scoping {
+                clusters: 1_000,
+                at_start: 5,
+                loaded: vec!["outbound|80||a".into()],
+                missing: vec!["outbound|80||b".into()],
+                ..Scoping::default()
+            }),
         };
         let text = text(&[proxy]);
         let words: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
         assert_eq!(words, ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ECDS", "ISTIOD", "VERSION"]);
+        let scoping = "loads clusters on demand: 5 of 1000 from the start, loaded 1: outbound|80||a; asked for \
+                       and not there: outbound|80||b\n";
+        assert!(text.contains(scoping), "{text}");
         assert!(text.contains("ERROR") && text.contains("0.0.0.0_80 rejected: lua: not supported"), "{text}");
     }
 }

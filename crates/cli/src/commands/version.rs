@@ -130,6 +130,7 @@ mod tests {
             dialect: "delta".into(),
             connected_at: String::new(),
             types: BTreeMap::new(),
+            scoping: None,
         };
         let mesh = Mesh {
             control_planes: vec![plane("a"), plane("b")],

@@ -69,3 +69,29 @@ fn kind(cluster: &Value) -> &str {
         (kind, _) => kind,
     }
 }
+
+/// The line below the table of a proxy that loads clusters on demand: what is missing in the table may be loaded yet.
+pub(crate) fn scoping(dump: &Dump) -> Option<String> {
+    let listeners = dump.sections("ListenersConfigDump").ok()?;
+    let holds = |section: &&Value| section.to_string().contains("\"envoy.filters.http.on_demand\"");
+    let any = listeners.iter().any(holds);
+    any.then(|| "automatic scoping: other clusters are loaded when a request wants them\n".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_proxy_that_loads_on_demand_says_so() {
+        let dump = |filter: &str| {
+            let listener = json!({"name": "x", "http_filters": [{"name": filter}]});
+            let text = json!({"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+                "dynamic_listeners": [{"active_state": {"listener": listener}}]}]});
+            Dump::parse(&text.to_string()).unwrap()
+        };
+        assert!(scoping(&dump("envoy.filters.http.on_demand")).is_some());
+        assert_eq!(scoping(&dump("envoy.filters.http.router")), None);
+    }
+}

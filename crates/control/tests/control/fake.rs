@@ -164,8 +164,12 @@ impl World {
     }
 
     pub(crate) fn connect(&self, name: &str) -> Client {
+        self.connect_as(node(name))
+    }
+
+    pub(crate) fn connect_as(&self, node: Node) -> Client {
         let target = Target::Tcp(self.control.bound().plain.to_string());
-        let (handle, events) = lateen_xds::client::connect(Config::new(target, node(name)));
+        let (handle, events) = lateen_xds::client::connect(Config::new(target, node));
         Client { handle, events }
     }
 

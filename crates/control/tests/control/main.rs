@@ -6,7 +6,9 @@ mod fake;
 mod jwks;
 mod mtls;
 mod patches;
+mod pods;
 mod refusals;
+mod scoping;
 mod trouble;
 
 use std::sync::Arc;

@@ -305,6 +305,7 @@ const FILTERS: &[(&str, &str)] = &[
     ("envoy.filters.http", "envoy.filters.http.grpc_stats"),
     ("envoy.filters.http", "envoy.filters.http.grpc_web"),
     ("envoy.filters.http", "envoy.filters.http.jwt_authn"),
+    ("envoy.filters.http", "envoy.filters.http.on_demand"),
     ("envoy.filters.http", "envoy.filters.http.rbac"),
     ("envoy.filters.http", "envoy.filters.http.router"),
     ("envoy.filters.http", "envoy.filters.http.set_filter_state"),

@@ -19,6 +19,7 @@ use lateen_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use super::extensions::{self, IstioFilters, TrafficClass};
 use super::tracing::TracingOptions;
 use super::wire::{ads, duration, http_filter, network_filter, zero};
+use crate::scoping;
 
 pub(crate) const HCM: &str = "envoy.filters.network.http_connection_manager";
 
@@ -96,6 +97,8 @@ pub(crate) struct HttpSettings {
     pub(crate) idle: Option<Duration>,
     /// Address ranges that count as internal, when networks are configured.
     pub(crate) internal_ranges: Vec<core::CidrRange>,
+    /// Whether requests wait for clusters that are loaded on demand.
+    pub(crate) on_demand: bool,
     /// Filters that check who asks and whether they may, in order; see `crate::filters::security`.
     pub(crate) security: Vec<hcm::HttpFilter>,
 }
@@ -216,6 +219,9 @@ impl HttpChain {
             filters.push(extensions::http_stats(class));
         }
         filters.extend(self.last_filters.iter().cloned());
+        if settings.on_demand {
+            filters.push(scoping::filter());
+        }
         let router = Router { suppress_envoy_headers: settings.headers.suppress_debug, ..Default::default() };
         filters.push(http_filter("envoy.filters.http.router", &router));
         filters

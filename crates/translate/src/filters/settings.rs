@@ -35,6 +35,7 @@ impl HttpSettings {
             http10: proxy.metadata.http10,
             idle: parse_duration(&proxy.metadata.idle_timeout).ok(),
             internal_ranges: internal_ranges(snapshot),
+            on_demand: proxy.loads_on_demand && class == TrafficClass::Outbound,
             security: Vec::new(),
         }
     }

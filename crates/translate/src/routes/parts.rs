@@ -1,5 +1,6 @@
 //! Route configurations in parts: a virtual host that was made before is neither made nor encoded again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lateen_api::mesh::MeshConfig;
@@ -11,6 +12,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::cache::Shared;
 use crate::filters::wire::provenance;
+use crate::scoping;
 use crate::snapshot::{MergedRule, VirtualServiceConfig};
 use crate::{Built, Note, Resource};
 
@@ -34,6 +36,8 @@ pub(crate) struct MadeHost {
     /// The message.
     pub(crate) message: route::VirtualHost,
     bytes: Vec<u8>,
+    /// Clusters that it names beside those that its requests go to.
+    pub(crate) beside: BTreeSet<String>,
 }
 
 /// Routes that were made once.
@@ -108,7 +112,9 @@ impl HostInput {
 impl MadeHost {
     /// A virtual host, encoded.
     pub(crate) fn new(message: route::VirtualHost) -> Self {
-        Self { bytes: message.encode_to_vec(), message }
+        let mut beside = BTreeSet::new();
+        scoping::find_beside(&message, &mut beside);
+        Self { bytes: message.encode_to_vec(), message, beside }
     }
 }
 

@@ -132,7 +132,7 @@ impl Session {
         let verdict = judge(subscription, &request.response_nonce, request.error_detail.as_ref());
         let stale = !request.response_nonce.is_empty() && request.response_nonce != subscription.sent_nonce;
         if !stale {
-            replace_names(subscription, &request.resource_names, first && types::empty_means_all(&key.1));
+            replace_names(subscription, &request.resource_names, types::empty_means_all(&key.1));
             subscription.answer |= first;
         }
         Ok(Heard { type_url: key.1, verdict })
@@ -176,6 +176,12 @@ impl Session {
         self.types
             .get(&(types::rank(type_url), Arc::from(type_url)))
             .is_some_and(|s| s.wildcard || s.names.contains(name))
+    }
+
+    /// What the client asked for by name of a type, in no order.
+    pub fn asked(&self, type_url: &str) -> impl Iterator<Item = &Arc<str>> {
+        let subscription = self.types.get(&(types::rank(type_url), Arc::from(type_url)));
+        subscription.into_iter().flat_map(|s| &s.names)
     }
 
     fn begin(&mut self, node: Option<Node>, type_url: &str) -> Result<(usize, Arc<str>), ProtocolError> {
@@ -229,8 +235,11 @@ fn judge(subscription: &mut Subscription, nonce: &str, error: Option<&Status>) -
     })
 }
 
-/// A state-of-the-world request names all that is wanted from now on.
+/// A state-of-the-world request names all that is wanted from now on. Of a type that can be had as a whole, one that has
+/// never named anything wants everything.
 fn replace_names(subscription: &mut Subscription, names: &[String], empty_is_all: bool) {
+    subscription.named |= !names.is_empty();
+    let all = names.iter().any(|name| name == "*") || (empty_is_all && !subscription.named);
     let gone: Vec<Arc<str>> = subscription
         .names
         .iter()
@@ -240,15 +249,14 @@ fn replace_names(subscription: &mut Subscription, names: &[String], empty_is_all
     for name in gone {
         subscription.unsubscribe(&name);
     }
-    for name in names {
-        match name.as_str() {
-            "*" if !subscription.wildcard => subscription.subscribe_all(),
-            "*" => {}
-            name if !subscription.names.contains(name) => subscription.subscribe(name, false),
-            _ => {}
+    for name in names.iter().filter(|name| *name != "*") {
+        if !subscription.names.contains(name.as_str()) {
+            subscription.subscribe(name, false);
         }
     }
-    if names.is_empty() && empty_is_all {
-        subscription.subscribe_all();
+    match (all, subscription.wildcard) {
+        (true, false) => subscription.subscribe_all(),
+        (false, true) => subscription.unsubscribe_all(),
+        _ => {}
     }
 }

@@ -13,6 +13,8 @@ const IN_FLIGHT: usize = 64;
 pub(super) struct Subscription {
     pub(super) wildcard: bool,
     pub(super) names: HashSet<Arc<str>>,
+    /// Whether a state-of-the-world client has ever named what it wants.
+    pub(super) named: bool,
     /// The version of each resource that the client holds or was sent.
     pub(super) held: HashMap<Arc<str>, Arc<str>>,
     /// Names to be answered whatever `held` says.
@@ -117,8 +119,9 @@ impl Subscription {
         catalog: &dyn Catalog,
     ) -> Option<Difference> {
         let mut difference = Difference::default();
-        for name in names.iter().filter(|name| self.wildcard || self.names.contains(*name)) {
-            match catalog.find(type_url, name) {
+        for name in names {
+            let found = self.reaches(type_url, name, catalog).then(|| catalog.find(type_url, name)).flatten();
+            match found {
                 Some(resource) if self.is_due(&resource.name, &resource.version) => {
                     difference.changed.push(resource);
                 }
@@ -190,12 +193,14 @@ impl Subscription {
         self.owed.contains(name) || self.held.get(name) != Some(version)
     }
 
+    /// Whether the client asks for what there is of that name.
+    fn reaches(&self, type_url: &str, name: &str, catalog: &dyn Catalog) -> bool {
+        self.names.contains(name) || (self.wildcard && catalog.covers(type_url, name))
+    }
+
     fn by_name(&self, type_url: &str, catalog: &dyn Catalog, difference: &mut Difference) {
-        let covered: HashSet<Arc<str>> = match self.wildcard && !self.names.is_empty() {
-            true => catalog.all(type_url).map(|r| r.name.clone()).collect(),
-            false => HashSet::new(),
-        };
-        for name in self.names.iter().filter(|name| !covered.contains(*name)) {
+        let covered = |name: &Arc<str>| self.wildcard && catalog.covers(type_url, name);
+        for name in self.names.iter().filter(|name| !covered(name)) {
             if let Some(resource) = catalog.find(type_url, name)
                 && self.is_due(&resource.name, &resource.version)
             {
@@ -208,8 +213,9 @@ impl Subscription {
     fn gone(&self, type_url: &str, catalog: &dyn Catalog, difference: &mut Difference) {
         let unheld = self.owed.iter().filter(|name| !self.held.contains_key(*name));
         let gone = self.held.keys().chain(unheld).filter(|name| {
+            let there = self.reaches(type_url, name, catalog) && catalog.contains(type_url, name);
             let wanted = self.wildcard || self.names.contains(*name);
-            !wanted || !(catalog.contains(type_url, name) || catalog.is_pending(type_url, name))
+            !(there || (wanted && catalog.is_pending(type_url, name)))
         });
         difference.removed.extend(gone.cloned());
         difference.removed.sort();

@@ -83,12 +83,19 @@ impl Plane {
         lock(&seat.heard).refused.clear();
         let mut map = ResourceMap::default();
         let mut wanted: BTreeMap<&str, usize> = HELD.iter().map(|held| (*held, 0)).collect();
+        let none = BTreeSet::new();
+        let on_demand = resources.map_or(&none, |resources| &resources.on_demand);
         for (type_url, list) in resources.map(parts).into_iter().flatten() {
             let names: BTreeSet<&str> = list.iter().map(|resource| &*resource.name).collect();
-            wanted.insert(type_url, names.len());
+            wanted.insert(type_url, names.into_iter().filter(|name| !on_demand.contains(*name)).count());
             for resource in list {
                 let (name, version) = (resource.name.clone(), resource.version.clone());
-                map.insert(type_url, Resource { name, version, any: resource.any.clone() });
+                let loaded = type_url == types::CLUSTER && on_demand.contains(&*name);
+                let resource = Resource { name, version, any: resource.any.clone() };
+                match loaded {
+                    true => map.insert_on_demand(type_url, resource),
+                    false => map.insert(type_url, resource),
+                }
             }
         }
         for name in resources.iter().flat_map(|resources| &resources.secret_names) {
@@ -104,7 +111,7 @@ impl Plane {
                 if !heard.refused.is_empty() {
                     return Err(format!("{node} refuses: {}", heard.refused.join("; ")));
                 }
-                heard.missing(&wanted)
+                heard.missing(&wanted, on_demand.is_empty())
             };
             match missing {
                 None => return Ok(()),
@@ -118,13 +125,13 @@ impl Plane {
 }
 
 impl Standing {
-    /// What the proxy has still to take.
-    fn missing(&self, wanted: &BTreeMap<&str, usize>) -> Option<String> {
+    /// What the proxy has still to take; it may hold more where it loads on demand.
+    fn missing(&self, wanted: &BTreeMap<&str, usize>, exactly: bool) -> Option<String> {
         wanted.iter().find_map(|(type_url, wanted)| {
             let status = self.types.iter().find(|status| &*status.type_url == *type_url);
             let (held, busy) = status.map_or((0, false), |status| (status.held, status.outstanding));
             let short = types::short_name(type_url);
-            (held != *wanted || busy)
+            (held < *wanted || (exactly && held > *wanted) || busy)
                 .then(|| format!("{short}: holds {held} of {wanted}, outstanding: {busy}"))
         })
     }
