@@ -70,7 +70,7 @@ pub trait Catalog: Send + Sync {
 
     /// Whether [`Self::all`] has a resource of that name: others are for those who ask for them by name.
     fn covers(&self, type_url: &str, name: &str) -> bool {
-        self.contains(type_url, name)
+        self.all(type_url).any(|entry| **entry.name == *name)
     }
 
     /// Whether a resource of that name is on its way: a subscription to it is answered when it is there, not

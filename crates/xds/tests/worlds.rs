@@ -253,7 +253,7 @@ fn a_state_of_the_world_client_that_names_something_wants_that_alone() {
     catalog.insert(types::CLUSTER, resource(1, 1));
     catalog.insert(types::CLUSTER, resource(2, 1));
     let mut session = Session::new(Dialect::StateOfTheWorld);
-    let mut held = |session: &mut Session, catalog: &ResourceMap| -> Option<Vec<String>> {
+    let held = |session: &mut Session, catalog: &ResourceMap| -> Option<Vec<String>> {
         let push = session.pushes(catalog).pop()?;
         Some(push.resources.iter().map(|resource| resource.name.to_string()).collect())
     };
@@ -280,7 +280,7 @@ fn on_demand_resources_are_for_those_who_name_them() {
     let mut delta = Delta::new();
     let request = delta.client.subscribe(types::CLUSTER, ["*"]);
     delta.tell(request);
-    let mut names = |delta: &mut Delta, catalog: &ResourceMap| -> Vec<String> {
+    let names = |delta: &mut Delta, catalog: &ResourceMap| -> Vec<String> {
         delta.push(catalog);
         delta.held.iter().map(|((_, name), value)| format!("{name} v{}", value[1])).collect()
     };
