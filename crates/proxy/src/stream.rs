@@ -34,10 +34,13 @@ enum Kind {
 }
 
 impl Stream {
-    /// Puts bytes back that were read ahead.
+    /// Puts bytes back that were read ahead: before those that were put back already and are yet to be read.
     #[must_use]
     pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
-        self.prefix = prefix;
+        self.prefix = match self.prefix.is_empty() {
+            true => prefix,
+            false => [prefix, self.prefix].concat().into(),
+        };
         self
     }
 
@@ -327,5 +330,23 @@ impl AsyncWrite for Stream {
             Kind::Unix(inner) => inner.is_write_vectored(),
             Kind::Memory(inner) => inner.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_put_back_twice_is_read_whole() {
+        let (near, far) = tokio::io::duplex(64);
+        drop(far);
+        let mut stream = Stream::from(near).with_prefix(Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n"));
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).await.unwrap();
+        let mut stream = stream.with_prefix(Bytes::copy_from_slice(&first));
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "GET / HTTP/1.1\r\n\r\n");
     }
 }

@@ -20,8 +20,6 @@ pub(super) fn pool(pool: &ConnectionPoolSettings, at: &Path<'_>, out: &mut Probl
 }
 
 fn http_settings(http: &HttpSettings, at: &Path<'_>, out: &mut Problems) {
-    let nothing = *http == HttpSettings::default();
-    out.error_if(nothing, at, "http connection pool must have at least one field");
     for (field, value) in [
         ("http1MaxPendingRequests", http.http1_max_pending_requests),
         ("http2MaxRequests", http.http2_max_requests),
@@ -46,8 +44,6 @@ fn http_settings(http: &HttpSettings, at: &Path<'_>, out: &mut Problems) {
 }
 
 fn tcp_settings(tcp: &TcpSettings, at: &Path<'_>, out: &mut Problems) {
-    let nothing = *tcp == TcpSettings::default();
-    out.error_if(nothing, at, "tcp connection pool must have at least one field");
     out.error_if(
         tcp.max_connections < 0,
         &at.field("maxConnections"),
