@@ -17,14 +17,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::bootstrap;
 use crate::envoy::{Envoy, EnvoyError};
 use crate::forwarder::Forwarder;
 use crate::health::{self, Admin, Health};
 use crate::identity;
+use crate::patched::Patches;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
-use crate::typed_bootstrap;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +53,7 @@ pub enum AgentError {
 pub struct Agent {
     settings: Arc<Settings>,
     bootstrap: Value,
+    patches: Patches,
     health: Arc<Health>,
     admin: Admin,
     quit: Arc<Notify>,
@@ -61,7 +61,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Binds the sockets, writes the bootstrap, and starts to ask for a certificate.
+    /// Binds the sockets, starts to ask for a certificate, and writes the bootstrap. Where patches of it are to be asked
+    /// for, it waits for the control plane.
     ///
     /// # Errors
     /// When a socket or port cannot be bound, or a file not written.
@@ -81,11 +82,10 @@ impl Agent {
         let health = Health::new(&settings, admin.clone(), quit.clone());
         serve_health(&settings, &health, &mut tasks).await?;
 
-        let bootstrap = bootstrap::render(&settings);
-        let path = settings.bootstrap_file();
-        let text = format!("{bootstrap:#}\n");
-        std::fs::write(&path, text).map_err(|source| AgentError::File { path, source })?;
-        Ok(Self { settings, bootstrap, health, admin, quit, _tasks: tasks })
+        let patches = Patches::ask(&settings).await;
+        let bootstrap = patches.file(&settings);
+        write(&settings, &bootstrap)?;
+        Ok(Self { settings, bootstrap, patches, health, admin, quit, _tasks: tasks })
     }
 
     /// What the agent was told.
@@ -100,7 +100,17 @@ impl Agent {
 
     /// The part of the bootstrap that the proxy in this process acts on.
     pub fn typed_bootstrap(&self) -> Bootstrap {
-        typed_bootstrap::build(&self.settings)
+        self.patches.typed(&self.settings)
+    }
+
+    /// Whether the control plane patched the bootstrap.
+    pub fn is_patched(&self) -> bool {
+        self.patches.is_some()
+    }
+
+    /// The same without the control plane's patches, which tells why they were refused.
+    pub fn unpatched_bootstrap(&self, refused: &str) -> Bootstrap {
+        self.patches.plain_typed(&self.settings, refused)
     }
 
     /// Whether the proxy is ready; why not, otherwise.
@@ -116,13 +126,25 @@ impl Agent {
         self.quit.notified().await;
     }
 
-    /// Starts stock Envoy on the bootstrap.
+    /// Starts stock Envoy on the bootstrap; without the control plane's patches where Envoy refuses them.
     ///
     /// # Errors
-    /// When the binary cannot be started.
+    /// When the binary cannot be started, or the bootstrap not be written.
     pub fn envoy(&self) -> Result<Envoy, EnvoyError> {
+        if self.is_patched()
+            && let Err(reason) = Envoy::validate(&self.settings, &self.settings.bootstrap_file())
+        {
+            tracing::error!("the bootstrap's patches are not applied: Envoy refuses them: {reason}");
+            write(&self.settings, &self.patches.plain_file(&self.settings, &reason))
+                .map_err(|error| EnvoyError::Bootstrap(error.to_string()))?;
+        }
         Envoy::start(self.settings.clone(), self.admin.clone(), &self.settings.bootstrap_file())
     }
+}
+
+fn write(settings: &Settings, bootstrap: &Value) -> Result<(), AgentError> {
+    let path = settings.bootstrap_file();
+    std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(|source| AgentError::File { path, source })
 }
 
 fn serve_secrets(

@@ -16,6 +16,7 @@ mod health;
 mod identity;
 mod metadata;
 mod metrics;
+mod patched;
 mod probes;
 mod secrets;
 mod settings;

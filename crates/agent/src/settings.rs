@@ -86,6 +86,8 @@ pub struct Settings {
     pub dns: Option<SocketAddr>,
     /// Whether discovery is incremental (`ISTIO_DELTA_XDS`), or each answer the state of the world. Ours always is.
     pub delta: bool,
+    /// Whether the control plane is asked for patches of the bootstrap (`BOOTSTRAP_XDS_AGENT`).
+    pub patched_bootstrap: bool,
     /// The application's probes, which the agent answers for (`ISTIO_KUBE_APP_PROBERS`).
     pub probes: Probes,
     /// Where the application has its metrics (`ISTIO_PROMETHEUS_ANNOTATIONS`).
@@ -210,6 +212,12 @@ impl Settings {
         let probes = env.parsed("ISTIO_KUBE_APP_PROBERS", Probes::parse)?.unwrap_or_default();
         let status_port = config.status_port;
         let scrape = env.parsed("ISTIO_PROMETHEUS_ANNOTATIONS", |text| Scrape::parse(text, status_port))?;
+        let of_proxy = |name: &str| {
+            let given = env.text(name).or(config.proxy_metadata.get(name).map(String::as_str));
+            given.map(|text| text.trim().to_ascii_lowercase())
+        };
+        let patched_bootstrap = of_proxy("BOOTSTRAP_XDS_AGENT").is_some_and(|text| text == "true");
+        let delta = of_proxy("ISTIO_DELTA_XDS").is_none_or(|text| text != "false");
         let pod_info = files::PodInfo::read(&root);
         let facts = metadata::Facts { pod: &pod, namespace: &namespace, account, addresses: &addresses };
         let metadata = metadata::of_node(env.0, &config, &pod_info, &facts);
@@ -230,7 +238,8 @@ impl Settings {
             config,
             metadata,
             dns,
-            delta: env.text("ISTIO_DELTA_XDS").is_none_or(|text| !text.trim().eq_ignore_ascii_case("false")),
+            patched_bootstrap,
+            delta,
             probes,
             scrape: scrape.flatten(),
             root,

@@ -249,7 +249,11 @@ async fn config_dump(State(debug): State<Debug>, Query(query): Query<HashMap<Str
         return (StatusCode::NOT_FOUND, text).into_response();
     };
     // Reflection over all resources takes a while.
-    let dumped = tokio::task::spawn_blocking(move || dump::of(&connected.catalog())).await;
+    let dumped = tokio::task::spawn_blocking(move || {
+        let asked = connected.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        dump::of(&connected.catalog(), &asked)
+    });
+    let dumped = dumped.await;
     match dumped {
         Ok(Ok(configs)) => Json(json!({ "configs": configs })).into_response(),
         Ok(Err(reason)) => (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod envoy_filters;
 mod fake;
 mod jwks;
 mod mtls;
