@@ -17,13 +17,16 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 
+use crate::certificate_files::{self, CertificateFiles};
 use crate::envoy::{Envoy, EnvoyError};
+use crate::foreign;
 use crate::forwarder::Forwarder;
 use crate::health::{self, Admin, Health};
-use crate::identity;
+use crate::identity::{self, Source};
 use crate::patched::Patches;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
+use crate::upstream::Learned;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,9 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// A socket that somebody else has to serve.
+    #[error("WORKLOAD_IDENTITY_SOCKET_FILE is set, but nobody serves secrets on {0}; is its volume mounted?")]
+    NoSocket(PathBuf),
     /// The discovery address.
     #[error("discoveryAddress: {0}")]
     Discovery(#[from] lateen_xds::transport::TransportError),
@@ -66,16 +72,20 @@ impl Agent {
     ///
     /// # Errors
     /// When a socket or port cannot be bound, or a file not written.
-    pub async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
+    pub async fn start(mut settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
+        let source = source(&settings).await?;
+        settings.socket_is_anothers = matches!(source, Source::Socket(_));
         let settings = Arc::new(settings);
         let mut tasks = JoinSet::new();
-        tracing::info!("CA Endpoint {}, provider Citadel", settings.ca_address);
-        let root = settings.root_certificate_file();
-        tracing::info!("Using CA {} cert with certs: {}", settings.ca_address, root.display());
+        tell(&settings, &source);
         let (publish, workload) = watch::channel(None);
-        tasks.spawn(identity::maintain(settings.clone(), clock, publish));
+        let learned = (source == Source::Authority).then(|| workload.clone());
+        tasks.spawn(source.follow(settings.clone(), clock, publish));
+        if let Some(folder) = &settings.output {
+            tasks.spawn(certificate_files::write_out(folder.clone(), workload.clone()));
+        }
         serve_secrets(&settings, workload, &mut tasks)?;
-        serve_discovery(&settings, &mut tasks)?;
+        serve_discovery(&settings, learned, &mut tasks)?;
 
         let admin = Admin::new(settings.admin());
         let quit = Arc::new(Notify::new());
@@ -147,6 +157,43 @@ fn write(settings: &Settings, bootstrap: &Value) -> Result<(), AgentError> {
     std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(|source| AgentError::File { path, source })
 }
 
+/// Where the workload's certificate comes from: a socket that somebody else serves, files, or the authority.
+async fn source(settings: &Settings) -> Result<Source, AgentError> {
+    let socket = settings.workload_socket();
+    if foreign::answers(&socket).await {
+        return Ok(Source::Socket(socket));
+    }
+    if settings.needs_socket {
+        return Err(AgentError::NoSocket(socket));
+    }
+    Ok(match &settings.certificate_files {
+        Some(files) => Source::Files(files.clone()),
+        None => CertificateFiles::found(&settings.root).map_or(Source::Authority, Source::Files),
+    })
+}
+
+fn tell(settings: &Settings, source: &Source) {
+    match source {
+        Source::Authority => {
+            tracing::info!("CA Endpoint {}, provider Citadel", settings.ca_address);
+            let root = settings.root_certificate_file();
+            tracing::info!("Using CA {} cert with certs: {}", settings.ca_address, root.display());
+        }
+        Source::Files(files) => {
+            tracing::info!(
+                "Workload is using file mounted certificates ({}). Skipping connecting to CA",
+                files.chain.display()
+            );
+        }
+        Source::Socket(path) => {
+            tracing::info!(
+                "Existing workload SDS socket found at {}: certificates come from there",
+                path.display()
+            );
+        }
+    }
+}
+
 fn serve_secrets(
     settings: &Arc<Settings>,
     workload: watch::Receiver<Option<Arc<identity::Workload>>>,
@@ -165,9 +212,13 @@ fn serve_secrets(
     Ok(())
 }
 
-fn serve_discovery(settings: &Arc<Settings>, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
+fn serve_discovery(
+    settings: &Arc<Settings>,
+    learned: Learned,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), AgentError> {
     let listener = unix(&settings.discovery_socket())?;
-    let forwarder = Forwarder::new(settings.clone())?;
+    let forwarder = Forwarder::new(settings.clone(), learned)?;
     let service = tower::service_fn(move |request| {
         let forwarder = forwarder.clone();
         async move { Ok::<_, std::convert::Infallible>(forwarder.forward(request).await) }

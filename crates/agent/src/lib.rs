@@ -9,8 +9,10 @@
 mod agent;
 mod application;
 mod bootstrap;
+mod certificate_files;
 mod envoy;
 mod files;
+mod foreign;
 mod forwarder;
 mod health;
 mod identity;
@@ -18,6 +20,7 @@ mod metadata;
 mod metrics;
 mod patched;
 mod probes;
+mod roots;
 mod secrets;
 mod settings;
 mod typed_bootstrap;

@@ -40,7 +40,7 @@ impl Patches {
         if !settings.patched_bootstrap {
             return Self::NotAsked;
         }
-        let target = upstream::target(settings, &settings.config.discovery_address);
+        let target = upstream::target(settings, &settings.config.discovery_address, None);
         let own = settings.clone();
         let config = client::Config {
             token: Some(Arc::new(move || upstream::token(&own).ok())),

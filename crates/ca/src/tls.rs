@@ -10,8 +10,8 @@ mod public;
 mod settings;
 mod verify;
 
-pub(crate) use pem::rfc2253;
 pub use pem::{PeerCertificate, PemError, Trust, identity};
+pub(crate) use pem::{certificates, rfc2253};
 pub use public::public_client;
 pub use settings::{
     ClientAuth, ClientSettings, Server, ServerSettings, SettingsError, Version, client_config, server_config,

@@ -32,6 +32,7 @@ pub(crate) struct Debug {
     pub(crate) proxies: Proxies,
     pub(crate) published: watch::Receiver<Option<Arc<Published>>>,
     pub(crate) unlisted: watch::Receiver<BTreeSet<Watched>>,
+    pub(crate) authority: watch::Receiver<Option<status::Authority>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn router(debug: Debug) -> Router {
         .route("/debug/registryz", get(registryz))
         .route("/debug/endpointz", get(endpointz))
         .route("/debug/config_dump", get(config_dump))
+        .route("/debug/ca", get(ca))
         .with_state(debug)
 }
 
@@ -189,6 +191,11 @@ async fn mesh(State(debug): State<Debug>) -> Json<Value> {
     let refused = published.mesh.refused(&debug.settings).into_iter();
     let refused: BTreeMap<String, String> = refused.map(|(map, why)| (map.to_string(), why)).collect();
     Json(json!({ "mesh": mesh, "meshNetworks": networks, "refused": refused }))
+}
+
+/// The authority in use; no keys.
+async fn ca(State(debug): State<Debug>) -> Json<Option<status::Authority>> {
+    Json(debug.authority.borrow().clone())
 }
 
 async fn registryz(State(debug): State<Debug>) -> Json<Vec<status::RegistryService>> {

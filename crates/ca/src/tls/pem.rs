@@ -79,7 +79,7 @@ pub fn identity(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, PemError>
     Ok(Arc::new(CertifiedKey::new(chain, key)))
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| PemError::Malformed(error.to_string()))?;

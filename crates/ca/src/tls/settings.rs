@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 
 use super::pem::{Trust, provider};
 use super::verify::{PeerVerifier, SanRule};
-
-/// Sessions that a listener's filter chain remembers.
-const SESSIONS: usize = 256;
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,11 +116,12 @@ pub fn server_config(settings: ServerSettings) -> Result<Server, SettingsError> 
     };
     let mut config = builder.with_cert_resolver(Arc::new(Identities(settings.identities)));
     config.send_tls13_tickets = usize::from(settings.resumption);
-    config.session_storage = if settings.resumption {
-        ServerSessionMemoryCache::new(SESSIONS)
-    } else {
-        Arc::new(NoServerSessionStorage {})
-    };
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    if settings.resumption {
+        // Tickets carry the session, under keys of this process that change: nothing is kept for a client. They end
+        // with the configuration, so that a session of other certificates or anchors is never resumed.
+        config.ticketer = Ticketer::new()?;
+    }
     let silent = Arc::new(config.clone());
     config.alpn_protocols = settings.alpn;
     Ok(Server { negotiating: Arc::new(config), silent })

@@ -9,6 +9,7 @@ mod mtls;
 mod patches;
 mod pods;
 mod refusals;
+mod rotation;
 mod scoping;
 mod trouble;
 
