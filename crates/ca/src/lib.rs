@@ -4,12 +4,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod authority;
-pub mod chain;
 pub mod client;
 mod describe;
-pub mod exchange;
-mod limit;
-pub mod make;
 pub mod request;
 pub mod rotation;
 pub mod service;
@@ -17,4 +13,3 @@ pub mod tls;
 
 pub use authority::{Authority, CaError, Certified, secret_keys};
 pub use describe::describe;
-pub use limit::Rate;

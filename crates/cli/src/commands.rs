@@ -3,7 +3,6 @@
 mod apiserver;
 mod app;
 mod apply;
-mod ca;
 mod delete;
 mod demo;
 mod discovery;

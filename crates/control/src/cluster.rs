@@ -214,8 +214,7 @@ fn secrets() -> ResourceKind {
     Watched::Secret.resource()
 }
 
-/// The data of a secret.
-pub(crate) fn decode(secret: &Value) -> Result<SecretData, String> {
+fn decode(secret: &Value) -> Result<SecretData, String> {
     let data = secret["data"].as_object().into_iter().flatten();
     data.map(|(key, value)| {
         let text = value.as_str().unwrap_or_default();

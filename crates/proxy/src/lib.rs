@@ -11,7 +11,6 @@ mod admin;
 mod connection;
 mod dns;
 mod downstream;
-mod ext_authz;
 mod failure;
 mod flags;
 mod handle;

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod envoy_filters;
 mod fake;
 mod jwks;
 mod mtls;
 mod patches;
 mod pods;
 mod refusals;
-mod rotation;
 mod scoping;
 mod trouble;
 

@@ -7,19 +7,18 @@ use std::time::Duration;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use lateen_route::RouteTable;
-use lateen_route::header_edits::AppendAction;
 use lateen_route::http_manager::{
     Abort, AbortStatus, CorsPolicy, FaultPolicy, FilterOverride, HttpFilterKind,
 };
 use lateen_route::network::FilterStateValue;
+use lateen_route::rbac::{RbacFilter, Subject, Verdict};
 use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 
-use super::arriving::Arriving;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::grpc_web::GrpcWeb;
 use super::serve::choose;
-use super::{edits, ext_authz, on_demand, rate_limit, rbac, reply, tokens};
+use super::{edits, on_demand, rate_limit, reply, tokens};
 use crate::failure::Failure;
 use crate::flags::Flags;
 
@@ -28,8 +27,6 @@ use crate::flags::Flags;
 pub(crate) struct Outcome {
     /// Headers of the response, by CORS.
     pub response_headers: Option<Box<HeaderMap>>,
-    /// Changes to the response's headers, by an authorization service.
-    pub response_changes: Vec<(HeaderName, HeaderValue, AppendAction)>,
     /// Application protocols for upstream TLS, by `set_filter_state`.
     pub upstream_protocols: Option<Box<str>>,
 }
@@ -66,14 +63,13 @@ static ACTIVE_FAULTS: AtomicU32 = AtomicU32::new(0);
 ///
 /// # Errors
 /// The answer of the filter that stopped the request.
-pub(crate) async fn run<'t>(
+pub(crate) async fn run(
     mut exchange: Box<Exchange>,
-    mut route: RouteContext<'t>,
-    body: &mut Arriving,
-) -> Result<(Box<Exchange>, RouteContext<'t>, Outcome), Box<Response<ResponseBody>>> {
+    mut route: RouteContext<'_>,
+) -> Result<(Box<Exchange>, RouteContext<'_>, Outcome), Box<Response<ResponseBody>>> {
     let manager = exchange.manager.clone();
     let mut outcome = Outcome::default();
-    for (filter, figures) in manager.compiled.filters.iter().zip(&manager.figures) {
+    for filter in &manager.compiled.filters {
         let given =
             route.table.filter_override(&filter.name, route.virtual_host, Some(route.route), route.pick);
         match given {
@@ -102,7 +98,7 @@ pub(crate) async fn run<'t>(
                     Some(FilterOverride::Rbac(Some(rules))) => rules,
                     _ => own,
                 };
-                exchange = rbac::judge(exchange, rules, figures)?;
+                exchange = rbac(exchange, rules)?;
             }
             HttpFilterKind::Jwt(filter) => {
                 let named = match given {
@@ -111,21 +107,6 @@ pub(crate) async fn run<'t>(
                 };
                 let anew;
                 (exchange, anew) = tokens::validate(exchange, filter, named)?;
-                if anew {
-                    route = match choose(&mut exchange, route.table) {
-                        Ok(route) => route,
-                        Err(unrouted) => return Err(Box::new(unrouted.answer(exchange))),
-                    };
-                }
-            }
-            HttpFilterKind::ExtAuthz(own) => {
-                let settings = match given {
-                    Some(FilterOverride::ExtAuthz(settings)) => Some(&**settings),
-                    _ => None,
-                };
-                let checking = ext_authz::check(exchange, own, settings, figures, body, &mut outcome);
-                let anew;
-                (exchange, anew) = Box::pin(checking).await?;
                 if anew {
                     route = match choose(&mut exchange, route.table) {
                         Ok(route) => route,
@@ -233,6 +214,25 @@ async fn fault(
             }))
         }
         _ => Ok(exchange),
+    }
+}
+
+fn rbac(exchange: Box<Exchange>, rules: &RbacFilter) -> Result<Box<Exchange>, Box<Response<ResponseBody>>> {
+    let denied = exchange.down.with_view(|connection| {
+        let view = exchange.head.view(connection, exchange.remote);
+        match rules.judge(Subject { connection, request: Some(&view) }) {
+            Verdict::Allowed(_) => None,
+            Verdict::Denied(policy) => {
+                Some(policy.map_or("none".to_owned(), |name| name.replace(char::is_whitespace, "_")))
+            }
+        }
+    });
+    match denied {
+        None => Ok(exchange),
+        Some(policy) => {
+            let detail = format!("rbac_access_denied_matched_policy[{policy}]");
+            Err(Box::new(reply::failure(exchange, &Failure::Denied(detail.into()))))
+        }
     }
 }
 
