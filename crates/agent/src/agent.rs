@@ -17,14 +17,16 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::bootstrap;
+use crate::certificate_files::{self, CertificateFiles};
 use crate::envoy::{Envoy, EnvoyError};
+use crate::foreign;
 use crate::forwarder::Forwarder;
 use crate::health::{self, Admin, Health};
-use crate::identity;
+use crate::identity::{self, Source};
+use crate::patched::Patches;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
-use crate::typed_bootstrap;
+use crate::upstream::Learned;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,9 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// A socket that somebody else has to serve.
+    #[error("WORKLOAD_IDENTITY_SOCKET_FILE is set, but nobody serves secrets on {0}; is its volume mounted?")]
+    NoSocket(PathBuf),
     /// The discovery address.
     #[error("discoveryAddress: {0}")]
     Discovery(#[from] lateen_xds::transport::TransportError),
@@ -54,6 +59,7 @@ pub enum AgentError {
 pub struct Agent {
     settings: Arc<Settings>,
     bootstrap: Value,
+    patches: Patches,
     health: Arc<Health>,
     admin: Admin,
     quit: Arc<Notify>,
@@ -61,31 +67,35 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Binds the sockets, writes the bootstrap, and starts to ask for a certificate.
+    /// Binds the sockets, starts to ask for a certificate, and writes the bootstrap. Where patches of it are to be asked
+    /// for, it waits for the control plane.
     ///
     /// # Errors
     /// When a socket or port cannot be bound, or a file not written.
-    pub async fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
+    pub async fn start(mut settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
+        let source = source(&settings).await?;
+        settings.socket_is_anothers = matches!(source, Source::Socket(_));
         let settings = Arc::new(settings);
         let mut tasks = JoinSet::new();
-        tracing::info!("CA Endpoint {}, provider Citadel", settings.ca_address);
-        let root = settings.root_certificate_file();
-        tracing::info!("Using CA {} cert with certs: {}", settings.ca_address, root.display());
+        tell(&settings, &source);
         let (publish, workload) = watch::channel(None);
-        tasks.spawn(identity::maintain(settings.clone(), clock, publish));
+        let learned = (source == Source::Authority).then(|| workload.clone());
+        tasks.spawn(source.follow(settings.clone(), clock, publish));
+        if let Some(folder) = &settings.output {
+            tasks.spawn(certificate_files::write_out(folder.clone(), workload.clone()));
+        }
         serve_secrets(&settings, workload, &mut tasks)?;
-        serve_discovery(&settings, &mut tasks)?;
+        serve_discovery(&settings, learned, &mut tasks)?;
 
         let admin = Admin::new(settings.admin());
         let quit = Arc::new(Notify::new());
         let health = Health::new(&settings, admin.clone(), quit.clone());
         serve_health(&settings, &health, &mut tasks).await?;
 
-        let bootstrap = bootstrap::render(&settings);
-        let path = settings.bootstrap_file();
-        let text = format!("{bootstrap:#}\n");
-        std::fs::write(&path, text).map_err(|source| AgentError::File { path, source })?;
-        Ok(Self { settings, bootstrap, health, admin, quit, _tasks: tasks })
+        let patches = Patches::ask(&settings).await;
+        let bootstrap = patches.file(&settings);
+        write(&settings, &bootstrap)?;
+        Ok(Self { settings, bootstrap, patches, health, admin, quit, _tasks: tasks })
     }
 
     /// What the agent was told.
@@ -100,7 +110,17 @@ impl Agent {
 
     /// The part of the bootstrap that the proxy in this process acts on.
     pub fn typed_bootstrap(&self) -> Bootstrap {
-        typed_bootstrap::build(&self.settings)
+        self.patches.typed(&self.settings)
+    }
+
+    /// Whether the control plane patched the bootstrap.
+    pub fn is_patched(&self) -> bool {
+        self.patches.is_some()
+    }
+
+    /// The same without the control plane's patches, which tells why they were refused.
+    pub fn unpatched_bootstrap(&self, refused: &str) -> Bootstrap {
+        self.patches.plain_typed(&self.settings, refused)
     }
 
     /// Whether the proxy is ready; why not, otherwise.
@@ -116,12 +136,61 @@ impl Agent {
         self.quit.notified().await;
     }
 
-    /// Starts stock Envoy on the bootstrap.
+    /// Starts stock Envoy on the bootstrap; without the control plane's patches where Envoy refuses them.
     ///
     /// # Errors
-    /// When the binary cannot be started.
+    /// When the binary cannot be started, or the bootstrap not be written.
     pub fn envoy(&self) -> Result<Envoy, EnvoyError> {
+        if self.is_patched()
+            && let Err(reason) = Envoy::validate(&self.settings, &self.settings.bootstrap_file())
+        {
+            tracing::error!("the bootstrap's patches are not applied: Envoy refuses them: {reason}");
+            write(&self.settings, &self.patches.plain_file(&self.settings, &reason))
+                .map_err(|error| EnvoyError::Bootstrap(error.to_string()))?;
+        }
         Envoy::start(self.settings.clone(), self.admin.clone(), &self.settings.bootstrap_file())
+    }
+}
+
+fn write(settings: &Settings, bootstrap: &Value) -> Result<(), AgentError> {
+    let path = settings.bootstrap_file();
+    std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(|source| AgentError::File { path, source })
+}
+
+/// Where the workload's certificate comes from: a socket that somebody else serves, files, or the authority.
+async fn source(settings: &Settings) -> Result<Source, AgentError> {
+    let socket = settings.workload_socket();
+    if foreign::answers(&socket).await {
+        return Ok(Source::Socket(socket));
+    }
+    if settings.needs_socket {
+        return Err(AgentError::NoSocket(socket));
+    }
+    Ok(match &settings.certificate_files {
+        Some(files) => Source::Files(files.clone()),
+        None => CertificateFiles::found(&settings.root).map_or(Source::Authority, Source::Files),
+    })
+}
+
+fn tell(settings: &Settings, source: &Source) {
+    match source {
+        Source::Authority => {
+            tracing::info!("CA Endpoint {}, provider Citadel", settings.ca_address);
+            let root = settings.root_certificate_file();
+            tracing::info!("Using CA {} cert with certs: {}", settings.ca_address, root.display());
+        }
+        Source::Files(files) => {
+            tracing::info!(
+                "Workload is using file mounted certificates ({}). Skipping connecting to CA",
+                files.chain.display()
+            );
+        }
+        Source::Socket(path) => {
+            tracing::info!(
+                "Existing workload SDS socket found at {}: certificates come from there",
+                path.display()
+            );
+        }
     }
 }
 
@@ -143,9 +212,13 @@ fn serve_secrets(
     Ok(())
 }
 
-fn serve_discovery(settings: &Arc<Settings>, tasks: &mut JoinSet<()>) -> Result<(), AgentError> {
+fn serve_discovery(
+    settings: &Arc<Settings>,
+    learned: Learned,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), AgentError> {
     let listener = unix(&settings.discovery_socket())?;
-    let forwarder = Forwarder::new(settings.clone())?;
+    let forwarder = Forwarder::new(settings.clone(), learned)?;
     let service = tower::service_fn(move |request| {
         let forwarder = forwarder.clone();
         async move { Ok::<_, std::convert::Infallible>(forwarder.forward(request).await) }

@@ -28,6 +28,9 @@ pub enum EnvoyError {
         /// Why.
         source: std::io::Error,
     },
+    /// Its bootstrap cannot be written.
+    #[error("the bootstrap: {0}")]
+    Bootstrap(String),
     /// It ended by itself.
     #[error("Envoy ended with {0}")]
     Ended(std::process::ExitStatus),
@@ -60,6 +63,19 @@ impl Envoy {
             .spawn()
             .map_err(|source| EnvoyError::Start { binary: binary.display().to_string(), source })?;
         Ok(Self { child, admin, settings })
+    }
+
+    /// Asks Envoy whether it would take a bootstrap; its own words where it would not.
+    pub(crate) fn validate(settings: &Settings, bootstrap: &Path) -> Result<(), String> {
+        let mut command = std::process::Command::new(binary(settings));
+        command.args(["--mode", "validate", "--disable-hot-restart", "-c"]).arg(files::text(bootstrap));
+        let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let words = text.lines().rev().find(|line| line.contains("error"));
+        Err(words.or(text.lines().last()).unwrap_or("it gives no reason").trim().to_owned())
     }
 
     /// Waits until Envoy ends by itself, which is an error.

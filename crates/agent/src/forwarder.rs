@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tower::{Service as _, ServiceExt as _};
 
 use crate::settings::Settings;
-use crate::upstream;
+use crate::upstream::{self, Learned};
 
 /// What is forwarded; everything else is refused.
 const DISCOVERY: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/";
@@ -38,8 +38,11 @@ impl Forwarder {
     ///
     /// # Errors
     /// When the address is malformed.
-    pub(crate) fn new(settings: Arc<Settings>) -> Result<Self, lateen_xds::transport::TransportError> {
-        let target = upstream::target(&settings, &settings.config.discovery_address);
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        learned: Learned,
+    ) -> Result<Self, lateen_xds::transport::TransportError> {
+        let target = upstream::target(&settings, &settings.config.discovery_address, learned);
         Ok(Self { channel: target.lazy_channel()?, settings })
     }
 

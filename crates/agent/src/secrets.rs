@@ -23,8 +23,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::files;
 use crate::identity::Workload;
 
-const WORKLOAD: &str = "default";
-const ROOT: &str = "ROOTCA";
+/// The name of the workload's certificate.
+pub(crate) const WORKLOAD: &str = "default";
+/// The name of the roots that it trusts.
+pub(crate) const ROOT: &str = "ROOTCA";
 /// How often the files behind served secrets are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 

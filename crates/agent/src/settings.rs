@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use lateen_api::install::layer;
 use lateen_base::SpiffeId;
+use lateen_ca::rotation::Renewal;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::certificate_files::CertificateFiles;
 use crate::files;
 use crate::metadata;
 use crate::metrics::Scrape;
@@ -68,8 +70,20 @@ pub struct Settings {
     pub ca_address: String,
     /// The name that the control plane's certificate must have, where it is not the address's host (`ISTIOD_SAN`).
     pub control_plane_name: Option<String>,
-    /// The lifetime that is asked for.
+    /// The lifetime that is asked for (`SECRET_TTL`).
     pub certificate_ttl: Duration,
+    /// When a certificate is renewed (`SECRET_GRACE_PERIOD_RATIO`, `SECRET_GRACE_PERIOD_RATIO_JITTER`).
+    pub renewal: Renewal,
+    /// The files that hold the certificate (`FILE_MOUNTED_CERTS`); none where the authority gives it.
+    pub(crate) certificate_files: Option<CertificateFiles>,
+    /// The folder that certificates are written into, too (`OUTPUT_CERTS`).
+    pub output: Option<PathBuf>,
+    /// The file name of the workload's socket.
+    socket_file: String,
+    /// Somebody else has to serve that socket (`WORKLOAD_IDENTITY_SOCKET_FILE`).
+    pub(crate) needs_socket: bool,
+    /// Somebody else does.
+    pub(crate) socket_is_anothers: bool,
     /// The DNS domain of the node.
     pub domain: String,
     /// The node's metadata.
@@ -86,6 +100,8 @@ pub struct Settings {
     pub dns: Option<SocketAddr>,
     /// Whether discovery is incremental (`ISTIO_DELTA_XDS`), or each answer the state of the world. Ours always is.
     pub delta: bool,
+    /// Whether the control plane is asked for patches of the bootstrap (`BOOTSTRAP_XDS_AGENT`).
+    pub patched_bootstrap: bool,
     /// The application's probes, which the agent answers for (`ISTIO_KUBE_APP_PROBERS`).
     pub probes: Probes,
     /// Where the application has its metrics (`ISTIO_PROMETHEUS_ANNOTATIONS`).
@@ -206,10 +222,17 @@ impl Settings {
             service_account: account.to_owned(),
         };
         let ttl = env.duration("SECRET_TTL", Duration::from_secs(24 * 3600))?;
+        let socket_file = env.socket_file()?;
         let dns = env.dns(addresses.first())?;
         let probes = env.parsed("ISTIO_KUBE_APP_PROBERS", Probes::parse)?.unwrap_or_default();
         let status_port = config.status_port;
         let scrape = env.parsed("ISTIO_PROMETHEUS_ANNOTATIONS", |text| Scrape::parse(text, status_port))?;
+        let of_proxy = |name: &str| {
+            let given = env.text(name).or(config.proxy_metadata.get(name).map(String::as_str));
+            given.map(|text| text.trim().to_ascii_lowercase())
+        };
+        let patched_bootstrap = of_proxy("BOOTSTRAP_XDS_AGENT").is_some_and(|text| text == "true");
+        let delta = of_proxy("ISTIO_DELTA_XDS").is_none_or(|text| text != "false");
         let pod_info = files::PodInfo::read(&root);
         let facts = metadata::Facts { pod: &pod, namespace: &namespace, account, addresses: &addresses };
         let metadata = metadata::of_node(env.0, &config, &pod_info, &facts);
@@ -220,6 +243,12 @@ impl Settings {
             ca_address: env.text("CA_ADDR").unwrap_or(&config.discovery_address).to_owned(),
             control_plane_name: env.text("ISTIOD_SAN").map(str::to_owned),
             certificate_ttl: ttl,
+            renewal: env.renewal()?,
+            certificate_files: env.certificate_files(&root)?,
+            output: env.text("OUTPUT_CERTS").map(|path| root.join(files::relative(Path::new(path)))),
+            socket_file: socket_file.unwrap_or("socket").to_owned(),
+            needs_socket: socket_file.is_some(),
+            socket_is_anothers: false,
             domain: arguments.domain.clone().unwrap_or_else(|| format!("{namespace}.svc.cluster.local")),
             service_cluster: metadata::service_cluster(&pod_info, &namespace),
             concurrency: arguments.concurrency.or(config.concurrency).unwrap_or(DEFAULT_CONCURRENCY),
@@ -230,7 +259,8 @@ impl Settings {
             config,
             metadata,
             dns,
-            delta: env.text("ISTIO_DELTA_XDS").is_none_or(|text| !text.trim().eq_ignore_ascii_case("false")),
+            patched_bootstrap,
+            delta,
             probes,
             scrape: scrape.flatten(),
             root,
@@ -284,9 +314,17 @@ impl Settings {
         SocketAddr::new(self.wildcard(), self.config.status_port)
     }
 
-    /// The socket on which secrets are served.
+    /// The workload's socket: the agent's, unless somebody else serves it.
+    pub(crate) fn workload_socket(&self) -> PathBuf {
+        self.root.join("var/run/secrets/workload-spiffe-uds").join(&self.socket_file)
+    }
+
+    /// The socket on which the agent serves secrets to its proxy.
     pub fn secrets_socket(&self) -> PathBuf {
-        self.root.join("var/run/secrets/workload-spiffe-uds/socket")
+        match self.socket_is_anothers {
+            false => self.workload_socket(),
+            true => self.root.join(files::relative(&self.config.config_path)).join("SDS"),
+        }
     }
 
     /// The socket on which discovery is forwarded.
@@ -341,6 +379,52 @@ impl<'a> Environment<'a> {
         match self.text(name) {
             Some(text) => lateen_base::parse_duration(text).map_err(|e| Self::malformed(name, text, e)),
             None => Ok(default),
+        }
+    }
+
+    /// A number from 0 to 1.
+    fn share(&self, name: &str, default: f64) -> Result<f64, SettingsError> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.ok_or_else(|| Self::malformed(name, text, "expected a number from 0 to 1"))
+    }
+
+    fn renewal(&self) -> Result<Renewal, SettingsError> {
+        let default = Renewal::default();
+        Ok(Renewal {
+            grace: self.share("SECRET_GRACE_PERIOD_RATIO", default.grace)?,
+            jitter: self.share("SECRET_GRACE_PERIOD_RATIO_JITTER", default.jitter)?,
+        })
+    }
+
+    /// The files of `FILE_MOUNTED_CERTS`: those that the metadata name, else Istio's.
+    fn certificate_files(&self, root: &Path) -> Result<Option<CertificateFiles>, SettingsError> {
+        match self.text("FILE_MOUNTED_CERTS") {
+            None | Some("false") => return Ok(None),
+            Some("true") => {}
+            Some(text) => {
+                return Err(Self::malformed("FILE_MOUNTED_CERTS", text, "expected true or false"));
+            }
+        }
+        let default = CertificateFiles::existing(root);
+        let named = |name: &str, default: PathBuf| {
+            self.text(name).map_or(default, |path| root.join(files::relative(Path::new(path))))
+        };
+        Ok(Some(CertificateFiles {
+            chain: named("ISTIO_META_TLS_CLIENT_CERT_CHAIN", default.chain),
+            key: named("ISTIO_META_TLS_CLIENT_KEY", default.key),
+            root: named("ISTIO_META_TLS_CLIENT_ROOT_CERT", default.root),
+        }))
+    }
+
+    /// `WORKLOAD_IDENTITY_SOCKET_FILE`, a file name.
+    fn socket_file(&self) -> Result<Option<&'a str>, SettingsError> {
+        const NAME: &str = "WORKLOAD_IDENTITY_SOCKET_FILE";
+        match self.text(NAME) {
+            Some(text) if text.contains('/') || text == ".." => {
+                Err(Self::malformed(NAME, text, "expected the name of a file, without a folder"))
+            }
+            file => Ok(file),
         }
     }
 
@@ -465,7 +549,14 @@ mod tests {
         .unwrap();
         assert_eq!(settings.ca_address, "istiod.mesh.svc:15012");
         assert_eq!(settings.concurrency, 4);
-        for (name, value) in [("PROXY_CONFIG", "{"), ("INSTANCE_IP", "x"), ("SECRET_TTL", "1 day")] {
+        for (name, value) in [
+            ("PROXY_CONFIG", "{"),
+            ("INSTANCE_IP", "x"),
+            ("SECRET_TTL", "1 day"),
+            ("SECRET_GRACE_PERIOD_RATIO", "1.5"),
+            ("FILE_MOUNTED_CERTS", "yes"),
+            ("WORKLOAD_IDENTITY_SOCKET_FILE", "../socket"),
+        ] {
             let error = read(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }

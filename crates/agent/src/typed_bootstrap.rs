@@ -79,6 +79,12 @@ pub(crate) fn build(settings: &Settings) -> Bootstrap {
     }
 }
 
+/// Adds to the node's metadata.
+pub(crate) fn tell(bootstrap: &mut Bootstrap, key: &str, value: &Json) {
+    let metadata = bootstrap.node.get_or_insert_default().metadata.get_or_insert_default();
+    metadata.fields.insert(key.to_owned(), value_of(value));
+}
+
 fn dynamic() -> DynamicResources {
     let from_ads = ConfigSource {
         initial_fetch_timeout: Some(Duration::default()),

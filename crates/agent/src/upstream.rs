@@ -8,18 +8,28 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use tokio::sync::watch;
+
+use crate::identity::Workload;
 use crate::settings::Settings;
 
-/// The target of an address of the control plane. The root certificate is read anew for every connection.
-pub(crate) fn target(settings: &Settings, address: &str) -> Target {
+/// The roots that the control plane itself gave, the newest: they count where it is met again, too.
+pub(crate) type Learned = Option<watch::Receiver<Option<Arc<Workload>>>>;
+
+/// The target of an address of the control plane. The root certificates are read anew for every connection.
+pub(crate) fn target(settings: &Settings, address: &str, learned: Learned) -> Target {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let file = settings.root_certificate_file();
     Target::Tls {
         address: address.to_owned(),
         server_name: settings.control_plane_name.clone().unwrap_or_else(|| host.to_owned()),
         config: Arc::new(move || {
-            let pem = std::fs::read(&file)
+            let mut pem = std::fs::read(&file)
                 .map_err(|e| format!("cannot read the root certificate {}: {e}", file.display()))?;
+            if let Some(workload) = learned.as_ref().and_then(|learned| learned.borrow().clone()) {
+                pem.push(b'\n');
+                pem.extend(workload.root_pem.as_bytes());
+            }
             client_config(&pem).map_err(|reason| format!("root certificate {}: {reason}", file.display()))
         }),
         resolver: settings.dns.map(by_server),

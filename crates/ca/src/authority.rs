@@ -8,10 +8,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 
+use crate::chain::{Facts, facts, root_of};
 use crate::request;
 
 /// How far a certificate's start lies in the past, for clocks that disagree.
@@ -27,7 +28,7 @@ pub mod secret_keys {
     pub const CERT_CHAIN: &str = "cert-chain.pem";
     /// A key of an older layout, empty.
     pub const KEY: &str = "key.pem";
-    /// The root certificate; empty when the signing certificate is the root.
+    /// The root certificates; empty when the signing certificate is the only one.
     pub const ROOT_CERT: &str = "root-cert.pem";
 }
 
@@ -72,6 +73,7 @@ pub struct Authority {
     key_pem: String,
     chain_pem: String,
     root_pem: String,
+    root: Facts,
     not_after: SystemTime,
 }
 
@@ -132,9 +134,20 @@ impl Authority {
         .collect()
     }
 
-    /// The root certificate, what every workload trusts.
+    /// The root certificates, what every workload trusts: one, or several while one is exchanged for another.
     pub fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    /// The root that what is signed leads to.
+    pub fn root(&self) -> &Facts {
+        &self.root
+    }
+
+    /// All roots that are to be trusted.
+    pub fn roots(&self) -> Vec<Facts> {
+        // They were read when the authority was put together.
+        facts(&self.root_pem).unwrap_or_default()
     }
 
     /// When the signing certificate runs out.
@@ -142,7 +155,7 @@ impl Authority {
         self.not_after
     }
 
-    /// Signs a workload's request: the certificate, its intermediates, and last the root, each one PEM block.
+    /// Signs a workload's request: the certificate, its intermediates, each one PEM block, and last the roots.
     ///
     /// # Errors
     /// When the request is malformed, of a weak key, or asks for another identity than the caller's.
@@ -197,21 +210,62 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Self, CaError> {
         let malformed = |key, reason: String| CaError::Malformed { key, reason };
-        let key = KeyPair::from_pem(&key_pem)
-            .map_err(|e| malformed(secret_keys::CA_KEY, format!("not a private key: {e}")))?;
+        let key = key_pair(&key_pem)?;
         let der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
             .map_err(|e| malformed(secret_keys::CA_CERT, format!("not a certificate: {e}")))?;
-        if CertificateDer::from_pem_slice(root_pem.as_bytes()).is_err() {
-            return Err(malformed(secret_keys::ROOT_CERT, "not a certificate".into()));
+        facts(&root_pem).map_err(|e| malformed(secret_keys::ROOT_CERT, e.to_string()))?;
+        if !chain_pem.trim().is_empty() {
+            facts(&chain_pem).map_err(|e| malformed(secret_keys::CERT_CHAIN, e.to_string()))?;
         }
         let not_after = examine(&der, &key, now)?;
+        let chain = blocks(&format!("{ca_pem}\n{chain_pem}")).concat();
+        let root = root_of(&chain, &root_pem)
+            .map_err(|e| malformed(secret_keys::CERT_CHAIN, e.to_string()))?
+            .ok_or_else(|| CaError::Unusable(unrooted(&ca_pem)))?;
+        let chain_pem = presented(&der, &ca_pem, &chain_pem, &root_pem);
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        Ok(Self { issuer, ca_pem, key_pem, chain_pem, root_pem, not_after })
+        Ok(Self { issuer, ca_pem, key_pem, chain_pem, root_pem, root, not_after })
     }
 }
 
+fn unrooted(ca_pem: &str) -> String {
+    let subject = facts(ca_pem).ok().and_then(|all| all.into_iter().next()).map(|first| first.subject);
+    format!(
+        "{}, subject {:?}, does not lead by {} to a certificate of {}",
+        secret_keys::CA_CERT,
+        subject.unwrap_or_default(),
+        secret_keys::CERT_CHAIN,
+        secret_keys::ROOT_CERT
+    )
+}
+
+/// What is shown between a leaf and the root: the signing certificate first, unless it is a root itself.
+fn presented(der: &CertificateDer<'_>, ca_pem: &str, chain_pem: &str, root_pem: &str) -> String {
+    let has = |pem: &str| {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).any(|one| one == *der)
+    };
+    let mut all = blocks(chain_pem);
+    if !has(chain_pem) && !has(root_pem) {
+        all.splice(0..0, blocks(ca_pem));
+    }
+    all.concat()
+}
+
+/// Reads a private key: PKCS #8, or the older forms of RSA and EC keys.
+pub(crate) fn key_pair(pem: &str) -> Result<KeyPair, CaError> {
+    let malformed = |reason: String| CaError::Malformed { key: secret_keys::CA_KEY, reason };
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| malformed(format!("not a private key without passphrase: {e}")))?;
+    KeyPair::try_from(&key)
+        .map_err(|e| malformed(format!("not an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key: {e}")))
+}
+
 /// Whether the certificate can sign, with this key, now; when it runs out.
-fn examine(der: &CertificateDer<'_>, key: &KeyPair, now: SystemTime) -> Result<SystemTime, CaError> {
+pub(crate) fn examine(
+    der: &CertificateDer<'_>,
+    key: &KeyPair,
+    now: SystemTime,
+) -> Result<SystemTime, CaError> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der)
         .map_err(|e| CaError::Malformed { key: secret_keys::CA_CERT, reason: e.to_string() })?;
     if !certificate.is_ca() {
@@ -236,7 +290,7 @@ fn rotation_time(timestamp: i64) -> SystemTime {
 }
 
 /// Start and end of a certificate; whole seconds, as certificates know no finer ones.
-fn validity(now: SystemTime, lifetime: Duration) -> (OffsetDateTime, OffsetDateTime) {
+pub(crate) fn validity(now: SystemTime, lifetime: Duration) -> (OffsetDateTime, OffsetDateTime) {
     let whole = |time: SystemTime| {
         let time = OffsetDateTime::from(time);
         time - Duration::from_nanos(u64::from(time.nanosecond()))
@@ -245,7 +299,7 @@ fn validity(now: SystemTime, lifetime: Duration) -> (OffsetDateTime, OffsetDateT
 }
 
 /// A random serial number, positive and not zero.
-fn serial() -> SerialNumber {
+pub(crate) fn serial() -> SerialNumber {
     let mut bytes: [u8; 16] = rand::random();
     bytes[0] = (bytes[0] & 0x7f) | 0x01;
     SerialNumber::from_slice(&bytes)
@@ -264,6 +318,7 @@ fn blocks(pem: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::make::{Kind, Maker};
     use crate::request::{KeyRequest, RequestError};
     use crate::rotation::Validity;
 
@@ -326,6 +381,37 @@ mod tests {
         assert_eq!(first.root_pem(), second.root_pem());
         let request = KeyRequest::new(&reviews()).unwrap();
         assert!(second.sign(&request.csr_pem, &reviews(), now(), DAY).is_ok());
+    }
+
+    #[test]
+    fn an_intermediate_is_shown_whether_or_not_the_chain_has_it() {
+        let maker = Maker { key: Kind::EcdsaP384, now: now(), lifetime: DAY * 30 };
+        let root = maker.root("Org", "Root").unwrap();
+        let upper = root.intermediate(&maker, "Org", "Upper", "a", None).unwrap();
+        let lower = upper.intermediate(&maker, "Org", "Lower", "b", Some(0)).unwrap();
+        let secret = |chain: &str, roots: &str| {
+            let pair = |key: &str, value: &str| (key.to_owned(), value.as_bytes().to_vec());
+            BTreeMap::from([
+                pair(secret_keys::CA_CERT, lower.certificate_pem()),
+                pair(secret_keys::CA_KEY, &lower.key_pem()),
+                pair(secret_keys::CERT_CHAIN, chain),
+                pair(secret_keys::ROOT_CERT, roots),
+            ])
+        };
+        let without = upper.certificate_pem().to_owned();
+        let with = format!("{}{}", lower.certificate_pem(), upper.certificate_pem());
+        for chain in [without.as_str(), with.as_str()] {
+            let authority = Authority::from_secret(&secret(chain, root.certificate_pem()), now()).unwrap();
+            let request = KeyRequest::new(&reviews()).unwrap();
+            let issued = authority.sign(&request.csr_pem, &reviews(), now(), DAY).unwrap();
+            let wanted = [lower.certificate_pem(), upper.certificate_pem(), root.certificate_pem()];
+            assert_eq!(issued[1..], wanted);
+        }
+        let lost = Authority::from_secret(&secret("", root.certificate_pem()), now()).unwrap_err();
+        assert!(
+            lost.to_string().contains("CN=Lower") && lost.to_string().contains("cert-chain.pem"),
+            "{lost}"
+        );
     }
 
     #[test]

@@ -4,8 +4,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod authority;
+pub mod chain;
 pub mod client;
 mod describe;
+pub mod exchange;
+mod limit;
+pub mod make;
 pub mod request;
 pub mod rotation;
 pub mod service;
@@ -13,3 +17,4 @@ pub mod tls;
 
 pub use authority::{Authority, CaError, Certified, secret_keys};
 pub use describe::describe;
+pub use limit::Rate;

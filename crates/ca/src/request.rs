@@ -7,8 +7,10 @@ use rcgen::{
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
-/// The smallest RSA key that is signed, in bits.
-const SMALLEST_RSA: usize = 2048;
+/// RSA keys that are signed, in bits: larger ones cost every peer too much.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The largest request that is looked at, in bytes.
+const LARGEST: usize = 16 << 10;
 
 /// A fresh key and the request to certify it.
 #[derive(Clone, Debug)]
@@ -37,8 +39,11 @@ pub enum RequestError {
         caller: String,
     },
     /// Its key is of a kind that is not signed.
-    #[error("its key is {0}: use RSA of at least 2048 bits, ECDSA P-256 or P-384, or Ed25519")]
+    #[error("its key is {0}: use RSA of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519")]
     Key(String),
+    /// It is larger than any good one.
+    #[error("it has {0} bytes: at most {LARGEST} are taken")]
+    Large(usize),
 }
 
 impl KeyRequest {
@@ -60,6 +65,9 @@ impl KeyRequest {
 /// # Errors
 /// As [`RequestError`] lists.
 pub(crate) fn check(pem: &str, caller: &SpiffeId) -> Result<CertificateSigningRequestParams, RequestError> {
+    if pem.len() > LARGEST {
+        return Err(RequestError::Large(pem.len()));
+    }
     let csr = CertificateSigningRequestParams::from_pem(pem).map_err(|error| match error {
         rcgen::Error::InvalidCertificationRequestSignature => RequestError::Signature,
         other => RequestError::Malformed(other.to_string()),
@@ -78,7 +86,7 @@ fn check_key(csr: &CertificateSigningRequestParams) -> Result<(), RequestError> 
     let (_, key) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&der)
         .map_err(|e| RequestError::Malformed(e.to_string()))?;
     match key.parsed().map_err(|e| RequestError::Malformed(e.to_string()))? {
-        PublicKey::RSA(rsa) if rsa.key_size() < SMALLEST_RSA => {
+        PublicKey::RSA(rsa) if !RSA_BITS.contains(&rsa.key_size()) => {
             Err(RequestError::Key(format!("RSA of {} bits", rsa.key_size())))
         }
         PublicKey::EC(point) if !matches!(point.key_size(), 256 | 384) => {

@@ -5,10 +5,32 @@ use std::time::{Duration, SystemTime};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-/// The share of the lifetime, in percent, that passes before renewal: Istio's grace ratio.
-const RENEW_AFTER_PERCENT: u32 = 50;
-/// Renewals of a fleet are spread over this share of the lifetime, in percent, before that point.
-const SPREAD_PERCENT: u64 = 1;
+/// When to renew, as shares of what was left of the lifetime when the certificate was got. The defaults are Istio's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Renewal {
+    /// How much is left then (`SECRET_GRACE_PERIOD_RATIO`), 0 to 1.
+    pub grace: f64,
+    /// By how much that differs by chance, either way, so that a fleet does not ask at once
+    /// (`SECRET_GRACE_PERIOD_RATIO_JITTER`), 0 to 1.
+    pub jitter: f64,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self { grace: 0.5, jitter: 0.01 }
+    }
+}
+
+impl Renewal {
+    /// When to renew a certificate that holds as `validity` says and was got at `got`. `entropy` is the chance.
+    pub fn at(&self, validity: &Validity, got: SystemTime, entropy: u64) -> SystemTime {
+        let left = validity.not_after.duration_since(got).unwrap_or_default();
+        // 53 bits: what a double can hold; from -1 to 1.
+        let chance = (entropy >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+        let grace = (self.grace + self.jitter * chance).clamp(0.0, 1.0);
+        got + left.mul_f64(1.0 - grace)
+    }
+}
 
 /// When a certificate holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +61,6 @@ impl Validity {
             not_after: at(validity.not_after.timestamp()),
         })
     }
-
-    /// When to renew a certificate that was got at `got`: at half of what was left of it then, a little earlier
-    /// by chance so that a fleet does not ask at once.
-    pub fn renewal(&self, got: SystemTime, entropy: u64) -> SystemTime {
-        let left = self.not_after.duration_since(got).unwrap_or_default();
-        let spread = u64::try_from(left.as_millis()).unwrap_or(u64::MAX) / 100 * SPREAD_PERCENT;
-        let early = Duration::from_millis(if spread == 0 { 0 } else { entropy % spread });
-        got + (left * RENEW_AFTER_PERCENT / 100).saturating_sub(early)
-    }
 }
 
 fn at(timestamp: i64) -> SystemTime {
@@ -59,16 +72,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renews_at_half_life() {
+    fn renews_around_half_life_or_where_it_is_told() {
         let got = at(1_000_000);
         let day = Duration::from_secs(86_400);
         let validity = Validity { not_before: at(999_000), not_after: got + day };
-        assert_eq!(validity.renewal(got, 0), got + day / 2);
-        for entropy in [1, 77, u64::MAX] {
-            let renewal = validity.renewal(got, entropy);
-            assert!(renewal <= got + day / 2 && renewal > got + day / 100 * 48, "{entropy}");
+        let exactly = Renewal { jitter: 0.0, ..Renewal::default() };
+        assert_eq!(exactly.at(&validity, got, 77), got + day / 2);
+        assert_eq!(Renewal { grace: 0.25, ..exactly }.at(&validity, got, 77), got + day * 3 / 4);
+        let times = [0, 1 << 63, u64::MAX].map(|entropy| Renewal::default().at(&validity, got, entropy));
+        assert!(times[0] > times[1] && times[1] > times[2], "{times:?}");
+        assert!(times.iter().all(|time| *time >= got + day / 100 * 49 && *time <= got + day / 100 * 51));
+        let wild = Renewal { grace: 1.0, jitter: 1.0 };
+        for entropy in [0, 77, u64::MAX] {
+            let renewal = wild.at(&validity, got, entropy);
+            assert!(renewal >= got && renewal <= got + day, "{entropy}");
         }
         let past = Validity { not_before: at(0), not_after: at(10) };
-        assert_eq!(past.renewal(got, 5), got);
+        assert_eq!(Renewal::default().at(&past, got, 5), got);
     }
 }

@@ -3,6 +3,7 @@
 mod apiserver;
 mod app;
 mod apply;
+mod ca;
 mod delete;
 mod demo;
 mod discovery;

@@ -9,15 +9,22 @@ use lateen_xds::{Catalog, Entry, Resource, types};
 use crate::secrets::Secrets;
 
 /// The types of which there are lists.
-const LISTED: [&str; 6] =
-    [types::CLUSTER, types::ENDPOINT, types::LISTENER, types::ROUTE, types::NAME_TABLE, types::EXTENSION];
+const LISTED: [&str; 7] = [
+    types::CLUSTER,
+    types::ENDPOINT,
+    types::LISTENER,
+    types::ROUTE,
+    types::NAME_TABLE,
+    types::EXTENSION,
+    types::BOOTSTRAP,
+];
 
 /// A proxy's resources at one moment.
 pub(crate) struct ProxyCatalog {
     /// By type, in the order of [`LISTED`]: what is shared with other proxies, and what is the proxy's own.
-    lists: [[Arc<List>; 2]; 6],
+    lists: [[Arc<List>; 2]; LISTED.len()],
     /// What is different from the catalog before, by type.
-    news: Option<[News; 6]>,
+    news: Option<[News; LISTED.len()]>,
     /// The patches of EnvoyFilters that are meant for the proxy, and what they did.
     pub(crate) patched: Patched,
     /// Whether the proxy loads clusters on demand.
@@ -46,6 +53,7 @@ impl ProxyCatalog {
                 [generated.routes, empty()],
                 [generated.name_table, empty()],
                 [generated.extensions, empty()],
+                [generated.bootstrap, empty()],
             ],
             news: None,
             patched: generated.patched,

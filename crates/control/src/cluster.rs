@@ -214,7 +214,8 @@ fn secrets() -> ResourceKind {
     Watched::Secret.resource()
 }
 
-fn decode(secret: &Value) -> Result<SecretData, String> {
+/// The data of a secret.
+pub(crate) fn decode(secret: &Value) -> Result<SecretData, String> {
     let data = secret["data"].as_object().into_iter().flatten();
     data.map(|(key, value)| {
         let text = value.as_str().unwrap_or_default();

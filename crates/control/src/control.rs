@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lateen_base::Clock;
+use lateen_ca::Authority;
 use lateen_ca::service::Authenticator;
 use lateen_runtime::scopes::Scopes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::authority::{self, TokenAuthenticator};
+use crate::authority::{self, Keeper, TokenAuthenticator};
 use crate::cluster::Cluster;
 use crate::debug::{self, Debug};
 use crate::discovery::Ads;
@@ -58,7 +59,7 @@ pub enum ControlError {
 /// A running control plane; dropping it ends it.
 pub struct Control {
     bound: Bound,
-    root_pem: String,
+    authority: watch::Receiver<Arc<Authority>>,
     tasks: JoinSet<()>,
 }
 
@@ -100,12 +101,15 @@ impl Control {
         let (webhook_sender, webhooks) = watch::channel(Webhooks::default());
         let (unlisted_sender, unlisted) = watch::channel(Watched::all().into_iter().collect());
         let (root_sender, root_maps) = watch::channel(RootMaps::default());
+        let (secret_sender, shared_secret) = watch::channel(None);
+        let (ca_sender, ca) = watch::channel(None);
         let (key_addresses, wanted_keys) = watch::channel(BTreeSet::new());
         let (keys_sender, keys) = mpsc::channel(16);
         let outlets = Outlets {
             published: publish,
             webhooks: webhook_sender,
             roots: root_sender,
+            authority: secret_sender,
             unlisted: unlisted_sender,
             key_addresses,
         };
@@ -118,6 +122,7 @@ impl Control {
             proxies: proxies.clone(),
             published: published.clone(),
             unlisted,
+            authority: ca,
             metrics: metrics.clone(),
         };
         let debug = debug::router(debug);
@@ -128,12 +133,21 @@ impl Control {
         }
 
         let trust_domain = trust_domain(published.clone()).await?;
-        let authority = authority::establish(&settings, &*cluster, &trust_domain, &*clock).await;
-        let authority = Arc::new(authority.map_err(ControlError::Authority)?);
-        let root_pem = authority.root_pem().to_owned();
-        let publisher = Publisher::new(settings.clone(), cluster.clone(), root_pem.clone());
+        let found = authority::establish(&settings, &*cluster, &trust_domain, &*clock).await;
+        let (found, origin) = found.map_err(ControlError::Authority)?;
+        let (authority_sender, authority) = watch::channel(Arc::new(found));
+        let keeper = Keeper {
+            settings: settings.clone(),
+            clock: clock.clone(),
+            origin,
+            shared: shared_secret,
+            authority: authority_sender,
+            status: ca_sender,
+        };
+        tasks.spawn(keeper.run());
+        let publisher = Publisher::new(settings.clone(), cluster.clone(), authority.clone());
         tasks.spawn(publisher.run(published.clone(), root_maps));
-        tasks.spawn(webhook::keep_trusted(settings.clone(), cluster.clone(), root_pem.clone(), webhooks));
+        tasks.spawn(webhook::keep_trusted(settings.clone(), cluster.clone(), authority.clone(), webhooks));
         let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;
         tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone()), None));
@@ -156,13 +170,21 @@ impl Control {
             };
             tonic::service::Routes::new(lateen_xds::server::service(Arc::new(ads)))
         };
-        let certificates = lateen_ca::service::service(authority, authenticator.clone(), clock.clone());
+        let certificates = lateen_ca::service::service(
+            settings.certificates,
+            lateen_ca::service::Deps {
+                authority: authority.clone(),
+                authenticator: authenticator.clone(),
+                clock: clock.clone(),
+                witness: Arc::new(metrics.clone()),
+            },
+        );
         let secure = ads(Some(authenticator)).add_service(certificates);
         tasks.spawn(serve::serve(ports.plain, None, ads(None).into_axum_router(), Some(age)));
         tasks.spawn(serve::serve(ports.secure, Some(tls), secure.into_axum_router(), Some(age)));
         tasks.spawn(push(proxies, published));
         tracing::info!("serving discovery on {} and {}", bound.plain, bound.secure);
-        Ok(Self { bound, root_pem, tasks })
+        Ok(Self { bound, authority, tasks })
     }
 
     /// Where it listens.
@@ -170,9 +192,9 @@ impl Control {
         self.bound
     }
 
-    /// The mesh's root certificate.
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
+    /// The mesh's root certificates.
+    pub fn root_pem(&self) -> String {
+        self.authority.borrow().root_pem().to_owned()
     }
 
     /// Ends it.

@@ -32,6 +32,7 @@ pub(crate) struct Debug {
     pub(crate) proxies: Proxies,
     pub(crate) published: watch::Receiver<Option<Arc<Published>>>,
     pub(crate) unlisted: watch::Receiver<BTreeSet<Watched>>,
+    pub(crate) authority: watch::Receiver<Option<status::Authority>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn router(debug: Debug) -> Router {
         .route("/debug/registryz", get(registryz))
         .route("/debug/endpointz", get(endpointz))
         .route("/debug/config_dump", get(config_dump))
+        .route("/debug/ca", get(ca))
         .with_state(debug)
 }
 
@@ -191,6 +193,11 @@ async fn mesh(State(debug): State<Debug>) -> Json<Value> {
     Json(json!({ "mesh": mesh, "meshNetworks": networks, "refused": refused }))
 }
 
+/// The authority in use; no keys.
+async fn ca(State(debug): State<Debug>) -> Json<Option<status::Authority>> {
+    Json(debug.authority.borrow().clone())
+}
+
 async fn registryz(State(debug): State<Debug>) -> Json<Vec<status::RegistryService>> {
     let Some(published) = debug.published.borrow().clone() else { return Json(vec![]) };
     let services = published.snapshot.view.services.values();
@@ -249,7 +256,11 @@ async fn config_dump(State(debug): State<Debug>, Query(query): Query<HashMap<Str
         return (StatusCode::NOT_FOUND, text).into_response();
     };
     // Reflection over all resources takes a while.
-    let dumped = tokio::task::spawn_blocking(move || dump::of(&connected.catalog())).await;
+    let dumped = tokio::task::spawn_blocking(move || {
+        let asked = connected.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        dump::of(&connected.catalog(), &asked)
+    });
+    let dumped = dumped.await;
     match dumped {
         Ok(Ok(configs)) => Json(json!({ "configs": configs })).into_response(),
         Ok(Err(reason)) => (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response(),

@@ -11,6 +11,7 @@ use lateen_registry::{Event, Registry, Resource};
 use lateen_translate::Snapshot;
 use tokio::sync::{mpsc, watch};
 
+use crate::authority::{self, SharedSecret};
 use crate::debounce::Debounce;
 use crate::ingest::Ingest;
 use crate::input::{Input, Watched};
@@ -38,6 +39,8 @@ pub(crate) struct Outlets {
     pub(crate) published: watch::Sender<Option<Arc<Published>>>,
     pub(crate) webhooks: watch::Sender<Webhooks>,
     pub(crate) roots: watch::Sender<RootMaps>,
+    /// The secret of the authority.
+    pub(crate) authority: watch::Sender<SharedSecret>,
     /// The kinds that were not listed yet.
     pub(crate) unlisted: watch::Sender<BTreeSet<Watched>>,
     /// Where the keys of token issuers are to be fetched from.
@@ -107,7 +110,12 @@ impl Engine {
             }
         }
         let changed = match kind {
-            Watched::Secret => self.secrets.take(&event),
+            Watched::Secret => {
+                if let Some(data) = authority::told(&event, &self.settings.namespace) {
+                    self.outlets.authority.send_replace(Some(data));
+                }
+                self.secrets.take(&event)
+            }
             Watched::ConfigMap => self.take_maps(event),
             Watched::RootMap => {
                 self.outlets.roots.send_modify(|maps| maps.take(event));

@@ -24,6 +24,59 @@ pub(crate) struct Metrics {
     pub(crate) services: Gauge,
     pushes: Family<OfType, Counter>,
     rejects: Family<OfType, Counter>,
+    certificates: Certificates,
+}
+
+/// What became of requests for certificates.
+#[derive(Clone, Default)]
+struct Certificates {
+    asked: Counter,
+    unauthenticated: Counter,
+    refused: Counter,
+    failed: Counter,
+    issued: Counter,
+}
+
+impl Certificates {
+    fn registered(registry: &mut Registry) -> Self {
+        let all = Self::default();
+        for (name, help, counter) in [
+            ("citadel_server_csr_count", "Requests for certificates", &all.asked),
+            (
+                "citadel_server_authentication_failure_count",
+                "Requests whose sender is not known",
+                &all.unauthenticated,
+            ),
+            ("citadel_server_csr_parsing_err_count", "Requests refused for what they are", &all.refused),
+            ("citadel_server_csr_sign_err_count", "Requests that could not be signed", &all.failed),
+            ("citadel_server_success_cert_issuance_count", "Certificates issued", &all.issued),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        all
+    }
+}
+
+impl lateen_ca::service::Witness for Metrics {
+    fn asked(&self) {
+        self.certificates.asked.inc();
+    }
+
+    fn unauthenticated(&self) {
+        self.certificates.unauthenticated.inc();
+    }
+
+    fn refused(&self) {
+        self.certificates.refused.inc();
+    }
+
+    fn failed(&self) {
+        self.certificates.failed.inc();
+    }
+
+    fn issued(&self) {
+        self.certificates.issued.inc();
+    }
 }
 
 impl Metrics {
@@ -43,7 +96,8 @@ impl Metrics {
             "Responses that proxies refused, by type",
             rejects.clone(),
         );
-        Self { registry: Arc::new(Mutex::new(registry)), connected, services, pushes, rejects }
+        let certificates = Certificates::registered(&mut registry);
+        Self { registry: Arc::new(Mutex::new(registry)), connected, services, pushes, rejects, certificates }
     }
 
     pub(crate) fn pushed(&self, kind: &str) {

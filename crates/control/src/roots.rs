@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lateen_ca::Authority;
 use lateen_kube::WatchEvent;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -184,7 +185,10 @@ enum Pass {
 pub(crate) struct Publisher {
     settings: Arc<Settings>,
     cluster: Arc<dyn Cluster>,
+    authority: watch::Receiver<Arc<Authority>>,
     pem: String,
+    /// The certificates are others than at the look before: that the maps differ is no wonder.
+    renewed: bool,
     role: String,
     owner: Option<Role>,
     /// What was complained of: the same is said once.
@@ -192,9 +196,14 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(settings: Arc<Settings>, cluster: Arc<dyn Cluster>, pem: String) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        cluster: Arc<dyn Cluster>,
+        authority: watch::Receiver<Arc<Authority>>,
+    ) -> Self {
         let role = settings.role();
-        Self { settings, cluster, pem, role, owner: None, said: BTreeSet::new() }
+        let pem = authority.borrow().root_pem().to_owned();
+        Self { settings, cluster, authority, pem, renewed: false, role, owner: None, said: BTreeSet::new() }
     }
 
     /// Looks after the maps whenever namespaces or maps change, until the control plane ends.
@@ -207,8 +216,12 @@ impl Publisher {
         loop {
             let namespaces = self.namespaces(published.borrow_and_update().as_deref());
             let there = maps.borrow_and_update().clone();
+            let pem = self.authority.borrow_and_update().root_pem().to_owned();
+            self.renewed |= pem != self.pem;
+            self.pem = pem;
             let wait = match self.pass(&namespaces, &there).await {
                 Pass::Quiet => {
+                    self.renewed = false;
                     backoff = Backoff::new(self.settings.retry);
                     None
                 }
@@ -227,6 +240,7 @@ impl Publisher {
             let going_on = tokio::select! {
                 changed = published.changed() => changed.is_ok(),
                 changed = maps.changed() => changed.is_ok(),
+                changed = self.authority.changed() => changed.is_ok(),
                 () = again => true,
             };
             if !going_on {
@@ -278,7 +292,7 @@ impl Publisher {
         for (namespace, due) in due {
             let Some(write) = due.write else { continue };
             match within(&self.settings, self.cluster.publish_root(&namespace, write)).await {
-                Ok(()) if due.changed => {
+                Ok(()) if due.changed && !self.renewed => {
                     tracing::info!("root certificate in namespace {namespace} was changed; it is ours again");
                     pass = if matches!(pass, Pass::Failed) { Pass::Failed } else { Pass::Undone };
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lateen_base::ClusterId;
+use lateen_ca::service::Policy;
 
 /// The settings of a control plane. Addresses with port 0 take any free one.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub root_lifetime: Duration,
     /// The lifetime of its own serving certificate.
     pub serving_lifetime: Duration,
+    /// What is granted to workloads that ask for certificates.
+    pub certificates: Policy,
     /// The age at which connections of proxies are told to come again (`--keepaliveMaxServerConnectionAge`).
     pub connection_age: Duration,
     /// How pushes are held back.
@@ -162,6 +165,7 @@ impl Default for Settings {
             token_audiences: vec!["istio-ca".into()],
             root_lifetime: Duration::from_secs(10 * YEAR),
             serving_lifetime: Duration::from_secs(YEAR),
+            certificates: Policy::default(),
             connection_age: Duration::from_secs(30 * 60),
             debounce: Debounce::default(),
             custom_hosts: Vec::new(),

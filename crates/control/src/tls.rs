@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use lateen_base::Clock;
+use lateen_ca::rotation::Renewal;
 use lateen_ca::rotation::Validity;
 use lateen_ca::{Authority, Certified};
+use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -15,10 +17,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::serve::Tls;
 use crate::settings::Settings;
 
-/// Makes a certificate, and renews it for ever.
+/// Makes a certificate, and renews it for ever: when it is due, and when another authority signs.
 pub(crate) async fn start(
     settings: Arc<Settings>,
-    authority: Arc<Authority>,
+    mut authority: watch::Receiver<Arc<Authority>>,
     clock: Arc<dyn Clock>,
     trust_domain: &str,
 ) -> Result<Tls, String> {
@@ -31,16 +33,21 @@ pub(crate) async fn start(
     for host in &settings.custom_hosts {
         tracing::info!("Adding custom hostname {host}");
     }
-    let (config, mut wait) = make(&settings, &authority, &*clock)?;
-    let trust = lateen_ca::describe(authority.root_pem()).len();
+    let first = authority.borrow_and_update().clone();
+    let (config, mut wait) = make(&settings, &first, &*clock)?;
+    let trust = first.roots().len();
     tracing::info!(target: "spiffe", "Added {trust} certs to trust domain {trust_domain} in peer cert verifier");
     let tls = Arc::new(ArcSwap::from_pointee(config));
     let renewed = tls.clone();
     tokio::spawn(async move {
         const RETRY: Duration = Duration::from_secs(10);
         loop {
-            tokio::time::sleep(wait).await;
-            wait = match make(&settings, &authority, &*clock) {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                changed = authority.changed() => if changed.is_err() { return },
+            }
+            let now = authority.borrow_and_update().clone();
+            wait = match make(&settings, &now, &*clock) {
                 Ok((config, wait)) => {
                     renewed.store(Arc::new(config));
                     wait
@@ -69,7 +76,8 @@ fn make(
         tracing::info!("{line}");
     }
     tracing::info!("Istiod certificates are reloaded");
-    let wait = validity.renewal(now, 0).duration_since(now).unwrap_or_default();
+    let due = Renewal::default().at(&validity, now, 0);
+    let wait = due.duration_since(now).unwrap_or_default();
     Ok((server_config(&certified)?, wait.max(Duration::from_secs(1))))
 }
 

@@ -8,6 +8,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine as _;
+use lateen_ca::Authority;
 use lateen_kube::WatchEvent;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -131,12 +132,13 @@ impl Webhooks {
 pub(crate) async fn keep_trusted(
     settings: Arc<Settings>,
     cluster: Arc<dyn Cluster>,
-    root_pem: String,
+    mut authority: watch::Receiver<Arc<Authority>>,
     mut webhooks: watch::Receiver<Webhooks>,
 ) {
     let mut backoff = Backoff::new(settings.retry);
-    let bundle = base64::engine::general_purpose::STANDARD.encode(root_pem);
     loop {
+        let bundle =
+            base64::engine::general_purpose::STANDARD.encode(authority.borrow_and_update().root_pem());
         let wanting = webhooks.borrow_and_update().amended(&settings, &bundle);
         let mut failed = false;
         for object in wanting {
@@ -146,7 +148,12 @@ pub(crate) async fn keep_trusted(
                 failed = true;
             }
         }
-        let changed = webhooks.changed();
+        let changed = async {
+            tokio::select! {
+                changed = webhooks.changed() => changed,
+                changed = authority.changed() => changed,
+            }
+        };
         let going_on = match failed {
             true => tokio::time::timeout(backoff.next(), changed).await.unwrap_or(Ok(())).is_ok(),
             false => {

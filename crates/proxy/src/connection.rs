@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lateen_route::rbac::Subject;
+use lateen_proto::envoy::config::core::v3::Metadata;
+use lateen_route::rbac::{NETWORK_METADATA, Subject};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::downstream::{Downstream, Session};
+use crate::ext_authz::{self, Refused};
 use crate::flags::Flags;
 use crate::http::connection as http_connection;
 use crate::inspect;
-use crate::listener::{Chain, Filter, Served};
+use crate::listener::{Chain, ConnectionRbac, Filter, Served};
 use crate::log::{self, Record};
+use crate::stats::Figure;
 use crate::stream::{ReadAhead, Stream};
 use crate::tcp::{self, TcpRequest};
 use crate::upstream::connect::keep_alive;
@@ -156,7 +159,7 @@ async fn terminate_tls(
         Ok(stream) => {
             served.stats.ssl_handshake.inc();
             let stream = Stream::from(stream);
-            down.tls = session(&stream, identity.local_uris.clone());
+            down.tls = session(&stream, identity.local_uri.clone());
             Some(stream)
         }
         Err(error) => {
@@ -167,7 +170,7 @@ async fn terminate_tls(
     }
 }
 
-fn session(stream: &Stream, local_uris: Arc<[String]>) -> Option<Session> {
+fn session(stream: &Stream, local_uri: Option<Box<str>>) -> Option<Session> {
     let state = stream.tls()?;
     let peer = state
         .peer_certificates()
@@ -178,7 +181,7 @@ fn session(stream: &Stream, local_uris: Arc<[String]>) -> Option<Session> {
         _ => "TLSv1.3",
     };
     let cipher = state.negotiated_cipher_suite().map(|suite| openssl_name(suite.suite())).unwrap_or_default();
-    Some(Session { version, cipher, peer, local_uris })
+    Some(Session { version, cipher, peer, local_uri })
 }
 
 /// OpenSSL's name of a cipher: `TLS13_AES_128_GCM_SHA256` is `TLS_AES_128_GCM_SHA256` there, and
@@ -204,6 +207,7 @@ async fn network_filters(
     down: Downstream,
 ) {
     let mut request = TcpRequest::default();
+    let mut metadata = Metadata::default();
     for filter in &chain.filters {
         match filter {
             Filter::Http(manager) => {
@@ -216,11 +220,21 @@ async fn network_filters(
             Filter::DirectResponse(bytes) => {
                 return Box::pin(tcp::answer(stream, bytes.clone())).await;
             }
-            Filter::Rbac(rules) => {
-                let allowed = down
-                    .with_view(|connection| rules.judge(Subject { connection, request: None }).is_allowed());
-                if !allowed {
-                    return;
+            Filter::Rbac(filter) => {
+                if let Some(denial) = judge(filter, &down, &mut metadata) {
+                    return close(
+                        worker,
+                        chain,
+                        &down,
+                        Closed { termination: Some(&denial), ..Closed::default() },
+                    );
+                }
+            }
+            Filter::ExtAuthz(filter, stats) => {
+                let checking = ext_authz::connection(worker, filter, stats, &down, &metadata);
+                if let Err(refused) = Box::pin(checking).await {
+                    let Refused { details, flag } = refused;
+                    return close(worker, chain, &down, Closed { details, flags: flag, ..Closed::default() });
                 }
             }
             Filter::SniCluster => {
@@ -241,4 +255,41 @@ async fn network_filters(
             }
         }
     }
+}
+
+/// Judges a connection; the detail of its denial. What rules on trial say is for the filters after.
+fn judge(filter: &ConnectionRbac, down: &Downstream, metadata: &mut Metadata) -> Option<String> {
+    let count = |allowed: bool, yes: &Figure, no: &Figure| if allowed { yes.inc() } else { no.inc() };
+    down.with_view(|connection| {
+        let subject = Subject { connection, request: None };
+        if let Some(tried) = filter.rules.judge_shadow(subject) {
+            count(tried.is_allowed(), &filter.shadow.shadow_allowed, &filter.shadow.shadow_denied);
+            let kept = metadata.filter_metadata.entry(NETWORK_METADATA.to_owned()).or_default();
+            kept.fields.extend(filter.rules.shadow_facts(tried));
+        }
+        let verdict = filter.rules.rules.as_ref()?.judge(subject);
+        count(verdict.is_allowed(), &filter.enforced.allowed, &filter.enforced.denied);
+        verdict.denial()
+    })
+}
+
+/// Why a network filter closed a connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Closed<'a> {
+    flags: Flags,
+    details: &'static str,
+    termination: Option<&'a str>,
+}
+
+/// Logs a connection that a filter closed, where the proxy after it would have.
+fn close(worker: &Rc<Worker>, chain: &Chain, down: &Downstream, why: Closed<'_>) {
+    let logs = chain.filters.iter().find_map(|filter| match filter {
+        Filter::Tcp(tcp) => Some(&tcp.logs),
+        _ => None,
+    });
+    let mut record = Record::of_connection(worker, down);
+    record.flags = why.flags;
+    record.details = why.details;
+    record.termination = why.termination;
+    log::write_all(logs.map_or(&[][..], |logs| logs), &record);
 }

@@ -2,7 +2,6 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
@@ -63,8 +62,8 @@ pub(crate) struct Session {
     pub cipher: Box<str>,
     /// The client's certificate.
     pub peer: Option<PeerCertificate>,
-    /// The URI names of our own certificate.
-    pub local_uris: Arc<[String]>,
+    /// The first URI name of our own certificate.
+    pub local_uri: Option<Box<str>>,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -1,11 +1,13 @@
 //! HTTP: from a client's connection to the last byte of a response.
 
+pub(crate) mod arriving;
 mod attempts;
 pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod destination;
 pub(crate) mod edits;
 pub(crate) mod exchange;
+mod ext_authz;
 pub(crate) mod filters;
 pub(crate) mod grpc_web;
 pub(crate) mod head;
@@ -16,9 +18,10 @@ pub(crate) mod mirror;
 mod on_demand;
 pub(crate) mod pulse;
 mod rate_limit;
+mod rbac;
 pub(crate) mod reply;
 pub(crate) mod retry;
-mod rewrite;
+pub(crate) mod rewrite;
 pub(crate) mod router;
 pub(crate) mod send;
 pub(crate) mod serve;

@@ -11,6 +11,7 @@ mod admin;
 mod connection;
 mod dns;
 mod downstream;
+mod ext_authz;
 mod failure;
 mod flags;
 mod handle;

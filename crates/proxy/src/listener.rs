@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_ca::tls;
 use lateen_route::access_log::AccessLog;
+use lateen_route::ext_authz::NetworkExtAuthz;
 use lateen_route::listener::{FilterChain, ListenAddress};
 use lateen_route::network::{FilterStateValue, TcpProxy};
 use lateen_route::{Listener, RouteTable};
@@ -13,7 +14,7 @@ use lateen_telemetry::log_file::LogFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::manager::Manager;
-use crate::stats::{ListenerStats, TcpStats};
+use crate::stats::{ListenerStats, NetworkExtAuthzStats, RbacStats, ShadowStats, TcpStats};
 
 /// An address that workers accept on. It outlives what is served there, so an update drops no connection attempt.
 #[derive(Debug)]
@@ -76,8 +77,8 @@ pub(crate) struct ServerTls {
 pub(crate) struct ServerIdentity {
     /// The configuration.
     pub server: tls::Server,
-    /// The URI names of the certificate.
-    pub local_uris: Arc<[String]>,
+    /// The first URI name of the certificate.
+    pub local_uri: Option<Box<str>>,
 }
 
 /// A network filter.
@@ -90,11 +91,24 @@ pub(crate) enum Filter {
     /// Answers and closes.
     DirectResponse(bytes::Bytes),
     /// Decides who may connect.
-    Rbac(Arc<lateen_route::rbac::RbacFilter>),
+    Rbac(Arc<ConnectionRbac>),
+    /// Asks a service who may connect.
+    ExtAuthz(Arc<NetworkExtAuthz>, Arc<NetworkExtAuthzStats>),
     /// The server name is the cluster's.
     SniCluster,
     /// Sets values that upstream connections see.
     SetState(Arc<[FilterStateValue]>),
+}
+
+/// Policies of connections, with their figures.
+#[derive(Debug)]
+pub(crate) struct ConnectionRbac {
+    /// The decisions.
+    pub rules: Arc<lateen_route::rbac::RbacFilter>,
+    /// The figures of what is enforced.
+    pub enforced: Arc<RbacStats>,
+    /// The figures of what is on trial.
+    pub shadow: Arc<ShadowStats>,
 }
 
 /// A TCP proxy.

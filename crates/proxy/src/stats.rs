@@ -4,6 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+/// A part of a name, with the dot that ends it; nothing stays nothing.
+pub(crate) fn dotted(prefix: &str) -> std::borrow::Cow<'_, str> {
+    match prefix {
+        "" => prefix.into(),
+        ended if ended.ends_with('.') => ended.into(),
+        open => format!("{open}.").into(),
+    }
+}
+
 /// A counter or gauge. Workers share it; the order of its changes does not matter.
 #[derive(Debug, Default)]
 pub(crate) struct Figure(AtomicU64);
@@ -199,6 +208,57 @@ figures! {
 }
 
 figures! {
+    /// `PREFIX.rbac.*`, of enforced rules.
+    RbacStats {
+        Counter allowed,
+        Counter denied,
+    }
+}
+
+figures! {
+    /// `PREFIX.rbac.*`, of rules on trial.
+    ShadowStats {
+        Counter shadow_allowed,
+        Counter shadow_denied,
+    }
+}
+
+figures! {
+    /// `http.PREFIX.ext_authz.*`
+    ExtAuthzStats {
+        Counter denied,
+        Counter disabled,
+        Counter error,
+        Counter failure_mode_allowed,
+        Counter ok,
+    }
+}
+
+figures! {
+    /// `ext_authz.PREFIX.*`, of connections.
+    NetworkExtAuthzStats {
+        Gauge active,
+        Counter cx_closed,
+        Counter denied,
+        Counter disabled,
+        Counter error,
+        Counter failure_mode_allowed,
+        Counter ok,
+        Counter total,
+    }
+}
+
+figures! {
+    /// `cluster.NAME.ext_authz.*`, of the cluster that requests go to.
+    CheckedStats {
+        Counter denied,
+        Counter error,
+        Counter failure_mode_allowed,
+        Counter ok,
+    }
+}
+
+figures! {
     /// `tcp.PREFIX.*`
     TcpStats {
         Counter downstream_cx_no_route,
@@ -263,6 +323,10 @@ pub(crate) struct Stats {
     tcp: Named<TcpStats>,
     listeners: Named<ListenerStats>,
     rate_limits: Named<RateLimitStats>,
+    rbac: Named<RbacStats>,
+    shadows: Named<ShadowStats>,
+    ext_authz: Named<ExtAuthzStats>,
+    network_ext_authz: Named<NetworkExtAuthzStats>,
 }
 
 type Named<T> = RwLock<BTreeMap<Arc<str>, Arc<T>>>;
@@ -289,6 +353,26 @@ impl Stats {
         known.unwrap_or_else(|| of(&self.rate_limits, prefix))
     }
 
+    /// The figures of enforced rules; `prefix` is all that comes before the names.
+    pub(crate) fn rbac(&self, prefix: &str) -> Arc<RbacStats> {
+        of(&self.rbac, prefix)
+    }
+
+    /// The figures of rules on trial; `prefix` is all that comes before the names.
+    pub(crate) fn shadow(&self, prefix: &str) -> Arc<ShadowStats> {
+        of(&self.shadows, prefix)
+    }
+
+    /// The figures of checks of requests; `prefix` is all that comes before the names.
+    pub(crate) fn ext_authz(&self, prefix: &str) -> Arc<ExtAuthzStats> {
+        of(&self.ext_authz, prefix)
+    }
+
+    /// The figures of checks of connections; `prefix` is all that comes before the names.
+    pub(crate) fn network_ext_authz(&self, prefix: &str) -> Arc<NetworkExtAuthzStats> {
+        of(&self.network_ext_authz, prefix)
+    }
+
     /// The figures of a listening address.
     pub(crate) fn listener(&self, address: &str) -> Arc<ListenerStats> {
         of(&self.listeners, address)
@@ -312,9 +396,23 @@ impl Stats {
                 with(&format!("{prefix}.http_local_rate_limit.{name}"), kind, value)
             });
         }
+        self.each_of_policies(&mut with);
         for (address, stats) in &*self.listeners.read().unwrap_or_else(PoisonError::into_inner) {
             stats.each(|name, kind, value| with(&format!("listener.{address}.{name}"), kind, value));
         }
+    }
+}
+
+impl Stats {
+    fn each_of_policies(&self, with: &mut impl FnMut(&str, Kind, u64)) {
+        macro_rules! each {
+            ($($named:ident),*) => { $(
+                for (prefix, stats) in &*self.$named.read().unwrap_or_else(PoisonError::into_inner) {
+                    stats.each(|name, kind, value| with(&format!("{prefix}{name}"), kind, value));
+                }
+            )* };
+        }
+        each!(rbac, shadows, ext_authz, network_ext_authz);
     }
 }
 
@@ -338,6 +436,8 @@ impl HttpStats {
 pub(crate) struct ClusterStats {
     figures: ClusterFigures,
     statuses: StatusFigures,
+    /// Made when a request for it is checked first.
+    checked: OnceLock<Box<CheckedStats>>,
 }
 
 impl std::ops::Deref for ClusterStats {
@@ -380,6 +480,14 @@ impl ClusterStats {
     pub(crate) fn each(&self, mut with: impl FnMut(&str, Kind, u64)) {
         self.figures.each(&mut with);
         self.statuses.each(|status, value| with(&format!("upstream_rq_{status}"), Kind::Counter, value));
+        if let Some(checked) = self.checked.get() {
+            checked.each(|name, kind, value| with(&format!("ext_authz.{name}"), kind, value));
+        }
+    }
+
+    /// What authorization services said about requests for the cluster.
+    pub(crate) fn checked(&self) -> &CheckedStats {
+        self.checked.get_or_init(Box::default)
     }
 
     /// Counts a response of the cluster, or of ours in its place.

@@ -1,5 +1,6 @@
 //! The upstream side: clusters, hosts, pools, circuit breakers.
 
+pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod connect;

@@ -28,6 +28,7 @@ pub mod endpoints;
 mod entropy;
 mod error;
 pub mod explain;
+pub mod ext_authz;
 pub mod fields;
 pub mod format;
 pub mod header_edits;

@@ -40,6 +40,15 @@ impl MetadataMatcher {
     }
 }
 
+impl std::fmt::Display for MetadataMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let not = if self.invert { "not " } else { "" };
+        write!(f, "{not}{}", self.filter)?;
+        self.path.iter().try_for_each(|key| write!(f, "[{key}]"))?;
+        write!(f, " {}", self.value)
+    }
+}
+
 fn at<'a>(root: &'a Struct, path: &[Box<str>]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
     let mut value = root.fields.get(&**first)?;
@@ -127,5 +136,27 @@ impl ValueMatcher {
                 .into(),
             ),
         })
+    }
+}
+
+impl std::fmt::Display for ValueMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Null => f.write_str("is null"),
+            Self::Range { start, end } => write!(f, "in [{start}, {end})"),
+            Self::Number(number) => write!(f, "= {number}"),
+            Self::Text(matcher) => write!(f, "{matcher}"),
+            Self::Bool(truth) => write!(f, "= {truth}"),
+            Self::Present(true) => f.write_str("present"),
+            Self::Present(false) => f.write_str("absent"),
+            Self::AnyOf(one) => write!(f, "has one that {one}"),
+            Self::Or(any) => {
+                for (at, one) in any.iter().enumerate() {
+                    let or = if at == 0 { "" } else { " or " };
+                    write!(f, "{or}{one}")?;
+                }
+                Ok(())
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use lateen_proto::envoy::extensions::filters::network::http_connection_manager::
 use crate::access_log::AccessLog;
 use crate::entropy::Entropy;
 use crate::error::{Cx, Result};
+use crate::ext_authz::NetworkExtAuthz;
 use crate::format::Format;
 use crate::http_manager::HttpManager;
 use crate::istio::{Extension, MetadataExchange};
@@ -30,6 +31,8 @@ pub enum NetworkFilter {
     DirectResponse(Bytes),
     /// Decides who may connect.
     Rbac(Arc<RbacFilter>),
+    /// Asks a service who may connect.
+    ExtAuthz(Arc<NetworkExtAuthz>),
     /// Takes the server name as cluster name for the TCP proxy after it.
     SniCluster,
     /// Puts values into the connection's filter state.
@@ -178,6 +181,7 @@ impl NetworkFilter {
             Self::Tcp(_) => "envoy.filters.network.tcp_proxy",
             Self::DirectResponse(_) => "envoy.filters.network.direct_response",
             Self::Rbac(_) => "envoy.filters.network.rbac",
+            Self::ExtAuthz(_) => "envoy.filters.network.ext_authz",
             Self::SniCluster => "envoy.filters.network.sni_cluster",
             Self::SetFilterState(_) => "envoy.filters.network.set_filter_state",
             Self::MetadataExchange(_) => "istio.metadata_exchange",
@@ -209,6 +213,10 @@ impl NetworkFilter {
         if any.is::<filters::rbac::v3::Rbac>() {
             let message: filters::rbac::v3::Rbac = cx.unpack(any)?;
             return Ok(Self::Rbac(Arc::new(RbacFilter::compile_network(cx, &message)?)));
+        }
+        if any.is::<filters::ext_authz::v3::ExtAuthz>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::ExtAuthz(Arc::new(NetworkExtAuthz::compile(cx, &message)?)));
         }
         if any.is::<filters::sni_cluster::v3::SniCluster>() {
             return Ok(Self::SniCluster);

@@ -15,11 +15,28 @@ use crate::metadata_match::MetadataMatcher;
 use crate::request::{ConnectionView, RequestView};
 use crate::string_match::{FullRegex, StringMatcher};
 
+mod misses;
+
+pub use misses::Miss;
+
+/// Under which name the HTTP filter keeps what its rules on trial say.
+pub const HTTP_METADATA: &str = "envoy.filters.http.rbac";
+/// The same for the network filter.
+pub const NETWORK_METADATA: &str = "envoy.filters.network.rbac";
+
 /// A compiled RBAC filter, of connections or of requests.
 #[derive(Clone, Debug)]
 pub struct RbacFilter {
     /// What is enforced; none lets everything pass.
     pub rules: Option<Rules>,
+    /// What is only tried: it is counted, and later filters may look at what it says.
+    pub shadow: Option<Rules>,
+    /// What precedes `rbac.` in the names of metrics, for the filter of connections.
+    pub stat_prefix: Arc<str>,
+    /// What precedes the metrics of enforced rules, after `rbac.`.
+    pub rules_prefix: Arc<str>,
+    /// What precedes the metrics and the metadata of rules on trial.
+    pub shadow_prefix: Arc<str>,
 }
 
 /// Policies and what a match of one means.
@@ -64,6 +81,20 @@ impl Verdict<'_> {
     /// Whether it passes.
     pub fn is_allowed(self) -> bool {
         matches!(self, Self::Allowed(_))
+    }
+
+    /// The policy that matched, if one did.
+    pub fn policy(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Allowed(policy) | Self::Denied(policy) => *policy,
+        }
+    }
+
+    /// The detail of a denial in logs, as Envoy writes it; none of what passes.
+    pub fn denial(self) -> Option<String> {
+        let Self::Denied(policy) = self else { return None };
+        let policy = policy.map_or("none".to_owned(), |name| name.replace(char::is_whitespace, "_"));
+        Some(format!("rbac_access_denied_matched_policy[{policy}]"))
     }
 }
 
@@ -126,19 +157,50 @@ impl RbacFilter {
         self.rules.as_ref().map_or(Verdict::Allowed(None), |rules| rules.judge(subject))
     }
 
+    /// What the rules on trial say, if there are any.
+    pub fn judge_shadow(&self, subject: Subject<'_>) -> Option<Verdict<'_>> {
+        self.shadow.as_ref().map(|rules| rules.judge(subject))
+    }
+
+    /// What is kept of a verdict on trial for later filters, as Envoy names it: the policy, if one matched, and the result.
+    pub fn shadow_facts(&self, verdict: Verdict<'_>) -> Vec<(String, lateen_proto::Value)> {
+        let text = |text: &str| lateen_proto::Value {
+            kind: Some(lateen_proto::value::Kind::StringValue(text.to_owned())),
+        };
+        let prefix = &self.shadow_prefix;
+        let (policy, result) = match verdict {
+            Verdict::Allowed(policy) => (policy, "allowed"),
+            Verdict::Denied(policy) => (policy, "denied"),
+        };
+        let policy = policy.map(|name| (format!("{prefix}shadow_effective_policy_id"), text(name)));
+        policy.into_iter().chain([(format!("{prefix}shadow_engine_result"), text(result))]).collect()
+    }
+
     pub(crate) fn compile_http(cx: &mut Cx<'_>, message: &http_rbac::Rbac) -> Result<Self> {
         cx.check(message)?;
-        Ok(Self { rules: rules(cx, &message.rules)? })
+        Ok(Self {
+            rules: rules(cx, "rules", &message.rules)?,
+            shadow: rules(cx, "shadow_rules", &message.shadow_rules)?,
+            stat_prefix: "".into(),
+            rules_prefix: message.rules_stat_prefix.as_str().into(),
+            shadow_prefix: message.shadow_rules_stat_prefix.as_str().into(),
+        })
     }
 
     pub(crate) fn compile_network(cx: &mut Cx<'_>, message: &network_rbac::Rbac) -> Result<Self> {
         cx.check(message)?;
-        Ok(Self { rules: rules(cx, &message.rules)? })
+        Ok(Self {
+            rules: rules(cx, "rules", &message.rules)?,
+            shadow: rules(cx, "shadow_rules", &message.shadow_rules)?,
+            stat_prefix: message.stat_prefix.as_str().into(),
+            rules_prefix: "".into(),
+            shadow_prefix: message.shadow_rules_stat_prefix.as_str().into(),
+        })
     }
 }
 
-fn rules(cx: &mut Cx<'_>, message: &Option<proto::Rbac>) -> Result<Option<Rules>> {
-    message.as_ref().map(|rules| cx.field("rules", |cx| Rules::compile(cx, rules))).transpose()
+fn rules(cx: &mut Cx<'_>, field: &str, message: &Option<proto::Rbac>) -> Result<Option<Rules>> {
+    message.as_ref().map(|rules| cx.field(field, |cx| Rules::compile(cx, rules))).transpose()
 }
 
 #[derive(Clone, Debug)]

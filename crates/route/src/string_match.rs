@@ -122,6 +122,11 @@ impl FullRegex {
         self.whole.is_match(text)
     }
 
+    /// The expression.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// An expression of our own.
     pub(crate) fn of(source: &str) -> Result<Self, String> {
         let whole = build(&format!("^(?:{source})$")).map_err(|error| error.to_string())?;

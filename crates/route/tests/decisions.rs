@@ -490,3 +490,41 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_denial_names_the_policy_and_the_nearest_one() {
+    const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+    let allows = |method: &str, path: &str| {
+        json!({"permissions": [{"andRules": {"rules": [
+            {"header": {"name": ":method", "stringMatch": {"exact": method}}},
+            {"urlPath": {"path": {"prefix": path}}}]}}], "principals": [{"any": true}]})
+    };
+    let policies = json!({"ns[a]-policy[far]-rule[0]": allows("PUT", "/far"),
+        "ns[a]-policy[near]-rule[0]": allows("GET", "/near")});
+    let tried = json!({"action": "DENY", "policies": {"ns[a]-policy[trial]-rule[0]": allows("GET", "/")}});
+    let filter = json!({"name": "rbac", "typedConfig": {"@type": RBAC, "rules": {"policies": policies},
+        "shadowRules": tried, "shadowRulesStatPrefix": "istio_dry_run_deny_"}});
+    let routes = json!({"name": "r", "virtualHosts": [{"name": "v", "domains": ["*"], "routes": [
+        {"match": {"prefix": "/"}, "directResponse": {"status": 204}}]}]});
+    let mut manager = manager(json!({"routeConfig": routes}));
+    manager["typedConfig"]["httpFilters"] = json!([filter, router()]);
+    let listener = json!({"name": "l", "address": address("1.1.1.1", 80), "trafficDirection": "INBOUND",
+        "filterChains": [chain("c", json!({}), manager)]});
+    let world = World::compile(&[from_value(&listener).unwrap()], &[], &[], &[]);
+    assert_eq!(world.refused, []);
+    let ask = |path: &str| {
+        let call = json!({"port": 80, "path": path, "protocol": "http", "callMode": "inbound"});
+        world.explain(&serde_json::from_value(call).unwrap(), IpAddr::from([1, 1, 1, 1]), false)
+    };
+    let answer = ask("/other");
+    assert_eq!(answer.response.unwrap().status, 403);
+    for step in [
+        "on trial: policy ns[a]-policy[trial]-rule[0] matches",
+        "no policy allows it: it is denied",
+        "nearest is policy ns[a]-policy[near]-rule[0], which wants path starts with \"/near\"",
+        "the log says rbac_access_denied_matched_policy[none]",
+    ] {
+        assert!(answer.why.iter().any(|why| why == step), "{step}: {:#?}", answer.why);
+    }
+    assert_eq!(ask("/near/x").response.unwrap().status, 204);
+}

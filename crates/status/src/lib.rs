@@ -2,7 +2,7 @@
 //!
 //! `GET /debug/syncz` is a list of [`ProxySync`], `/debug/connections` one [`Connections`], `/debug/registryz` a list
 //! of [`RegistryService`], `/debug/endpointz` a list of [`ServiceEndpoints`], `/debug/configz` a list of [`Config`],
-//! `/version` one [`Version`].
+//! `/debug/ca` one [`Authority`], `/version` one [`Version`].
 
 use std::collections::BTreeMap;
 
@@ -209,4 +209,37 @@ pub struct Version {
     pub revision: String,
     /// Its pod.
     pub pod: String,
+}
+
+/// The certificate authority that a control plane uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authority {
+    /// Where it was found, in words.
+    pub source: String,
+    /// The secret that it is in, as `NAMESPACE/NAME`.
+    pub secret: String,
+    /// When its signing certificate runs out, RFC 3339.
+    pub signs_until: String,
+    /// The root that what it signs leads to.
+    pub root: RootCertificate,
+    /// The roots that workloads are told to trust.
+    pub roots: Vec<RootCertificate>,
+    /// Why the newest version of its source is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// A root certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RootCertificate {
+    /// The subject, as RFC 2253 writes it.
+    pub subject: String,
+    /// The serial number, hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub sha256: String,
+    /// When it runs out, RFC 3339.
+    pub not_after: String,
 }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lateen_base::{Host, Labels, Namespace, ObjectRef};
 
 use crate::generate::{Edge, EdgeInput, Names, NamesInput, Own, OwnInput, Routed, RoutesInput};
+use crate::patches::PatchSet;
+use crate::patches::bootstrap::BootstrapPatch;
 use crate::routes::parts::{ClaimInput, HostInput, MadeHost, OwnRouteInput, Routes};
 
 /// How many snapshots an entry survives that nobody asks for.
@@ -32,6 +34,8 @@ pub(crate) struct Cache {
     pub(crate) claims: Memo<(ObjectRef, u16, Namespace, Labels), ClaimInput, (Routes, usize)>,
     /// Virtual hosts, by name, domains and the rule that their routes follow.
     pub(crate) hosts: Memo<(String, u64, usize), HostInput, Arc<MadeHost>>,
+    /// What patches of the bootstrap come to, by patches and kind of proxy.
+    pub(crate) bootstraps: Memo<(u64, bool), (PatchSet, bool), Arc<BootstrapPatch>>,
     /// Name tables.
     pub(crate) names: Memo<u64, NamesInput, Arc<Names>>,
 }
@@ -50,6 +54,7 @@ impl Cache {
         self.own_routes.tidy(now);
         self.claims.tidy(now);
         self.hosts.tidy(now);
+        self.bootstraps.tidy(now);
         self.names.tidy(now);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lateen_api::Kind;
 use lateen_api::kinds::Sidecar;
+use lateen_api::kinds::envoy_filter::ApplyTo;
 use lateen_api::mesh::MeshConfig;
 use lateen_base::Host;
 use lateen_proto::envoy::config::cluster::v3::Cluster;
@@ -22,6 +23,7 @@ use lateen_registry::EndpointSet;
 use crate::cache::Shared;
 use crate::clusters::Class;
 use crate::list::List;
+use crate::patches::bootstrap::BootstrapPatch;
 use crate::patches::{
     Effects, Made, OF_CLUSTERS, OF_LISTENERS, OF_ROUTES, PatchSet, Patched, Patching, PortMap, Side,
 };
@@ -48,6 +50,8 @@ pub struct Generated {
     pub name_table: Arc<List>,
     /// Configurations of extensions that filters ask for by name.
     pub extensions: Arc<List>,
+    /// What agents are to merge into the bootstrap: one resource, or none.
+    pub bootstrap: Arc<List>,
     /// What is to be said about no resource in particular.
     pub notes: Vec<Note>,
     /// The patches of EnvoyFilters that are meant for the proxy, and what they did.
@@ -93,6 +97,7 @@ impl Generated {
             extensions: self.extensions.resources().to_vec(),
             patches,
             notes: self.notes,
+            bootstrap: self.bootstrap.resources().first().cloned(),
             scoping: self.scoping,
             on_demand,
         }
@@ -132,6 +137,8 @@ pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
     let mut effects = extending.effects;
     let made = [&upstream.effects, &own.effects, &edge.effects, &routed.effects];
     made.into_iter().for_each(|more| effects.add(more));
+    let bootstrap = bootstrap(snapshot, proxy, patches.among(&[ApplyTo::Bootstrap]));
+    effects.add(&bootstrap.effects(proxy));
     let named = || [edge.named.clone(), own.named.clone(), routed.named.clone(), named(&extensions)];
     let at_start = on_demand.then(|| AtStart::new(named()));
     Generated {
@@ -143,6 +150,7 @@ pub fn generate_lists(snapshot: &Snapshot, proxy: &Proxy) -> Generated {
         extensions: Arc::new(List::new(extensions)),
         patched: Patched { proxy: proxy.clone(), selection, effects },
         notes: if proxy.is_router() { snapshot.ingress.notes.clone() } else { Vec::new() },
+        bootstrap: Arc::new(List::new(bootstrap.resource.iter().cloned().collect())),
         scoping,
         at_start,
         routed: routed.resources.clone(),
@@ -400,6 +408,12 @@ fn routed(
         let (list, effects) = (Arc::new(List::new(resources.to_vec())), patching.effects);
         Arc::new(Routed { list, resources, named: Named::new(beside), effects })
     })
+}
+
+fn bootstrap(snapshot: &Snapshot, proxy: &Proxy, patches: PatchSet) -> Arc<BootstrapPatch> {
+    let (key, input) = ((patches.fingerprint(), proxy.is_router()), (patches, proxy.is_router()));
+    let make = |(patches, is_router): &(PatchSet, bool)| Arc::new(BootstrapPatch::of(patches, *is_router));
+    snapshot.cache.bootstraps.get(key, input, snapshot.number, make)
 }
 
 /// What the names are made from.

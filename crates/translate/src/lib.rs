@@ -32,4 +32,4 @@ pub use patches::{Made, PatchOutcome, PatchReport, Patched, Tally};
 pub use proxy::{Interception, Metadata, Proxy, ProxyError, ProxyKind};
 pub use resource::{Built, Note, Resource, Resources};
 pub use scoping::{AtStart, Scoping};
-pub use snapshot::Snapshot;
+pub use snapshot::{Ineffective, Snapshot};

@@ -4,6 +4,7 @@
 //! that cannot be followed says why. A proxy gets the patches that are meant for it, in their order; a resource that
 //! a patch would make one that Envoy refuses stays as it was. What each patch did, or why it did nothing, is known.
 
+pub(crate) mod bootstrap;
 mod clusters;
 mod compile;
 mod edit;

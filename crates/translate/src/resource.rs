@@ -103,6 +103,8 @@ pub struct Resources {
     pub patches: Vec<PatchReport>,
     /// What is to be said about no resource in particular.
     pub notes: Vec<Note>,
+    /// What its agent is to merge into the bootstrap.
+    pub bootstrap: Option<Arc<Resource>>,
     /// Whether the proxy loads clusters on demand.
     pub scoping: Scoping,
     /// The clusters that it does not have from the start, but loads when a request wants them.

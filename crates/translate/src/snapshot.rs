@@ -4,7 +4,7 @@ mod destination_rules;
 mod ingress;
 pub(crate) mod label_keys;
 mod peer_authentication;
-mod policies;
+pub(crate) mod policies;
 mod scope;
 mod services;
 mod targets;
@@ -28,6 +28,7 @@ use label_keys::LabelKeys;
 
 pub use destination_rules::{DestinationRules, MergedRule};
 pub use peer_authentication::{MtlsMode, PeerPolicy};
+pub use policies::Ineffective;
 pub use scope::{Egress, Scope};
 pub use services::Services;
 pub use targets::ServiceTarget;

@@ -12,6 +12,8 @@ pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfigur
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Configurations of extensions.
 pub const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+/// What an agent merges into the bootstrap that it writes.
+pub const BOOTSTRAP: &str = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap";
 /// The table of names that an agent's DNS server answers.
 pub const NAME_TABLE: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
 
@@ -26,7 +28,7 @@ pub fn rank(type_url: &str) -> usize {
 /// Whether a first request without names asks for everything. Types that are always asked for by name get
 /// nothing instead.
 pub fn empty_means_all(type_url: &str) -> bool {
-    !matches!(type_url, ENDPOINT | ROUTE | SECRET | EXTENSION)
+    !matches!(type_url, ENDPOINT | ROUTE | SECRET | EXTENSION | BOOTSTRAP)
 }
 
 /// The short name that operators know: CDS, EDS, LDS, RDS, SDS, ECDS, NDS; else the message's name.

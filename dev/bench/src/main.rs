@@ -1,6 +1,9 @@
 //! Speed and memory of the proxy against stock Envoy, in one run.
 
+mod authority;
 mod bytes;
+mod ca;
+mod handshakes;
 mod load;
 mod origin;
 mod process;
@@ -32,6 +35,16 @@ enum Command {
     Proxy(proxies::Bench),
     /// What a sidecar is given and holds, all of it and scoped automatically
     Scoping(scoping::Bench),
+    /// Certificates issued, and handshakes against stock Envoy's
+    Ca(ca::Bench),
+    /// A control plane without a cluster
+    #[command(hide = true)]
+    Authority {
+        /// The port of its certificate service
+        port: u16,
+        /// The file that its root is written into
+        root: PathBuf,
+    },
     /// Our proxy, from a file of resources
     #[command(hide = true)]
     Serve {
@@ -65,6 +78,10 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Proxy(bench) => bench.run(),
         Command::Scoping(bench) => bench.run(),
+        Command::Ca(bench) => bench.run(),
+        Command::Authority { port, root } => {
+            runtime().and_then(|runtime| runtime.block_on(authority::serve(port, &root)))
+        }
         Command::Serve { xds_file, concurrency } => serve(xds_file, concurrency),
         Command::Origin { port, bytes } => runtime().and_then(|runtime| {
             let served = match bytes {

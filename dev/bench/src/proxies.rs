@@ -53,10 +53,22 @@ pub(crate) struct Bench {
     output: Output,
 }
 
+/// Which proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    /// Ours.
     Ours,
+    /// Stock Envoy.
     Envoy,
+}
+
+/// Starts proxies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Runner<'a> {
+    /// Workers of each.
+    pub(crate) concurrency: usize,
+    /// The Envoy binary.
+    pub(crate) envoy: &'a Path,
 }
 
 impl Bench {
@@ -209,30 +221,8 @@ impl Bench {
         listens: SocketAddr,
         folder: &Path,
     ) -> Result<Process, BenchError> {
-        let name = listens.ip();
-        let concurrency = self.concurrency.to_string();
-        let mut process = match kind {
-            Kind::Ours => {
-                // Binary: reading JSON loads descriptors that a proxy in service never needs.
-                let file = folder.join(format!("ours-{name}.pb"));
-                let encoded =
-                    lateen_proxy::Resources::from_json(resources).map_err(BenchError::Text)?.encode();
-                std::fs::write(&file, encoded)?;
-                let mut command = Command::new(std::env::current_exe()?);
-                command.arg("serve").arg(&file).args(["--concurrency", &concurrency]);
-                Process::start("our proxy", &mut command, &folder.join(format!("ours-{name}.out")))?
-            }
-            Kind::Envoy => {
-                let file = folder.join(format!("envoy-{name}.json"));
-                std::fs::write(&file, resources::bootstrap(resources, free_port()?).to_string())?;
-                let mut command = Command::new(&self.envoy);
-                command.args(["--disable-hot-restart", "--log-level", "warn", "-c"]).arg(&file);
-                command.args(["--concurrency", &concurrency]);
-                Process::start("envoy", &mut command, &folder.join(format!("envoy-{name}.out")))?
-            }
-        };
-        process.wait_for(listens)?;
-        Ok(process)
+        let runner = Runner { concurrency: self.concurrency, envoy: &self.envoy };
+        runner.start(kind, resources, listens, folder)
     }
 
     fn memory(&self, clusters: usize, origin: u16, folder: &Path) -> Result<Memory, BenchError> {
@@ -269,7 +259,43 @@ fn start_origin(folder: &Path, bytes: bool) -> Result<(Process, u16), BenchError
     Ok((origin, port))
 }
 
-fn label(kind: Kind) -> &'static str {
+impl Runner<'_> {
+    /// Starts one, and waits until it listens.
+    pub(crate) fn start(
+        &self,
+        kind: Kind,
+        resources: &Value,
+        listens: SocketAddr,
+        folder: &Path,
+    ) -> Result<Process, BenchError> {
+        let name = listens.ip();
+        let concurrency = self.concurrency.to_string();
+        let mut process = match kind {
+            Kind::Ours => {
+                // Binary: reading JSON loads descriptors that a proxy in service never needs.
+                let file = folder.join(format!("ours-{name}.pb"));
+                let encoded =
+                    lateen_proxy::Resources::from_json(resources).map_err(BenchError::Text)?.encode();
+                std::fs::write(&file, encoded)?;
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("serve").arg(&file).args(["--concurrency", &concurrency]);
+                Process::start("our proxy", &mut command, &folder.join(format!("ours-{name}.out")))?
+            }
+            Kind::Envoy => {
+                let file = folder.join(format!("envoy-{name}.json"));
+                std::fs::write(&file, resources::bootstrap(resources, free_port()?).to_string())?;
+                let mut command = Command::new(self.envoy);
+                command.args(["--disable-hot-restart", "--log-level", "warn", "-c"]).arg(&file);
+                command.args(["--concurrency", &concurrency]);
+                Process::start("envoy", &mut command, &folder.join(format!("envoy-{name}.out")))?
+            }
+        };
+        process.wait_for(listens)?;
+        Ok(process)
+    }
+}
+
+pub(crate) fn label(kind: Kind) -> &'static str {
     match kind {
         Kind::Ours => "ours",
         Kind::Envoy => "envoy",

@@ -6,10 +6,11 @@
 //! workloads saw, the access logs and the asked-for figures have to agree, and to be what the scenario says.
 //!
 //! The modules in the order in which a scenario meets them: `scenario` (the text), `call` (one request's line), `world`
-//! (manifests of services and pods), `configuration`, `plane` (control plane), `subject` (a proxy), `workload` and
-//! `behaviour` (upstreams), `authority` and `tokens` (what callers prove themselves by), `client`, `log` and `observe` (what is compared), `judge` (comparison), `run` (lanes).
+//! (manifests of services and pods), `configuration`, `plane` (control plane), `subject` (a proxy), `workload`,
+//! `authorizer` and `behaviour` (upstreams), `client`, `log` and `observe` (what is compared), `judge` (comparison), `run` (lanes).
 
 mod authority;
+mod authorizer;
 mod behaviour;
 mod call;
 mod client;
@@ -23,7 +24,6 @@ mod run;
 mod scenario;
 mod subject;
 mod tcp_client;
-mod tokens;
 mod workload;
 mod world;
 

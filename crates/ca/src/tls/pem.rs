@@ -35,12 +35,6 @@ pub enum PemError {
     /// A certificate does not parse.
     #[error("malformed certificate: {0}")]
     Certificate(String),
-    /// It holds no list of revoked certificates.
-    #[error("no revocation list in the PEM text: expected a block BEGIN X509 CRL")]
-    NoRevocations,
-    /// A list of revoked certificates does not parse.
-    #[error("malformed revocation list: {0}; expected an X.509 CRL of version 2")]
-    Revocations(String),
 }
 
 /// The anchors that peers' chains have to lead to.
@@ -85,7 +79,7 @@ pub fn identity(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, PemError>
     Ok(Arc::new(CertifiedKey::new(chain, key)))
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| PemError::Malformed(error.to_string()))?;
@@ -203,7 +197,7 @@ pub(crate) fn rfc2253(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-pub(super) fn sha256(data: &[u8]) -> Vec<u8> {
+fn sha256(data: &[u8]) -> Vec<u8> {
     match rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13() {
         Some(suite) => suite.common.hash_provider.hash(data).as_ref().to_vec(),
         None => Vec::new(),

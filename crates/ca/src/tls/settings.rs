@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 
-use super::checks::PeerChecks;
-use super::offers::Offers;
-use super::verify::PeerVerifier;
-
-/// Sessions that a listener's filter chain remembers.
-const SESSIONS: usize = 256;
+use super::pem::{Trust, provider};
+use super::verify::{PeerVerifier, SanRule};
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +26,9 @@ pub enum ClientAuth {
     /// No certificate.
     None,
     /// A certificate if there is one; when given, it has to be good.
-    Optional(PeerChecks),
+    Optional(Option<Trust>, Vec<SanRule>),
     /// A good certificate.
-    Required(PeerChecks),
+    Required(Option<Trust>, Vec<SanRule>),
 }
 
 /// The server's side.
@@ -45,8 +42,6 @@ pub struct ServerSettings {
     pub alpn: Vec<Vec<u8>>,
     /// Lowest and highest version.
     pub versions: (Version, Version),
-    /// Ciphers and groups.
-    pub offers: Offers,
     /// Whether sessions can be resumed.
     pub resumption: bool,
 }
@@ -56,14 +51,14 @@ pub struct ServerSettings {
 pub struct ClientSettings {
     /// The certificate shown when the server asks.
     pub identity: Option<Arc<CertifiedKey>>,
-    /// What the server's certificate has to be.
-    pub checks: PeerChecks,
+    /// Anchors; without, any chain is accepted.
+    pub trust: Option<Trust>,
+    /// Names that the server may have; any when empty.
+    pub names: Vec<SanRule>,
     /// Application protocols offered, best first.
     pub alpn: Vec<Vec<u8>>,
     /// Lowest and highest version.
     pub versions: (Version, Version),
-    /// Ciphers and groups.
-    pub offers: Offers,
     /// Whether the server is told the name that was dialled.
     pub sni: bool,
     /// Whether the server's certificate has to be for the name that was dialled.
@@ -76,14 +71,6 @@ pub enum SettingsError {
     /// The versions leave nothing.
     #[error("no TLS version is left between the minimum {0:?} and the maximum {1:?}")]
     Versions(Version, Version),
-    /// No cipher is left.
-    #[error(
-        "none of the ciphers {0:?} is known, and TLS 1.3 is not allowed: use ECDHE with AES-GCM or ChaCha20-Poly1305"
-    )]
-    Ciphers(Vec<String>),
-    /// No group is left.
-    #[error("none of the curves {0:?} is known: use X25519MLKEM768, X25519, P-256 or P-384")]
-    Groups(Vec<String>),
     /// A server without a certificate.
     #[error("a server needs a certificate")]
     NoIdentity,
@@ -116,22 +103,25 @@ pub fn server_config(settings: ServerSettings) -> Result<Server, SettingsError> 
     if settings.identities.is_empty() {
         return Err(SettingsError::NoIdentity);
     }
-    let provider = Arc::new(settings.offers.provider(settings.versions.1)?);
+    let provider = Arc::new(provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.versions)?)?;
-    let verifier = |checks, required| Arc::new(PeerVerifier::new(checks, required, &provider));
+    let verifier = |trust, names, required| Arc::new(PeerVerifier::new(trust, names, required, &provider));
     let builder = match settings.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Optional(checks) => builder.with_client_cert_verifier(verifier(checks, false)),
-        ClientAuth::Required(checks) => builder.with_client_cert_verifier(verifier(checks, true)),
+        ClientAuth::Optional(trust, names) => {
+            builder.with_client_cert_verifier(verifier(trust, names, false))
+        }
+        ClientAuth::Required(trust, names) => builder.with_client_cert_verifier(verifier(trust, names, true)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Identities(settings.identities)));
     config.send_tls13_tickets = usize::from(settings.resumption);
-    config.session_storage = if settings.resumption {
-        ServerSessionMemoryCache::new(SESSIONS)
-    } else {
-        Arc::new(NoServerSessionStorage {})
-    };
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    if settings.resumption {
+        // Tickets carry the session, under keys of this process that change: nothing is kept for a client. They end
+        // with the configuration, so that a session of other certificates or anchors is never resumed.
+        config.ticketer = Ticketer::new()?;
+    }
     let silent = Arc::new(config.clone());
     config.alpn_protocols = settings.alpn;
     Ok(Server { negotiating: Arc::new(config), silent })
@@ -142,9 +132,9 @@ pub fn server_config(settings: ServerSettings) -> Result<Server, SettingsError> 
 /// # Errors
 /// When no version is left.
 pub fn client_config(settings: ClientSettings) -> Result<Arc<ClientConfig>, SettingsError> {
-    let provider = Arc::new(settings.offers.provider(settings.versions.1)?);
-    let verifier =
-        PeerVerifier::new(settings.checks, true, &provider).matching_server_name(settings.match_server_name);
+    let provider = Arc::new(provider());
+    let verifier = PeerVerifier::new(settings.trust, settings.names, true, &provider)
+        .matching_server_name(settings.match_server_name);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(settings.versions)?)?
         .dangerous()

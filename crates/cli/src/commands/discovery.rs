@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lateen_base::{SystemClock, parse_duration};
+use lateen_ca::service::Policy;
 use lateen_control::{Control, Debounce, Deps, JwksSettings, Ports, Settings, watch};
 use lateen_kube::{Access, Client};
 
@@ -67,6 +68,12 @@ pub(crate) struct Cmd {
     /// Lifetime of a root certificate that it makes
     #[arg(long, env = "CITADEL_SELF_SIGNED_CA_CERT_TTL", default_value = "87600h", value_parser = parse_duration, hide = true)]
     root_lifetime: Duration,
+    /// Lifetime of a workload's certificate when none is asked for
+    #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = parse_duration, hide = true)]
+    certificate_ttl: Duration,
+    /// Longest lifetime of a workload's certificate
+    #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = parse_duration, hide = true)]
+    longest_certificate_ttl: Duration,
     /// Further names of its serving certificate
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',', hide = true)]
     custom_hosts: Vec<String>,
@@ -152,6 +159,11 @@ impl Cmd {
             root: self.pod_root.clone(),
             token_audiences: self.token_audiences.clone(),
             root_lifetime: self.root_lifetime,
+            certificates: Policy {
+                default_ttl: self.certificate_ttl,
+                longest_ttl: self.longest_certificate_ttl,
+                ..Policy::default()
+            },
             custom_hosts: self.custom_hosts.iter().filter(|host| !host.is_empty()).cloned().collect(),
             connection_age: self.connection_age,
             debounce: Debounce {

@@ -106,6 +106,9 @@ impl Cmd {
         if !resources.extensions.is_empty() {
             dump["extensions"] = list("ecds", &resources.extensions)?.into();
         }
+        if let Some(bootstrap) = &resources.bootstrap {
+            dump["bootstrap"] = value_of(&bootstrap.name, &bootstrap.any)?;
+        }
         if !resources.patches.is_empty() {
             dump["patches"] = resources.patches.iter().map(patch).collect();
         }
@@ -169,18 +172,22 @@ stringData: {tls.crt: chain, tls.key: key}
 ";
 
     fn dump(kind: &str, show_secrets: bool) -> Value {
+        let proxy = json!({ "type": kind, "id": "gw.istio-system", "ipAddresses": ["1.1.1.1"],
+            "configNamespace": "istio-system", "labels": { "istio": "gw" } });
+        dump_of(&proxy, MANIFESTS, show_secrets)
+    }
+
+    fn dump_of(proxy: &Value, manifests: &str, show_secrets: bool) -> Value {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
-        let proxy = json!({ "type": kind, "id": "gw.istio-system", "ipAddresses": ["1.1.1.1"],
-            "configNamespace": "istio-system", "labels": { "istio": "gw" } });
         let cmd = Cmd {
             proxy: write("proxy.json", &proxy.to_string()),
             world: WorldArgs {
-                files: vec![write("world.yaml", MANIFESTS)],
+                files: vec![write("world.yaml", manifests)],
                 domain: "cluster.local".into(),
                 ..WorldArgs::default()
             },
@@ -189,6 +196,34 @@ stringData: {tls.crt: chain, tls.key: key}
             stable: false,
         };
         cmd.dump().unwrap()
+    }
+
+    #[test]
+    fn clusters_that_are_loaded_on_demand_are_named_apart() {
+        const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: default}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: tcp, port: 90}]}
+";
+        let sidecar = |scoping: &str| {
+            json!({ "type": "sidecar", "id": "x.default", "ipAddresses": ["1.1.1.1"], "configNamespace": "default",
+                "metadata": { "ANNOTATIONS": { "lateen.dev/scoping": scoping } } })
+        };
+        let (http, tcp) =
+            ("outbound|80||a.default.svc.cluster.local", "outbound|90||a.default.svc.cluster.local");
+        let named = |dump: &Value, list: &str, key: &str, name: &str| {
+            dump[list].as_array().unwrap().iter().any(|resource| resource[key] == name)
+        };
+        let scoped = dump_of(&sidecar("automatic"), SERVICE, false);
+        assert_eq!(scoped["onDemand"], json!([http]));
+        for (list, key) in [("clusters", "name"), ("endpoints", "clusterName")] {
+            assert!(named(&scoped, list, key, tcp) && !named(&scoped, list, key, http), "{list}");
+        }
+        assert!(scoped["listeners"].to_string().contains("envoy.filters.http.on_demand"));
+        let whole = dump_of(&sidecar("off"), SERVICE, false);
+        assert!(whole.get("onDemand").is_none() && named(&whole, "clusters", "name", http));
+        assert!(!whole["listeners"].to_string().contains("envoy.filters.http.on_demand"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `x`: experimental commands, one module each beside this one.
 
-use super::{Outcome, dump_xds, precheck, uninstall};
+use super::{Outcome, ca, dump_xds, precheck, uninstall};
 use crate::globals::Globals;
 
 /// The group of experimental commands.
@@ -12,6 +12,8 @@ pub(crate) struct Cmd {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Make certificate authorities, and exchange the mesh's for another
+    Ca(ca::Cmd),
     /// Print the Envoy resources that a proxy would get from manifests
     DumpXds(dump_xds::Cmd),
     /// Say whether a cluster can take the mesh
@@ -24,12 +26,13 @@ enum Command {
 impl Cmd {
     /// Whether it prints an answer and ends.
     pub(crate) fn only_prints(&self) -> bool {
-        !matches!(self.command, Command::Uninstall(_))
+        !matches!(self.command, Command::Uninstall(_) | Command::Ca(_))
     }
 
     /// Runs the command.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self.command {
+            Command::Ca(cmd) => cmd.run(globals),
             Command::DumpXds(cmd) => cmd.run(globals),
             Command::Precheck(cmd) => cmd.run(globals),
             Command::Uninstall(cmd) => cmd.run(globals),

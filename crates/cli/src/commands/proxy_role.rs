@@ -86,13 +86,23 @@ impl RoleArgs {
 /// Our proxy, in this process: it takes the same bootstrap and the same sockets as stock Envoy would.
 async fn with_own_proxy(agent: &Agent) -> Outcome {
     let settings = agent.settings();
-    let config = lateen_proxy::Config {
-        bootstrap: agent.typed_bootstrap(),
-        concurrency: super::proxy::workers(Some(settings.concurrency)),
-        drain_time: settings.config.termination_drain_duration,
-        ..lateen_proxy::Config::default()
+    let build = |bootstrap| {
+        let config = lateen_proxy::Config {
+            bootstrap,
+            concurrency: super::proxy::workers(Some(settings.concurrency)),
+            drain_time: settings.config.termination_drain_duration,
+            ..lateen_proxy::Config::default()
+        };
+        config.build()
     };
-    let proxy = config.build().map_err(CliError::new)?;
+    let proxy = match build(agent.typed_bootstrap()) {
+        Err(error) if agent.is_patched() => {
+            tracing::error!("the bootstrap's patches are not applied: {error}");
+            build(agent.unpatched_bootstrap(&error.to_string()))
+        }
+        built => built,
+    };
+    let proxy = proxy.map_err(CliError::new)?;
     tokio::select! {
         signal = lateen_runtime::signals::terminated() => {
             tracing::info!("{}: draining", signal.map_err(CliError::new)?);

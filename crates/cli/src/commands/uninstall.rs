@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use lateen_kube::install::{Removal, key};
+use serde_json::Value;
 
 use super::{CliError, Outcome};
 use crate::cluster::block_on;
@@ -44,6 +45,9 @@ impl Cmd {
                 _ => format!("{} objects will be removed from the cluster", objects.len()),
             };
             println!("{what}");
+            if let Some((_, secret)) = objects.iter().find(|(_, object)| is_authority(object)) {
+                eprintln!("Warning: {}", of_authority(secret));
+            }
             if !confirmed("Proceed? (y/N)", self.yes, self.settings.takes_stdin())? {
                 println!("Cancelled.");
                 return Ok(ExitCode::FAILURE);
@@ -71,5 +75,36 @@ impl Cmd {
             )),
             _ => Ok(Removal::Installation(Box::new(self.settings.installation()?))),
         }
+    }
+}
+
+/// Whether an object holds the key of an authority that a control plane made.
+fn is_authority(object: &Value) -> bool {
+    object["type"] == "istio.io/ca-root"
+}
+
+/// What its removal means.
+fn of_authority(secret: &Value) -> String {
+    let text = |field: &str| secret["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let (namespace, name) = (text("namespace"), text("name"));
+    format!(
+        "secret {namespace}/{name} goes, too: the key of the mesh's certificate authority, which is nowhere else. The next \
+         installation makes another root, and pods whose proxies go on running until then need a restart. To keep it: \
+         kubectl get secret {name} -n {namespace} -o yaml > {name}.yaml"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_authoritys_key_is_named_before_it_goes() {
+        let secret = |kind: &str| json!({ "kind": "Secret", "type": kind, "metadata": { "namespace": "mesh", "name": "istio-ca-secret" } });
+        assert!(is_authority(&secret("istio.io/ca-root")) && !is_authority(&secret("Opaque")));
+        let text = of_authority(&secret("istio.io/ca-root"));
+        assert!(text.contains("mesh/istio-ca-secret") && text.contains("-n mesh"), "{text}");
     }
 }

@@ -137,15 +137,24 @@ impl World {
         objects: Vec<(Watched, Vec<Value>)>,
         settings: Settings,
     ) -> Self {
+        let root = std::env::temp_dir().join("lateen-no-such-folder");
+        Self::start_in(cluster, objects, Settings { root, ..settings }).await
+    }
+
+    /// The same, with the files of its pod.
+    pub(crate) async fn start_in(
+        cluster: Arc<FakeCluster>,
+        objects: Vec<(Watched, Vec<Value>)>,
+        settings: Settings,
+    ) -> Self {
         let (inputs, receiver) = mpsc::channel(64);
         let deps = Deps { inputs: receiver, cluster: cluster.clone(), clock: Arc::new(SystemClock) };
-        let root = std::env::temp_dir().join("lateen-no-such-folder");
         let retry = Retry {
             answer_within: Duration::from_millis(200),
             first: Duration::from_millis(5),
             longest: Duration::from_millis(20),
         };
-        let settings = Settings { ports: Ports::free(), root, retry, ..settings };
+        let settings = Settings { ports: Ports::free(), retry, ..settings };
         let mut listed: BTreeMap<Watched, Vec<Value>> = objects.into_iter().collect();
         let sender = inputs.clone();
         tokio::spawn(async move {

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod envoy_filters;
 mod fake;
 mod jwks;
 mod mtls;
 mod patches;
 mod pods;
 mod refusals;
+mod rotation;
 mod scoping;
 mod trouble;
 

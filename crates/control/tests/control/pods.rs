@@ -25,10 +25,11 @@ enum Plane {
 }
 
 pub(crate) struct Pod {
-    address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     pub(crate) agent: Agent,
     _plane: Plane,
-    _root: tempfile::TempDir,
+    /// Its files.
+    pub(crate) root: tempfile::TempDir,
 }
 
 /// Two pods' addresses, then their applications', in nets of the loopback that no other run of this test has. Each test
@@ -84,7 +85,7 @@ async fn serve_application(address: Ipv4Addr) {
     tokio::spawn(async move { axum::serve(listener, router).await });
 }
 
-fn write(root: &Path, path: &str, text: &str) {
+pub(crate) fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
@@ -108,7 +109,7 @@ pub(crate) async fn pod(
         }
         false => Plane::Stock(Box::new(agent.envoy().unwrap())),
     };
-    Pod { address, agent, _plane: plane, _root: root }
+    Pod { address, agent, _plane: plane, root }
 }
 
 pub(crate) async fn agent(
@@ -120,7 +121,7 @@ pub(crate) async fn agent(
 ) -> (Agent, tempfile::TempDir) {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), "var/run/secrets/tokens/istio-token", &format!("default:{name}"));
-    write(root.path(), "var/run/secrets/istio/root-cert.pem", world.control.root_pem());
+    write(root.path(), "var/run/secrets/istio/root-cert.pem", &world.control.root_pem());
     write(root.path(), "etc/istio/pod/labels", &format!("app=\"{name}\"\n"));
     let discovery = world.control.bound().secure.to_string();
     let config = json!({ "discoveryAddress": discovery }).to_string();
@@ -146,9 +147,15 @@ pub(crate) async fn agent(
 
 /// Calls a host through a pod's sidecar, as an application of the pod does.
 pub(crate) async fn call(from: &Pod, host: &str) -> std::io::Result<String> {
-    let mut stream = tokio::net::TcpStream::connect(SocketAddr::from((from.address, 15007))).await?;
-    let request =
-        format!("GET http://{host}:{PORT}/ HTTP/1.1\r\nhost: {host}:{PORT}\r\nconnection: close\r\n\r\n");
+    call_with(from.address, host, "").await
+}
+
+/// The same from the pod at an address, with these lines in the head.
+pub(crate) async fn call_with(from: Ipv4Addr, host: &str, lines: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(SocketAddr::from((from, 15007))).await?;
+    let request = format!(
+        "GET http://{host}:{PORT}/ HTTP/1.1\r\nhost: {host}:{PORT}\r\n{lines}connection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

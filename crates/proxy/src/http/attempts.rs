@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Response;
-use hyper::body::Incoming;
 use lateen_route::routes::{ResetHeaders, Route};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::arriving::Arriving;
 use super::body::{ClientBody, Replay, RequestBody, UpstreamBody};
 use super::exchange::{Active, Exchange, Upstream};
 use super::grpc_web::GrpcWeb;
@@ -34,7 +34,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Where the body of an exchange comes from; `again` where it is read more than once.
-    pub(super) fn new(exchange: &Exchange, route: &Route, body: Incoming, again: bool) -> Self {
+    pub(super) fn new(exchange: &Exchange, route: &Route, body: Arriving, again: bool) -> Self {
         let body = ClientBody::new(body, exchange.grpc_web.as_ref().and_then(GrpcWeb::decoder));
         if body.is_end_stream() {
             return Self::Empty;

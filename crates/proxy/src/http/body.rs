@@ -10,9 +10,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::arriving::Arriving;
 use super::exchange::Exchange;
 use super::grpc_web::{Decoder, GrpcWeb};
 use super::pulse::Pulse;
@@ -64,13 +64,13 @@ impl std::error::Error for BodyError {}
 /// A request's body as the client sends it, or as gRPC-Web's text form hides it.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
-    incoming: Incoming,
+    incoming: Arriving,
     text: Option<Decoder>,
 }
 
 impl ClientBody {
     /// A body, decoded as it comes if it is text.
-    pub(crate) fn new(incoming: Incoming, text: Option<Decoder>) -> Self {
+    pub(crate) fn new(incoming: Arriving, text: Option<Decoder>) -> Self {
         Self { incoming, text }
     }
 
@@ -84,7 +84,7 @@ impl ClientBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx).map_err(BodyError::Codec);
+        let polled = self.incoming.poll(cx);
         let Some(text) = &mut self.text else { return polled };
         match std::task::ready!(polled) {
             Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
@@ -104,6 +104,7 @@ pub(crate) struct RequestBody(RequestKind);
 #[derive(Debug)]
 enum RequestKind {
     Empty,
+    Whole(Bytes),
     Once(ClientBody, Rc<Pulse>),
     Replay(Reader),
     Channel(mpsc::Receiver<Bytes>),
@@ -113,6 +114,11 @@ impl RequestBody {
     /// No body.
     pub(crate) fn empty() -> Self {
         Self(RequestKind::Empty)
+    }
+
+    /// A body that is there.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() { RequestKind::Empty } else { RequestKind::Whole(bytes) })
     }
 
     /// A body that is sent once.
@@ -142,6 +148,8 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
             RequestKind::Empty => Poll::Ready(None),
+            RequestKind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            RequestKind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             RequestKind::Once(incoming, pulse) => poll_counted(incoming, pulse, cx),
             RequestKind::Replay(reader) => reader.poll(cx),
             RequestKind::Channel(pieces) => pieces.poll_recv(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
@@ -151,6 +159,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             RequestKind::Empty => true,
+            RequestKind::Whole(bytes) => bytes.is_empty(),
             RequestKind::Once(incoming, _) => incoming.is_end_stream(),
             RequestKind::Replay(_) | RequestKind::Channel(_) => false,
         }
@@ -159,6 +168,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             RequestKind::Empty => SizeHint::with_exact(0),
+            RequestKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestKind::Once(incoming, _) => incoming.size_hint(),
             RequestKind::Replay(reader) => reader.source.size,
             RequestKind::Channel(_) => SizeHint::default(),
@@ -171,10 +181,12 @@ fn poll_counted(
     pulse: &Pulse,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    // What was read ahead was counted then.
+    let counted = incoming.incoming.ahead() > 0;
     let polled = incoming.poll(cx);
     match &polled {
         Poll::Ready(Some(Ok(frame))) => {
-            if let Some(data) = frame.data_ref() {
+            if let (Some(data), false) = (frame.data_ref(), counted) {
                 pulse.receive(data.len());
             }
             if incoming.is_end_stream() {

@@ -65,7 +65,8 @@ fn value(exchange: &Exchange, edit: &HeaderEdit) -> Option<HeaderValue> {
     (edit.keep_empty || !value.is_empty()).then_some(value)
 }
 
-fn apply(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, action: AppendAction) {
+/// Writes a header as an action says.
+pub(crate) fn apply(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue, action: AppendAction) {
     match action {
         AppendAction::Append => {
             headers.append(name, value);

@@ -7,18 +7,19 @@ use std::time::Duration;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use lateen_route::RouteTable;
+use lateen_route::header_edits::AppendAction;
 use lateen_route::http_manager::{
     Abort, AbortStatus, CorsPolicy, FaultPolicy, FilterOverride, HttpFilterKind,
 };
 use lateen_route::network::FilterStateValue;
-use lateen_route::rbac::{RbacFilter, Subject, Verdict};
 use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 
+use super::arriving::Arriving;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::grpc_web::GrpcWeb;
 use super::serve::choose;
-use super::{edits, on_demand, rate_limit, reply, tokens};
+use super::{edits, ext_authz, on_demand, rate_limit, rbac, reply, tokens};
 use crate::failure::Failure;
 use crate::flags::Flags;
 
@@ -27,6 +28,8 @@ use crate::flags::Flags;
 pub(crate) struct Outcome {
     /// Headers of the response, by CORS.
     pub response_headers: Option<Box<HeaderMap>>,
+    /// Changes to the response's headers, by an authorization service.
+    pub response_changes: Vec<(HeaderName, HeaderValue, AppendAction)>,
     /// Application protocols for upstream TLS, by `set_filter_state`.
     pub upstream_protocols: Option<Box<str>>,
 }
@@ -63,13 +66,14 @@ static ACTIVE_FAULTS: AtomicU32 = AtomicU32::new(0);
 ///
 /// # Errors
 /// The answer of the filter that stopped the request.
-pub(crate) async fn run(
+pub(crate) async fn run<'t>(
     mut exchange: Box<Exchange>,
-    mut route: RouteContext<'_>,
-) -> Result<(Box<Exchange>, RouteContext<'_>, Outcome), Box<Response<ResponseBody>>> {
+    mut route: RouteContext<'t>,
+    body: &mut Arriving,
+) -> Result<(Box<Exchange>, RouteContext<'t>, Outcome), Box<Response<ResponseBody>>> {
     let manager = exchange.manager.clone();
     let mut outcome = Outcome::default();
-    for filter in &manager.compiled.filters {
+    for (filter, figures) in manager.compiled.filters.iter().zip(&manager.figures) {
         let given =
             route.table.filter_override(&filter.name, route.virtual_host, Some(route.route), route.pick);
         match given {
@@ -98,7 +102,7 @@ pub(crate) async fn run(
                     Some(FilterOverride::Rbac(Some(rules))) => rules,
                     _ => own,
                 };
-                exchange = rbac(exchange, rules)?;
+                exchange = rbac::judge(exchange, rules, figures)?;
             }
             HttpFilterKind::Jwt(filter) => {
                 let named = match given {
@@ -107,6 +111,21 @@ pub(crate) async fn run(
                 };
                 let anew;
                 (exchange, anew) = tokens::validate(exchange, filter, named)?;
+                if anew {
+                    route = match choose(&mut exchange, route.table) {
+                        Ok(route) => route,
+                        Err(unrouted) => return Err(Box::new(unrouted.answer(exchange))),
+                    };
+                }
+            }
+            HttpFilterKind::ExtAuthz(own) => {
+                let settings = match given {
+                    Some(FilterOverride::ExtAuthz(settings)) => Some(&**settings),
+                    _ => None,
+                };
+                let checking = ext_authz::check(exchange, own, settings, figures, body, &mut outcome);
+                let anew;
+                (exchange, anew) = Box::pin(checking).await?;
                 if anew {
                     route = match choose(&mut exchange, route.table) {
                         Ok(route) => route,
@@ -214,25 +233,6 @@ async fn fault(
             }))
         }
         _ => Ok(exchange),
-    }
-}
-
-fn rbac(exchange: Box<Exchange>, rules: &RbacFilter) -> Result<Box<Exchange>, Box<Response<ResponseBody>>> {
-    let denied = exchange.down.with_view(|connection| {
-        let view = exchange.head.view(connection, exchange.remote);
-        match rules.judge(Subject { connection, request: Some(&view) }) {
-            Verdict::Allowed(_) => None,
-            Verdict::Denied(policy) => {
-                Some(policy.map_or("none".to_owned(), |name| name.replace(char::is_whitespace, "_")))
-            }
-        }
-    });
-    match denied {
-        None => Ok(exchange),
-        Some(policy) => {
-            let detail = format!("rbac_access_denied_matched_policy[{policy}]");
-            Err(Box::new(reply::failure(exchange, &Failure::Denied(detail.into()))))
-        }
     }
 }
 

@@ -103,6 +103,16 @@ impl Head {
         Ok(())
     }
 
+    /// Keeps what a filter learned.
+    pub(crate) fn keep(
+        &mut self,
+        filter: &str,
+        facts: impl IntoIterator<Item = (String, lateen_proto::Value)>,
+    ) {
+        let metadata = self.metadata.get_or_insert_default();
+        metadata.filter_metadata.entry(filter.to_owned()).or_default().fields.extend(facts);
+    }
+
     /// The head as decisions see it.
     #[inline]
     pub(crate) fn view<'a>(

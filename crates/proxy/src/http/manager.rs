@@ -7,7 +7,7 @@ use lateen_route::http_manager::{HttpFilterKind, HttpManager, RouterSettings};
 
 use crate::listener::{Log, Routes};
 use crate::log;
-use crate::stats::HttpStats;
+use crate::stats::{ExtAuthzStats, HttpStats, RbacStats, ShadowStats, Stats, dotted};
 
 /// A manager.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Manager {
     pub routes: Routes,
     /// Its figures.
     pub stats: Arc<HttpStats>,
+    /// The figures of its filters, one for each.
+    pub figures: Vec<Figures>,
     /// Its logs.
     pub logs: Vec<Log>,
     /// Response headers that the logs name.
@@ -34,12 +36,43 @@ pub(crate) struct Manager {
     pub inbound: bool,
 }
 
+/// The figures of a filter.
+#[derive(Debug)]
+pub(crate) enum Figures {
+    /// It has none of its own, or finds them itself.
+    None,
+    /// Of policies.
+    Rbac {
+        /// Those that are enforced.
+        enforced: Arc<RbacStats>,
+        /// Those on trial.
+        shadow: Arc<ShadowStats>,
+    },
+    /// Of checks by an authorization service.
+    ExtAuthz(Arc<ExtAuthzStats>),
+}
+
+impl Figures {
+    fn of(kind: &HttpFilterKind, prefix: &str, stats: &Stats) -> Self {
+        match kind {
+            HttpFilterKind::Rbac(filter) => Self::Rbac {
+                enforced: stats.rbac(&format!("http.{prefix}.rbac.{}", dotted(&filter.rules_prefix))),
+                shadow: stats.shadow(&format!("http.{prefix}.rbac.{}", dotted(&filter.shadow_prefix))),
+            },
+            HttpFilterKind::ExtAuthz(filter) => {
+                Self::ExtAuthz(stats.ext_authz(&format!("http.{prefix}.ext_authz.{}", filter.stat_prefix)))
+            }
+            _ => Self::None,
+        }
+    }
+}
+
 impl Manager {
     /// Puts a manager together.
     pub(crate) fn new(
         compiled: Arc<HttpManager>,
         routes: Routes,
-        stats: Arc<HttpStats>,
+        stats: &Stats,
         logs: Vec<Log>,
         buffer_limit: u32,
         inbound: bool,
@@ -54,9 +87,14 @@ impl Manager {
             server: header(&compiled.server_name).unwrap_or(HeaderValue::from_static("envoy")),
             via: header(&compiled.via).filter(|via| !via.is_empty()),
             router: router.unwrap_or_default(),
+            stats: stats.http(&compiled.stat_prefix),
+            figures: compiled
+                .filters
+                .iter()
+                .map(|filter| Figures::of(&filter.kind, &compiled.stat_prefix, stats))
+                .collect(),
             compiled,
             routes,
-            stats,
             logs,
             buffer_limit,
             inbound,

@@ -70,6 +70,30 @@ pub(crate) fn rate_limited(
     answer(exchange, status, Some(grpc), headers, Bytes::from_static(b"local_rate_limited"))
 }
 
+/// The answer to what an authorization service does not let pass, or could not be asked about.
+pub(crate) fn unauthorized(
+    mut exchange: Box<Exchange>,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    details: &'static str,
+) -> Response<ResponseBody> {
+    exchange.flags.add(Flags::UNAUTHORIZED);
+    exchange.details = details.into();
+    answer(exchange, status, None, headers, body)
+}
+
+/// The answer to a request whose body is longer than a filter may read.
+pub(crate) fn too_large(mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.details = "request_payload_too_large".into();
+    let body = Bytes::from_static(b"Payload Too Large");
+    let mut headers = HeaderMap::new();
+    if exchange.head.version != Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer(exchange, StatusCode::PAYLOAD_TOO_LARGE, None, headers, body)
+}
+
 /// A redirect.
 pub(crate) fn redirect(
     mut exchange: Box<Exchange>,

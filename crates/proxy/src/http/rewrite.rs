@@ -53,13 +53,19 @@ pub(crate) fn rewrite(exchange: &mut Exchange, plan: &Plan<'_>) -> Result<(), Fa
             exchange.head.set_path(&new)?;
         }
     }
+    tell_operation(exchange);
+    Ok(())
+}
+
+/// Tells the upstream the name of the operation that its span is to have.
+pub(crate) fn tell_operation(exchange: &mut Exchange) {
+    let operation = exchange.route.as_ref().and_then(|route| route.operation.as_ref());
     if let (Some(operation), Some(_), false) =
-        (&plan.route.operation, &exchange.manager.compiled.tracing, exchange.manager.inbound)
+        (operation, &exchange.manager.compiled.tracing, exchange.manager.inbound)
         && let Ok(value) = HeaderValue::from_str(operation)
     {
         exchange.head.headers.insert(names::DECORATOR, value);
     }
-    Ok(())
 }
 
 fn replace_host(exchange: &mut Exchange, plan: &Plan<'_>, host: &str) {
@@ -240,7 +246,8 @@ pub(crate) fn as_http1(request: &mut Request<()>) {
     *request.version_mut() = Version::HTTP_11;
 }
 
-fn absolute_uri(scheme: &str, authority: &HeaderValue, path: Option<&PathAndQuery>) -> Uri {
+/// A whole URI, as HTTP/2 has it.
+pub(crate) fn absolute_uri(scheme: &str, authority: &HeaderValue, path: Option<&PathAndQuery>) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Authority::try_from(authority.as_bytes()).ok();

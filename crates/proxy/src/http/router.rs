@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use http::header::{CONNECTION, DATE, SERVER, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use lateen_route::RouteTable;
 use lateen_route::http_manager::ServerHeader;
 use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 use tokio::time::Instant;
 
+use super::arriving::Arriving;
 use super::attempts::{Attempts, Source};
 use super::body::{ResponseBody, UpstreamBody};
 use super::exchange::Exchange;
@@ -52,7 +53,7 @@ impl Plan<'_> {
 pub(crate) async fn forward(
     mut exchange: Box<Exchange>,
     plan: Plan<'_>,
-    body: Incoming,
+    body: Arriving,
 ) -> Response<ResponseBody> {
     if let Err(failure) = rewrite::rewrite(&mut exchange, &plan) {
         return reply::failure(exchange, &failure);
@@ -137,6 +138,9 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
     edits::response(exchange, headers, plan.table.response_edits(plan.virtual_host, plan.route, plan.pick));
     if let Some(more) = &plan.outcome.response_headers {
         headers.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+    for (name, value, action) in &plan.outcome.response_changes {
+        edits::apply(headers, name, value.clone(), *action);
     }
     match manager.compiled.server_header {
         ServerHeader::Overwrite => drop(headers.insert(SERVER, manager.server.clone())),

@@ -14,6 +14,7 @@ use lateen_route::routes::{Action, Destination, Forward, WeightedCluster};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::arriving::Arriving;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::filters::{self, RouteContext};
@@ -291,11 +292,12 @@ async fn act(
     upgrade: Option<Upgrade>,
 ) -> Response<ResponseBody> {
     exchange.limit(limits(&exchange, chosen.forward));
+    let mut body = Arriving::new(body, upgrade.is_some());
 
     // Phase: filters.
     let outcome;
     let (table, virtual_host, route, pick) = (chosen.table, chosen.virtual_host, chosen.route, chosen.pick);
-    (exchange, chosen, outcome) = match filters::run(exchange, chosen).await {
+    (exchange, chosen, outcome) = match filters::run(exchange, chosen, &mut body).await {
         Ok(passed) => passed,
         Err(answer) => return edited(*answer, table.response_edits(virtual_host, route, pick)),
     };

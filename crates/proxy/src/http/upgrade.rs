@@ -7,6 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::arriving::Arriving;
 use super::body::{RequestBody, ResponseBody};
 use super::destination::Avoid;
 use super::exchange::{Active, Exchange, Upstream};
@@ -56,7 +57,7 @@ pub(crate) fn wanted(request: &mut Request<Incoming>) -> Option<Upgrade> {
 pub(crate) async fn run(
     exchange: Box<Exchange>,
     plan: Plan<'_>,
-    body: Incoming,
+    body: Arriving,
     upgrade: Upgrade,
 ) -> Response<ResponseBody> {
     let by_route = plan.forward.upgrade(&upgrade.name);
@@ -170,7 +171,7 @@ fn established(mut exchange: Box<Exchange>, status: StatusCode) -> (Tail, Respon
 async fn pass_on(
     mut exchange: Box<Exchange>,
     plan: Plan<'_>,
-    body: Incoming,
+    body: Arriving,
     upgrade: Upgrade,
 ) -> Response<ResponseBody> {
     if let Err(failure) = rewrite::rewrite(&mut exchange, &plan) {

@@ -301,6 +301,7 @@ fn target(bootstrap: &Bootstrap, name: &str) -> Option<Target> {
 const FILTERS: &[(&str, &str)] = &[
     ("envoy.filters.http", "envoy.filters.http.cors"),
     ("envoy.filters.http", "envoy.filters.http.dynamic_forward_proxy"),
+    ("envoy.filters.http", "envoy.filters.http.ext_authz"),
     ("envoy.filters.http", "envoy.filters.http.fault"),
     ("envoy.filters.http", "envoy.filters.http.grpc_stats"),
     ("envoy.filters.http", "envoy.filters.http.grpc_web"),
@@ -314,6 +315,7 @@ const FILTERS: &[(&str, &str)] = &[
     ("envoy.filters.listener", "envoy.filters.listener.original_src"),
     ("envoy.filters.listener", "envoy.filters.listener.proxy_protocol"),
     ("envoy.filters.listener", "envoy.filters.listener.tls_inspector"),
+    ("envoy.filters.network", "envoy.filters.network.ext_authz"),
     ("envoy.filters.network", "envoy.filters.network.http_connection_manager"),
     ("envoy.filters.network", "envoy.filters.network.rbac"),
     ("envoy.filters.network", "envoy.filters.network.tcp_proxy"),
@@ -358,6 +360,7 @@ mod tests {
         let node = node(&Bootstrap::default());
         let has = |name: &str| node.extensions.iter().any(|extension| extension.name == name);
         assert!(has("envoy.filters.http.rbac") && has("envoy.filters.network.rbac"));
-        assert!(!has("envoy.filters.http.ext_authz"), "it is refused; what needs it has to be denied");
+        assert!(has("envoy.filters.http.ext_authz") && has("envoy.filters.network.ext_authz"));
+        assert!(!has("envoy.filters.http.wasm"), "it is refused; what needs it has to be denied");
     }
 }

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::tls::{self, TlsError};
 use super::{Rejected, Source, Store, secrets, unpack};
 use crate::http::manager::Manager;
-use crate::listener::{Bound, Chain, Filter, Log, Routes, Served, ServerTls, Tcp};
+use crate::listener::{Bound, Chain, ConnectionRbac, Filter, Log, Routes, Served, ServerTls, Tcp};
+use crate::stats::dotted;
 use crate::worker::Command;
 
 /// A listener.
@@ -207,7 +208,18 @@ impl Store {
                 compiled: compiled.clone(),
             })),
             NetworkFilter::DirectResponse(bytes) => Filter::DirectResponse(bytes.clone()),
-            NetworkFilter::Rbac(rules) => Filter::Rbac(rules.clone()),
+            NetworkFilter::Rbac(rules) => {
+                let prefix = format!("{}rbac.", dotted(&rules.stat_prefix));
+                Filter::Rbac(Arc::new(ConnectionRbac {
+                    enforced: self.shared.stats.rbac(&prefix),
+                    shadow: self.shared.stats.shadow(&format!("{prefix}{}", dotted(&rules.shadow_prefix))),
+                    rules: rules.clone(),
+                }))
+            }
+            NetworkFilter::ExtAuthz(check) => {
+                let prefix = format!("ext_authz.{}", check.stat_prefix);
+                Filter::ExtAuthz(check.clone(), self.shared.stats.network_ext_authz(&prefix))
+            }
             NetworkFilter::SniCluster => Filter::SniCluster,
             NetworkFilter::SetFilterState(values) => Filter::SetState(values.clone()),
             NetworkFilter::MetadataExchange(_) | NetworkFilter::IstioStats(_) => return Ok(None),
@@ -219,10 +231,9 @@ impl Store {
             RouteSource::Inline(table) => Routes::Inline(table.clone()),
             RouteSource::Rds(name) => Routes::Named(self.route_slot(name)),
         };
-        let stats = self.shared.stats.http(&compiled.stat_prefix);
         let logs = self.open_logs(&compiled.access_logs)?;
         let inbound = listener.direction == Direction::Inbound;
-        Ok(Manager::new(compiled.clone(), routes, stats, logs, listener.buffer_limit, inbound))
+        Ok(Manager::new(compiled.clone(), routes, &self.shared.stats, logs, listener.buffer_limit, inbound))
     }
 
     fn open_logs(&self, logs: &[AccessLog]) -> Result<Vec<Log>, String> {

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use lateen_proto::envoy::config::core::v3::Metadata;
 
 use super::{Answer, Call, CallTls, Failure, HeaderValues, Protocol, Response, World};
 use crate::entropy::Entropy;
+use crate::ext_authz::Service;
 use crate::http_manager::{HttpFilterKind, HttpManager, RouteSource};
 use crate::listener::FilterChain;
+use crate::metadata_match::MetadataMatcher;
 use crate::network::NetworkFilter;
-use crate::rbac::{RbacFilter, Subject, Verdict};
+use crate::rbac::{self, RbacFilter, Subject, Verdict};
 use crate::request::{ConnectionView, PeerCertificate, RequestView, Transport};
 use crate::routes::{Action, Destination, Route, RouteTable, without_port};
 use crate::trail::Trail;
@@ -36,11 +39,19 @@ impl World {
             connection.transport = Transport::Tls;
         }
         let mut by_server_name = false;
+        let mut metadata = Metadata::default();
         for filter in &chain.filters {
             match filter {
                 NetworkFilter::Rbac(rbac) => {
-                    if !permitted(rbac, Subject { connection: &connection, request: None }, &mut answer.why) {
+                    let subject = Subject { connection: &connection, request: None };
+                    keep(&mut metadata, rbac::NETWORK_METADATA, tried(rbac, subject, &mut answer.why));
+                    if !permitted(rbac, subject, &mut answer.why) {
                         return Ok(());
+                    }
+                }
+                NetworkFilter::ExtAuthz(check) => {
+                    if let Some(step) = asks(check.enabled.as_ref(), &metadata, &check.service.cluster) {
+                        answer.why.step(|| step);
                     }
                 }
                 NetworkFilter::SniCluster => by_server_name = true,
@@ -108,13 +119,32 @@ impl World {
             metadata: None,
             remote: None,
         };
+        let mut metadata = Metadata::default();
         for filter in &manager.filters {
-            if let HttpFilterKind::Rbac(rbac) = &filter.kind
-                && !permitted(rbac, Subject { connection, request: Some(&request) }, &mut answer.why)
-            {
-                answer.response = Some(Response { status: 403, location: None });
-                return Ok(());
-            }
+            let request = RequestView { metadata: Some(&metadata), ..request };
+            let subject = Subject { connection, request: Some(&request) };
+            let facts = match &filter.kind {
+                HttpFilterKind::Rbac(rbac) => {
+                    let facts = tried(rbac, subject, &mut answer.why);
+                    if !permitted(rbac, subject, &mut answer.why) {
+                        answer.response = Some(Response { status: 403, location: None });
+                        return Ok(());
+                    }
+                    facts
+                }
+                HttpFilterKind::ExtAuthz(check) => {
+                    let cluster = match &check.service {
+                        Service::Grpc(grpc) => &grpc.cluster,
+                        Service::Http(http) => &http.cluster,
+                    };
+                    if let Some(step) = asks(check.enabled.metadata.as_ref(), &metadata, cluster) {
+                        answer.why.step(|| step);
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            keep(&mut metadata, rbac::HTTP_METADATA, facts);
         }
         self.route(table, &request, answer)
     }
@@ -184,15 +214,47 @@ fn tell_config(what: &str, config: Option<&str>, why: &mut Vec<String>) {
     }
 }
 
+/// What rules on trial say, which later filters may look at.
+fn tried(rbac: &RbacFilter, subject: Subject<'_>, why: &mut Vec<String>) -> Facts {
+    let Some(verdict) = rbac.judge_shadow(subject) else { return Vec::new() };
+    why.step(|| match verdict {
+        Verdict::Allowed(Some(policy)) => format!("on trial: policy {policy} would let it pass"),
+        Verdict::Allowed(None) => "on trial: no policy would object".to_owned(),
+        Verdict::Denied(Some(policy)) => format!("on trial: policy {policy} matches"),
+        Verdict::Denied(None) => "on trial: no policy would allow it".to_owned(),
+    });
+    rbac.shadow_facts(verdict)
+}
+
+type Facts = Vec<(String, lateen_proto::Value)>;
+
+fn keep(metadata: &mut Metadata, filter: &str, facts: Facts) {
+    if !facts.is_empty() {
+        metadata.filter_metadata.entry(filter.to_owned()).or_default().fields.extend(facts);
+    }
+}
+
+/// Whether a service is asked, in words: what it answers is not known here.
+fn asks(enabled: Option<&MetadataMatcher>, metadata: &Metadata, cluster: &str) -> Option<String> {
+    let asked = enabled.is_none_or(|matcher| matcher.matches(Some(metadata)));
+    asked.then(|| format!("{cluster} is asked whether it may pass: what follows holds if it says yes"))
+}
+
 fn permitted(rbac: &RbacFilter, subject: Subject<'_>, why: &mut Vec<String>) -> bool {
     let verdict = rbac.judge(subject);
-    if rbac.rules.is_some() {
+    if let Some(rules) = &rbac.rules {
         why.step(|| match verdict {
             Verdict::Allowed(Some(policy)) => format!("policy {policy} lets it pass"),
             Verdict::Allowed(None) => "no policy objects".to_owned(),
             Verdict::Denied(Some(policy)) => format!("policy {policy} denies it"),
             Verdict::Denied(None) => "no policy allows it: it is denied".to_owned(),
         });
+        if let (Verdict::Denied(None), Some(miss)) = (verdict, rules.nearest_miss(subject)) {
+            why.step(|| format!("nearest is policy {}, which wants {}", miss.policy, miss.unmet.join("; ")));
+        }
+    }
+    if let Some(detail) = verdict.denial() {
+        why.step(|| format!("the log says {detail}"));
     }
     verdict.is_allowed()
 }

@@ -38,8 +38,10 @@ super::fields! {
         ],
     }
     envoy::extensions::transport_sockets::tls::v3::TlsParameters as "envoy.extensions.transport_sockets.tls.v3.TlsParameters" {
-        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites, ecdh_curves],
+        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version],
         ignored: [
+            cipher_suites = "the library decides: ECDHE with AES-GCM or ChaCha20-Poly1305 only",
+            ecdh_curves = "the library decides: X25519, P-256 and P-384, with and without ML-KEM",
             signature_algorithms = "the library decides",
         ],
         refused: [
@@ -55,12 +57,16 @@ super::fields! {
         ],
     }
     envoy::extensions::transport_sockets::tls::v3::CertificateValidationContext as "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext" {
-        supported: [trusted_ca, system_root_certs, match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification, verify_certificate_spki, verify_certificate_hash, crl, only_verify_leaf_cert_crl],
+        supported: [trusted_ca, system_root_certs, match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification],
         ignored: [
             watched_directory = "secret discovery watches",
             suppress_client_ca_list = "the list is not sent",
         ],
         refused: [
+            verify_certificate_spki = "use names and trust anchors",
+            verify_certificate_hash = "use names and trust anchors",
+            crl = "revocation is not checked",
+            only_verify_leaf_cert_crl = "revocation is not checked",
             allow_expired_certificate = "an expired certificate is never good",
             max_verify_depth = "the library limits chains",
             ca_certificate_provider_instance = "use secret discovery",
@@ -139,11 +145,8 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::http::rbac::v3::Rbac as "envoy.extensions.filters.http.rbac.v3.RBAC" {
-        supported: [rules],
+        supported: [rules, rules_stat_prefix, shadow_rules, shadow_rules_stat_prefix],
         ignored: [
-            rules_stat_prefix = "no such metrics",
-            shadow_rules = "dry runs are not counted",
-            shadow_rules_stat_prefix = "dry runs are not counted",
             track_per_rule_stats = "metrics are by policy",
         ],
         refused: [
@@ -152,12 +155,8 @@ super::fields! {
         ],
     }
     envoy::extensions::filters::network::rbac::v3::Rbac as "envoy.extensions.filters.network.rbac.v3.RBAC" {
-        supported: [rules],
-        ignored: [
-            shadow_rules = "dry runs are not counted",
-            shadow_rules_stat_prefix = "dry runs are not counted",
-            stat_prefix = "no such metrics",
-        ],
+        supported: [rules, shadow_rules, shadow_rules_stat_prefix, stat_prefix],
+        ignored: [],
         refused: [
             matcher = "use rules",
             shadow_matcher = "use shadow_rules",
@@ -180,6 +179,90 @@ super::fields! {
         ],
         refused: [
             added_tlvs = "TLVs are not sent",
+        ],
+    }
+    envoy::extensions::filters::http::ext_authz::v3::ExtAuthz as "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz" {
+        supported: [
+            failure_mode_allow, failure_mode_allow_header_add, with_request_body, clear_route_cache, status_on_error,
+            metadata_context_namespaces, filter_enabled, filter_enabled_metadata, deny_at_disable, include_peer_certificate,
+            stat_prefix, allowed_headers, disallowed_headers, include_tls_session, charge_cluster_response_stats, services,
+            transport_api_version,
+        ],
+        ignored: [
+            validate_mutations = "an answer whose headers cannot be sent is a failure always",
+            emit_filter_state_stats = "no filter state is kept",
+            filter_metadata = "nothing reads it",
+            emit_client_span = "spans are not exported",
+            bootstrap_metadata_labels_key = "no labels are sent",
+            enable_dynamic_metadata_ingestion = "what a service says is kept always",
+            typed_metadata_context_namespaces = "filters keep no typed metadata",
+            route_typed_metadata_context_namespaces = "routes have no typed metadata",
+            enforce_response_header_limits = "the codec limits heads",
+        ],
+        refused: [
+            route_metadata_context_namespaces = "use context_extensions of the route",
+            encode_raw_headers = "headers are sent as text",
+            decoder_header_mutation_rules = "what a service may change is not limited",
+            max_denied_response_body_bytes = "answers are limited always",
+            shadow_mode = "use failure_mode_allow",
+        ],
+    }
+    envoy::extensions::filters::network::ext_authz::v3::ExtAuthz as "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" {
+        supported: [
+            stat_prefix, grpc_service, failure_mode_allow, include_peer_certificate, transport_api_version,
+            filter_enabled_metadata, include_tls_session, metadata_context_namespaces,
+        ],
+        ignored: [
+            bootstrap_metadata_labels_key = "no labels are sent",
+            typed_metadata_context_namespaces = "filters keep no typed metadata",
+            send_tls_alert_on_denial = "the connection is closed",
+        ],
+        refused: [
+            shadow_mode = "use failure_mode_allow",
+        ],
+    }
+    envoy::extensions::filters::http::ext_authz::v3::HttpService as "envoy.extensions.filters.http.ext_authz.v3.HttpService" {
+        supported: [server_uri, path_prefix, authorization_request, authorization_response],
+        ignored: [],
+        refused: [
+            path_override = "use path_prefix",
+            retry_policy = "a check is made once",
+        ],
+    }
+    envoy::extensions::filters::http::ext_authz::v3::AuthorizationResponse as "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse" {
+        supported: [
+            allowed_upstream_headers, allowed_upstream_headers_to_append, allowed_client_headers,
+            allowed_client_headers_on_success,
+        ],
+        ignored: [],
+        refused: [
+            dynamic_metadata_from_headers = "use a gRPC service",
+        ],
+    }
+    envoy::extensions::filters::http::ext_authz::v3::CheckSettings as "envoy.extensions.filters.http.ext_authz.v3.CheckSettings" {
+        supported: [context_extensions, disable_request_body_buffering, with_request_body],
+        ignored: [
+            emit_client_span = "spans are not exported",
+        ],
+        refused: [
+            service_override = "one service is asked on all routes",
+        ],
+    }
+    envoy::config::core::v3::GrpcService as "envoy.config.core.v3.GrpcService" {
+        supported: [timeout, initial_metadata, target_specifier],
+        ignored: [],
+        refused: [
+            retry_policy = "a call is made once",
+        ],
+    }
+    envoy::config::core::v3::grpc_service::EnvoyGrpc as "envoy.config.core.v3.GrpcService.EnvoyGrpc" {
+        supported: [cluster_name, authority],
+        ignored: [
+            max_receive_message_length = "answers are limited always",
+            skip_envoy_headers = "what Envoy says of itself is told always",
+        ],
+        refused: [
+            retry_policy = "a call is made once",
         ],
     }
 }

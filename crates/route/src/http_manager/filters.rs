@@ -13,6 +13,7 @@ use lateen_proto::envoy::extensions::filters::network::http_connection_manager::
 use super::on_demand::OnDemand;
 use crate::entropy::Fraction;
 use crate::error::{Cx, Result};
+use crate::ext_authz::{self, ExtAuthz, RouteSettings};
 use crate::header_match::HeaderMatcher;
 use crate::istio::{AlpnOverride, Extension};
 use crate::jwt::JwtFilter;
@@ -45,6 +46,8 @@ pub enum HttpFilterKind {
     Rbac(Arc<RbacFilter>),
     /// Validates tokens.
     Jwt(Arc<JwtFilter>),
+    /// Asks a service who may ask.
+    ExtAuthz(Arc<ExtAuthz>),
     /// Puts values into the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
     /// Lets so many requests through.
@@ -158,6 +161,8 @@ pub enum FilterOverride {
     Rbac(Option<Arc<RbacFilter>>),
     /// The requirement of this name for tokens.
     Jwt(Arc<str>),
+    /// What an authorization service is told of the route, and how much of the body.
+    ExtAuthz(Arc<RouteSettings>),
     /// Other values for the filter state.
     SetFilterState(Arc<[FilterStateValue]>),
     /// Other limits.
@@ -233,6 +238,10 @@ impl FilterOverride {
                 _ => Err(cx.refuse("needs disabled: true, or requirement_name")),
             };
         }
+        if any.is::<filters::ext_authz::v3::ExtAuthzPerRoute>() {
+            let settings = ext_authz::per_route(cx, &cx.unpack(any)?)?;
+            return Ok(Some(settings.map_or(Self::Disabled, |settings| Self::ExtAuthz(Arc::new(settings)))));
+        }
         if any.is::<filters::set_filter_state::v3::Config>() {
             return Ok(Some(Self::SetFilterState(filter_state(cx, any)?)));
         }
@@ -299,6 +308,10 @@ impl HttpFilterKind {
         if any.is::<filters::jwt_authn::v3::JwtAuthentication>() {
             let message = cx.unpack(any)?;
             return Ok(Self::Jwt(Arc::new(JwtFilter::compile(cx, &message)?)));
+        }
+        if any.is::<filters::ext_authz::v3::ExtAuthz>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::ExtAuthz(Arc::new(ExtAuthz::compile(cx, &message)?)));
         }
         if any.is::<filters::set_filter_state::v3::Config>() {
             return Ok(Self::SetFilterState(filter_state(cx, any)?));

@@ -78,7 +78,7 @@ fn telemetries(
     proxy: &Proxy,
 ) -> Vec<(std::sync::Arc<Object>, std::sync::Arc<Telemetry>)> {
     let mut all: Vec<_> = snapshot
-        .applicable(Kind::Telemetry, &proxy.namespace, &proxy.labels)
+        .applicable(Kind::Telemetry, proxy)
         .into_iter()
         .filter_map(|object| match &object.spec {
             Spec::Telemetry(spec) => Some((object.clone(), spec.clone())),
@@ -87,7 +87,8 @@ fn telemetries(
         .collect();
     all.sort_by_key(|(object, spec)| {
         let own = object.namespace == proxy.namespace;
-        (own, own && spec.selector.is_some())
+        let attached = spec.target_ref.is_some() || !spec.target_refs.is_empty();
+        (own, own && (spec.selector.is_some() || attached))
     });
     all
 }

@@ -152,10 +152,8 @@ fn possible(apply_to: ApplyTo, operation: PatchOperation) -> Result<PatchOperati
     match (apply_to, operation) {
         (ApplyTo::Invalid, _) => Err("applyTo: is required".into()),
         (_, PatchOperation::Invalid) => Err("patch.operation: is required".into()),
-        (Bootstrap, _) => {
-            Err("applyTo: BOOTSTRAP is not supported; proxies start from a bootstrap that their agent writes"
-                .into())
-        }
+        (Bootstrap, PatchOperation::Merge) => Ok(operation),
+        (Bootstrap, _) => no("use MERGE: an agent merges it into the bootstrap that it writes"),
         (RouteConfiguration, Add | Remove | Replace | InsertBefore | InsertAfter | InsertFirst) => {
             no("use MERGE")
         }
@@ -180,7 +178,8 @@ fn packed(apply_to: ApplyTo, value: &Value) -> Result<(Any, Option<String>), Str
         ApplyTo::HttpRoute => read::<Route>(value),
         ApplyTo::Cluster => read::<Cluster>(value),
         ApplyTo::ExtensionConfig => read::<TypedExtensionConfig>(value),
-        ApplyTo::Bootstrap | ApplyTo::Invalid => Err("applyTo: has no value".into()),
+        ApplyTo::Bootstrap => read::<lateen_proto::envoy::config::bootstrap::v3::Bootstrap>(value),
+        ApplyTo::Invalid => Err("applyTo: has no value".into()),
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) fn why(patch: &Patch, proxy: &Proxy, made: &Made<'_>) -> String {
         ApplyTo::RouteConfiguration | ApplyTo::VirtualHost | ApplyTo::HttpRoute => {
             of_routes(patch, proxy, made)
         }
+        ApplyTo::Bootstrap => "the proxy's agent has not got it".into(),
         _ => of_listeners(patch, proxy, made),
     }
 }

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use super::compile::{Compiled, Entry};
 use super::{PatchReport, PatchSet};
+use crate::snapshot::policies::GATEWAY_NAME;
 use crate::{Proxy, ProxyKind, Snapshot};
-
-/// The label by which a gateway's pods name the Gateway of the Kubernetes API that they are for.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// The patches that are meant for a proxy.
 #[derive(Debug, Default)]

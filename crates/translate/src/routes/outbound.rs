@@ -65,6 +65,7 @@ impl<'a> Routes<'a> {
                 Wanted::Port(port) | Wanted::Service(_, port) if !forward => Some(port),
                 _ => None,
             },
+            stands_for_http: loopback,
             client: sidecar::client(self.proxy),
             destinations: self.destinations,
             counted: self.counts_attempts(),

@@ -19,6 +19,9 @@ use super::virtual_service::{self, Client, Rule};
 use crate::Note;
 use crate::cache::Shared;
 
+/// HTTP's own port: hosts of VirtualServices that are no service are served there.
+const HTTP: u16 = 80;
+
 /// The services and VirtualServices of one outbound route configuration.
 pub(crate) struct OutboundHosts<'a> {
     /// The services that are visible, each with the ports that this configuration is for.
@@ -29,6 +32,8 @@ pub(crate) struct OutboundHosts<'a> {
     pub(crate) rules: &'a [Rule<'a>],
     /// The listener's port; none where one listener serves all ports, and domains bear them.
     pub(crate) port: Option<u16>,
+    /// Whether HTTP's own port is among those that this listener stands for, whatever services there are.
+    pub(crate) stands_for_http: bool,
     /// Who asks.
     pub(crate) client: Client<'a>,
     /// What destinations stand for.
@@ -93,21 +98,14 @@ impl<'a> OutboundHosts<'a> {
         let best = self.best_wildcards();
         let mut claims = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
-            let (services, hosts) = self.divide(index, rule, &best);
-            for (port, services) in self.by_port(services, !hosts.is_empty()) {
+            for (port, (services, hosts)) in self.by_port(index, rule, &best) {
                 let (routes, unreachable) = self.routes_of(rule, port);
                 if unreachable > 0 {
                     let text = format!("{unreachable} routes come after one that takes every request");
                     notes.push(Note::on(&rule.config.object, text));
                 }
                 if !routes.is_empty() {
-                    claims.push(Claim {
-                        object: &rule.config.object,
-                        port,
-                        services,
-                        hosts: hosts.clone(),
-                        routes,
-                    });
+                    claims.push(Claim { object: &rule.config.object, port, services, hosts, routes });
                 }
             }
         }
@@ -156,25 +154,42 @@ impl<'a> OutboundHosts<'a> {
         hosts.into_iter().map(|host| self.destinations.known(host, &rule.config.namespace)).collect()
     }
 
+    /// Of each port that a VirtualService is for: its services there, and its hosts that are no service.
     fn by_port(
         &self,
-        services: Vec<&'a Arc<Service>>,
-        has_hosts: bool,
-    ) -> BTreeMap<u16, Vec<&'a Arc<Service>>> {
-        let mut by_port: BTreeMap<u16, Vec<&Arc<Service>>> = BTreeMap::new();
+        index: usize,
+        rule: &Rule<'a>,
+        best: &BTreeMap<usize, usize>,
+    ) -> BTreeMap<u16, (Vec<&'a Arc<Service>>, Vec<Host>)> {
+        let (services, hosts) = self.divide(index, rule, best);
+        let mut by_port: BTreeMap<u16, (Vec<&Arc<Service>>, Vec<Host>)> = BTreeMap::new();
         for service in services {
-            let Some((_, ports)) = self.places.get(&service.host).and_then(|at| self.services.get(*at))
-            else {
-                continue;
-            };
-            for port in ports.iter().filter(|port| takes_requests(port)) {
-                by_port.entry(port.number).or_default().push(service);
+            for port in self.ports(service).iter().filter(|port| takes_requests(port)) {
+                by_port.entry(port.number).or_insert_with(|| (Vec::new(), hosts.clone())).0.push(service);
             }
         }
-        if by_port.is_empty() && has_hosts && self.port == Some(80) {
-            by_port.insert(80, Vec::new());
+        if self.stands_for_http && !by_port.contains_key(&HTTP) {
+            // As the configuration of that port alone would see it: a service without it is a host like any other.
+            let has_port = |at: &usize| {
+                let service = self.services.get(*at);
+                service.is_some_and(|(_, ports)| ports.iter().any(|port| port.number == HTTP))
+            };
+            let there = rule.config.hosts.iter().filter(|host| !self.services_of(host).iter().any(has_port));
+            let hosts: Vec<Host> = there.cloned().collect();
+            if !hosts.is_empty() {
+                by_port.insert(HTTP, (Vec::new(), hosts));
+            }
+        }
+        if by_port.is_empty() && !hosts.is_empty() && self.port == Some(HTTP) {
+            by_port.insert(HTTP, (Vec::new(), hosts));
         }
         by_port
+    }
+
+    /// The ports of a service that this configuration is for.
+    fn ports(&self, service: &Service) -> &[&'a Port] {
+        let known = self.places.get(&service.host).and_then(|at| self.services.get(*at));
+        known.map_or(&[], |(_, ports)| ports)
     }
 
     /// The services that a host of a VirtualService stands for.

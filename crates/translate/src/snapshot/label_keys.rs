@@ -8,7 +8,7 @@ use lateen_api::mesh::MeshConfig;
 use lateen_api::{Kind, Spec};
 use lateen_base::Labels;
 
-use super::policies::selector;
+use super::policies::{GATEWAY_CLASS, GATEWAY_NAME, selector, targets};
 use super::{Services, Snapshot};
 
 /// Labels that metrics, spans and logs tell of a workload.
@@ -77,6 +77,9 @@ impl LabelKeys {
         ];
         for object in policies.into_iter().flat_map(|kind| snapshot.objects(kind)) {
             keys.listening.extend(selector(&object.spec).into_iter().flat_map(|s| s.0.keys().cloned()));
+            if !targets(&object.spec).is_empty() {
+                keys.listening.extend([GATEWAY_NAME, GATEWAY_CLASS].map(str::to_owned));
+            }
         }
         keys.nodes = keys.routing.contains(NODE) || by_node(&snapshot.services);
         if keys.nodes {

@@ -396,7 +396,7 @@ fn what_is_wrong_is_said_and_nothing_breaks() {
             "- {applyTo: HTTP_FILTER, match: {listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager, subFilter: {name: envoy.filters.http.router}}}}}, patch: {operation: MERGE, value: {typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}}}",
             "use REPLACE",
         ),
-        ("- {applyTo: BOOTSTRAP, patch: {operation: MERGE, value: {}}}", "BOOTSTRAP is not supported"),
+        ("- {applyTo: BOOTSTRAP, patch: {operation: ADD, value: {}}}", "use MERGE"),
         ("- {applyTo: ROUTE_CONFIGURATION, patch: {operation: REMOVE}}", "use MERGE"),
         ("- {applyTo: CLUSTER, patch: {operation: REPLACE, value: {name: x}}}", "use REMOVE and ADD"),
         ("- {applyTo: LISTENER, patch: {operation: ADD, value: {name: x}}}", "address: is required"),

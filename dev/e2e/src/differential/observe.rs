@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::client::Connection;
 use super::workload::Seen;
 
 /// A call's answer, as the client saw it.
@@ -31,16 +30,6 @@ pub(crate) struct Answer {
     pub(crate) until_close: bool,
     /// The common name of the certificate that was shown.
     pub(crate) shown: Option<String>,
-    /// What TLS was spoken.
-    pub(crate) spoken: Option<String>,
-}
-
-impl Answer {
-    /// One that is still to come over a connection.
-    pub(crate) fn over(connection: &Connection) -> Self {
-        let (shown, spoken) = (connection.shown.clone(), connection.spoken.clone());
-        Self { shown, spoken, ..Self::default() }
-    }
 }
 
 /// What was observed, by name. A missing name reads as `-`.
@@ -52,8 +41,17 @@ const CHANGING: &[&str] = &["x-request-id", "x-envoy-upstream-service-time"];
 
 /// Headers that are not compared: the suite's own, and trace context, which stock Envoy makes only where a tracer is in its
 /// bootstrap, ours always (the labs see it in what httpbin echoes).
-const LEFT_OUT: &[&str] =
-    &["date", "x-step", "x-do", "x-from", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled"];
+const LEFT_OUT: &[&str] = &[
+    "date",
+    "x-step",
+    "x-do",
+    "x-check",
+    "x-from",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+];
 
 /// The fields of a log line, and what they are called here.
 const LOG: &[(&str, &str)] = &[
@@ -94,7 +92,6 @@ impl Observation {
         out.put("version", &answer.version, own);
         out.put("body", &answer.body, own);
         out.put("shown", answer.shown.as_deref().unwrap_or("-"), own);
-        out.put("spoken", answer.spoken.as_deref().unwrap_or("-"), own);
         if answer.until_close {
             out.put("until-close", "true", own);
         }

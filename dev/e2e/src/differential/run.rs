@@ -12,7 +12,7 @@ use testkit::envoy::Envoy;
 
 use super::authority::Authority;
 use super::call::{Call, Protocol};
-use super::client::{Dialer, http1, http2};
+use super::client::{connect, http1, http2};
 use super::configuration::{rebind, translate};
 use super::judge::Pair;
 use super::log::{Awaited, byte_lines, length};
@@ -21,10 +21,10 @@ use super::observe::{Answer, Observation};
 use super::plane::Plane;
 use super::scenario::{File, Kind, Pause, Scenario};
 use super::subject::{Site, Subject, Who};
+use super::tcp_client;
 use super::workload::Workloads;
 use super::world::Place;
 use super::{DEADLINE, Problem};
-use super::{tcp_client, tokens};
 
 /// How long figures may take to agree.
 const FIGURES: Duration = Duration::from_secs(3);
@@ -90,7 +90,7 @@ impl Lane {
     async fn start(envoy: &Envoy, kept: &Path) -> Result<Self, Problem> {
         let (lease, network) = lease().await?;
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let authority = Arc::new(Authority::new(folder.path(), &["client", "mesh", "revoked"])?);
+        let authority = Arc::new(Authority::new(folder.path(), &["client", "mesh"])?);
         let resolver = SocketAddr::from((Ipv4Addr::new(127, network, 0, 1), 5353));
         let names = Names::default();
         serve(resolver, names.clone()).await?;
@@ -150,8 +150,7 @@ impl Lane {
 
     async fn try_run(&self, scenario: &Scenario) -> Result<(), Problem> {
         let place = Place::of(scenario.setting.world.as_ref(), &self.workloads).await?;
-        let tokens = scenario.setting.tokens();
-        let steps = scenario.steps(|text| tokens::filled(&place.filled(text), tokens))?;
+        let steps = scenario.steps(|text| place.filled(text))?;
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = place.names.clone();
         let ready = |subject| self.configure(subject, scenario, &place);
         futures::try_join!(ready(&self.ours), ready(&self.envoy))?;
@@ -207,7 +206,7 @@ impl Lane {
 
     /// Gives a proxy the scenario's configuration, and waits until it listens.
     async fn configure(&self, subject: &Subject, scenario: &Scenario, place: &Place) -> Result<(), Problem> {
-        let mut resources = translate(subject, scenario, place, &self.authority)?;
+        let mut resources = translate(subject, scenario, place, self.authority.folder())?;
         let addresses = rebind(&mut resources, subject)?;
         self.plane.publish(&subject.node, Some(&resources)).await?;
         let deadline = Instant::now() + DEADLINE;
@@ -241,10 +240,9 @@ impl Lane {
         place: &Place,
     ) -> Result<Vec<Answer>, Problem> {
         let to = target(subject, call, kind, place)?;
-        let dialer = Dialer::of(call, &self.authority)?;
         let mut answers = Vec::new();
         if call.keep {
-            let mut connection = match dialer.connect(to).await {
+            let mut connection = match connect(call, to, &self.authority).await {
                 Ok(connection) => connection,
                 Err(end) => return Ok(vec![Answer { end, ..Answer::default() }; call.times]),
             };
@@ -256,9 +254,9 @@ impl Lane {
         let all: Vec<usize> = (0..call.times).collect();
         for group in all.chunks(call.at_once.max(1)) {
             let one = |at: &usize| {
-                let (step, dialer) = (format!("{index}.{at}"), &dialer);
+                let step = format!("{index}.{at}");
                 async move {
-                    let mut connection = match dialer.connect(to).await {
+                    let mut connection = match connect(call, to, &self.authority).await {
                         Ok(connection) => connection,
                         Err(end) => return Answer { end, ..Answer::default() },
                     };

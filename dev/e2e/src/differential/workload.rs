@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Problem;
 use super::authority::{Authority, common_name};
+use super::authorizer;
 use super::behaviour::Behaviour;
 
 /// What is spoken at a port.
@@ -32,6 +33,8 @@ pub(crate) enum Speaks {
     Https,
     /// Lines of text.
     Bytes,
+    /// Envoy's protocol of authorization services.
+    Checks,
 }
 
 /// One request as a workload saw it.
@@ -64,7 +67,7 @@ pub(crate) struct Workloads {
 
 /// What all servers of one port share.
 #[derive(Clone)]
-struct Server {
+pub(super) struct Server {
     pod: Arc<str>,
     book: Arc<Book>,
 }
@@ -92,7 +95,10 @@ impl Workloads {
                 _ => None,
             };
             let server = Server { pod: pod.into(), book: self.book.clone() };
-            tokio::spawn(server.listen(listener, *speaks, tls));
+            match speaks {
+                Speaks::Checks => drop(tokio::spawn(authorizer::serve(server, listener))),
+                speaks => drop(tokio::spawn(server.listen(listener, *speaks, tls))),
+            }
         }
         running.insert(key, address);
         Ok(address)
@@ -111,6 +117,11 @@ impl Workloads {
 }
 
 impl Server {
+    /// The pod's name.
+    pub(super) fn pod(&self) -> &str {
+        &self.pod
+    }
+
     async fn listen(self, listener: TcpListener, speaks: Speaks, tls: Option<tokio_rustls::TlsAcceptor>) {
         loop {
             let Ok((tcp, peer)) = listener.accept().await else { continue };
@@ -152,7 +163,7 @@ impl Server {
     }
 
     /// Remembers the request; says its place among those of its step.
-    fn note(&self, peer: IpAddr, step: String, seen: Seen) -> usize {
+    pub(super) fn note(&self, peer: IpAddr, step: String, seen: Seen) -> usize {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let list = book.entry((peer, step)).or_default();
         list.push(seen);

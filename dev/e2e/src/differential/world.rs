@@ -223,13 +223,14 @@ fn speaks(ports: &[String]) -> Result<Vec<(u16, Speaks)>, Problem> {
             "http" | "http2" | "grpc" => Speaks::Http,
             "https" | "tls" => Speaks::Https,
             "tcp" => Speaks::Bytes,
+            "checks" => Speaks::Checks,
             _ => return None,
         };
         Some((number.parse().ok()?, speaks))
     };
     let read = |port: &String| {
         read(port).ok_or_else(|| {
-            format!("port {port:?}: expected NAME:NUMBER, or NAME:NUMBER:WHAT-IS-SPOKEN, with http, http2, grpc, https, tls or tcp")
+            format!("port {port:?}: expected NAME:NUMBER, or NAME:NUMBER:WHAT-IS-SPOKEN, with http, http2, grpc, https, tls, tcp or checks")
         })
     };
     ports.iter().map(read).collect()

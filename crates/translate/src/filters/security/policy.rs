@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lateen_api::kinds::AuthorizationPolicy;
 use lateen_api::kinds::authorization_policy::AuthorizationAction;
 use lateen_api::kinds::request_authentication::JwtRule;
+use lateen_api::mesh::ExtensionProvider;
 use lateen_api::{Kind, Object, Spec};
 use lateen_proto::envoy::config::listener::v3::Filter;
 use lateen_proto::envoy::config::rbac::v3::rbac::Action;
@@ -19,9 +20,13 @@ use super::patterns::header;
 use super::trust_domains::TrustDomains;
 use super::{ext_authz, jwt};
 use crate::filters::wire::{http_filter, network_filter};
+use crate::snapshot::policies::is_dry_run;
 use crate::{Note, Proxy, Snapshot};
 
-const DRY_RUN: &str = "istio.io/dry-run";
+/// What precedes the metadata by which CUSTOM policies choose what a provider is asked about.
+const CUSTOM: &str = "istio_ext_authz_";
+/// What follows the name of a rule whose provider cannot be asked.
+const BAD_CUSTOM: &str = "-deny-due-to-bad-CUSTOM-action";
 const HTTP_RBAC: &str = "envoy.filters.http.rbac";
 const TCP_RBAC: &str = "envoy.filters.network.rbac";
 
@@ -60,14 +65,12 @@ pub(crate) fn security(snapshot: &Snapshot, proxy: &Proxy, notes: &mut Vec<Note>
     security
 }
 
-/// The policies that select the workload; those attached to gateways and services of the Gateway API do not.
+/// The policies that select the workload, or are attached to it.
 fn authorizations(snapshot: &Snapshot, proxy: &Proxy) -> Authorizations {
-    let all = snapshot.applicable(Kind::AuthorizationPolicy, &proxy.namespace, &proxy.labels);
+    let all = snapshot.applicable(Kind::AuthorizationPolicy, proxy);
     all.into_iter()
         .filter_map(|object| match &object.spec {
-            Spec::AuthorizationPolicy(spec) if spec.target_ref.is_none() && spec.target_refs.is_empty() => {
-                Some((object.clone(), spec.clone()))
-            }
+            Spec::AuthorizationPolicy(spec) => Some((object.clone(), spec.clone())),
             _ => None,
         })
         .collect()
@@ -107,14 +110,12 @@ impl Builder<'_> {
 
     /// What is enforced, and what is only tried.
     fn split(&self, policies: &Authorizations, action: Action, tcp: bool) -> (Option<Rbac>, Option<Rbac>) {
-        let (tried, enforced): (Authorizations, Authorizations) = policies
-            .iter()
-            .cloned()
-            .partition(|(object, _)| object.annotations.get(DRY_RUN).is_some_and(|word| word == "true"));
+        let (tried, enforced): (Authorizations, Authorizations) =
+            policies.iter().cloned().partition(|(object, _)| is_dry_run(object));
         let rbac = |policies: &Authorizations| {
             (!policies.is_empty()).then(|| Rbac {
                 action: action.into(),
-                policies: self.policies(policies, action, tcp, ""),
+                policies: self.policies(policies, action, tcp, |rule| rule),
                 ..Default::default()
             })
         };
@@ -126,12 +127,12 @@ impl Builder<'_> {
         policies: &Authorizations,
         action: Action,
         tcp: bool,
-        prefix: &str,
+        named: impl Fn(String) -> String,
     ) -> BTreeMap<String, Policy> {
         let mut out = BTreeMap::new();
         for (object, spec) in policies {
             let name =
-                |at: usize| format!("{prefix}ns[{}]-policy[{}]-rule[{at}]", object.namespace, object.name);
+                |at: usize| named(format!("ns[{}]-policy[{}]-rule[{at}]", object.namespace, object.name));
             if spec.rules.is_empty() {
                 out.insert(name(0), condition::never());
             }
@@ -150,67 +151,110 @@ impl Builder<'_> {
         out
     }
 
-    /// CUSTOM: the rules say, without effect of their own, which requests a provider is asked about. Where it cannot be asked, these
-    /// requests are denied.
+    /// CUSTOM: the rules say, without effect of their own, which requests a provider is asked about. Where it cannot be asked, and
+    /// where policies name several, these requests are denied, as in Istio.
     fn custom(&self, policies: &Authorizations, security: &mut Security, notes: &mut Vec<Note>) {
         let mut by_provider: BTreeMap<String, Authorizations> = BTreeMap::new();
-        for (object, spec) in policies.iter().filter(|(_, spec)| spec.action == AuthorizationAction::Custom) {
+        let custom = policies.iter().filter(|(_, spec)| spec.action == AuthorizationAction::Custom);
+        for (object, spec) in custom.filter(|(object, _)| !is_dry_run(object)) {
             let name = spec.provider.as_ref().map(|provider| provider.name.clone()).unwrap_or_default();
             by_provider.entry(name).or_default().push((object.clone(), spec.clone()));
         }
-        for (name, policies) in by_provider {
-            let provider = self.snapshot.mesh.extension_providers.iter().find(|known| known.name == name);
-            let prefix = format!("istio-ext-authz-{name}-");
-            let rules = |tcp| Rbac {
-                action: Action::Deny.into(),
-                policies: self.policies(&policies, Action::Deny, tcp, &prefix),
-                ..Default::default()
+        let several = (by_provider.len() > 1).then(|| {
+            let names: Vec<&str> = by_provider.keys().map(String::as_str).collect();
+            format!("a workload can ask one provider, and its policies name {}", names.join(", "))
+        });
+        for (name, policies) in &by_provider {
+            let provider = match &several {
+                None => self.provider(name),
+                Some(reason) => Err(reason.clone()),
             };
-            let shadow = "istio_ext_authz_".to_owned();
-            let asked = provider.and_then(ext_authz::http).filter(|_| self.has(ext_authz::HTTP_FILTER));
-            let mut http = HttpRbac { shadow_rules_stat_prefix: shadow.clone(), ..Default::default() };
-            match &asked {
-                Some(_) => http.shadow_rules = Some(rules(false)),
-                None => {
-                    http.rules = Some(rules(false));
-                    for (object, _) in &policies {
-                        let text = format!("provider {name:?} cannot be asked: its requests are denied");
-                        notes.push(Note::on(&object.reference(), text));
-                    }
+            if let Err(reason) = &provider {
+                for (object, _) in policies {
+                    let text = format!("{reason}: what the policy matches is denied");
+                    notes.push(Note::on(&object.reference(), text));
                 }
             }
-            security.http.push(http_filter(HTTP_RBAC, &http));
-            security.http.extend(asked);
-            let asked = provider.and_then(ext_authz::tcp).filter(|_| self.has(ext_authz::TCP_FILTER));
-            let only_http = provider.is_some_and(|known| known.envoy_ext_authz_http.is_some());
-            let mut tcp = TcpRbac {
-                shadow_rules_stat_prefix: shadow,
-                stat_prefix: "tcp.".into(),
-                ..Default::default()
-            };
-            match &asked {
-                Some(_) => tcp.shadow_rules = Some(rules(true)),
-                // A provider that speaks HTTP is asked about requests alone, as in Istio.
-                None if only_http => continue,
-                None => tcp.rules = Some(rules(true)),
-            }
-            security.tcp.push(network_filter(TCP_RBAC, &tcp));
-            security.tcp.extend(asked);
+            self.ask_about_requests(name, provider.clone().ok(), policies, security);
+            self.ask_about_connections(name, provider.ok(), policies, security);
+        }
+    }
+
+    /// A provider that can be asked.
+    fn provider(&self, name: &str) -> Result<&ExtensionProvider, String> {
+        let known = self.snapshot.mesh.extension_providers.iter().find(|known| known.name == name);
+        let known = known.ok_or_else(|| {
+            format!("provider {name:?} is not among the extensionProviders of the mesh configuration")
+        })?;
+        match ext_authz::http(known) {
+            None => Err(format!("provider {name:?} is neither envoyExtAuthzHttp nor envoyExtAuthzGrpc")),
+            Some(_) if !self.has(ext_authz::HTTP_FILTER) => Err("the proxy cannot ask providers".to_owned()),
+            Some(_) => Ok(known),
+        }
+    }
+
+    fn ask_about_requests(
+        &self,
+        name: &str,
+        provider: Option<&ExtensionProvider>,
+        policies: &Authorizations,
+        security: &mut Security,
+    ) {
+        let asks = provider.and_then(ext_authz::http);
+        let rules = self.custom_rules(name, policies, false, asks.is_some());
+        let mut rbac = HttpRbac { shadow_rules_stat_prefix: CUSTOM.into(), ..Default::default() };
+        match asks {
+            Some(_) => rbac.shadow_rules = Some(rules),
+            None => rbac.rules = Some(rules),
+        }
+        security.http.push(http_filter(HTTP_RBAC, &rbac));
+        security.http.extend(asks);
+    }
+
+    fn ask_about_connections(
+        &self,
+        name: &str,
+        provider: Option<&ExtensionProvider>,
+        policies: &Authorizations,
+        security: &mut Security,
+    ) {
+        // A provider that speaks HTTP is asked about requests alone, as in Istio.
+        if provider.is_some_and(|provider| provider.envoy_ext_authz_http.is_some()) {
+            return;
+        }
+        let asks = provider.and_then(ext_authz::tcp).filter(|_| self.has(ext_authz::TCP_FILTER));
+        let rules = self.custom_rules(name, policies, true, asks.is_some());
+        let mut rbac = TcpRbac {
+            shadow_rules_stat_prefix: CUSTOM.into(),
+            stat_prefix: "tcp.".into(),
+            ..Default::default()
+        };
+        match asks {
+            Some(_) => rbac.shadow_rules = Some(rules),
+            None => rbac.rules = Some(rules),
+        }
+        security.tcp.push(network_filter(TCP_RBAC, &rbac));
+        security.tcp.extend(asks);
+    }
+
+    /// The rules of CUSTOM policies: their names tell the provider, and where it cannot be asked, why they deny.
+    fn custom_rules(&self, provider: &str, policies: &Authorizations, tcp: bool, asks: bool) -> Rbac {
+        let suffix = if asks { "" } else { BAD_CUSTOM };
+        let named = |rule: String| format!("istio-ext-authz-{provider}-{rule}{suffix}");
+        Rbac {
+            action: Action::Deny.into(),
+            policies: self.policies(policies, Action::Deny, tcp, named),
+            ..Default::default()
         }
     }
 
     /// Tokens: validated where their keys are at hand and the proxy can; otherwise requests that bring one are denied.
     fn tokens(&self, security: &mut Security, notes: &mut Vec<Note>) {
-        let all =
-            self.snapshot.applicable(Kind::RequestAuthentication, &self.proxy.namespace, &self.proxy.labels);
+        let all = self.snapshot.applicable(Kind::RequestAuthentication, self.proxy);
         let given: Vec<_> = all
             .iter()
             .filter_map(|object| match &object.spec {
-                Spec::RequestAuthentication(spec)
-                    if spec.target_ref.is_none() && spec.target_refs.is_empty() =>
-                {
-                    Some((object, spec))
-                }
+                Spec::RequestAuthentication(spec) => Some((object, spec)),
                 _ => None,
             })
             .collect();
