@@ -25,5 +25,6 @@ pub(crate) mod rewrite;
 pub(crate) mod router;
 pub(crate) mod send;
 pub(crate) mod serve;
+mod sieve;
 pub(crate) mod tokens;
 pub(crate) mod upgrade;

@@ -50,7 +50,7 @@ pub struct Host {
     pub health: Health,
     /// Its locality.
     pub locality: Arc<Locality>,
-    /// Its metadata, as `envoy.transport_socket_match` and `istio`.
+    /// The metadata that decisions look at: `envoy.transport_socket_match` and `envoy.lb`.
     pub metadata: Option<Box<core::Metadata>>,
     /// How it is checked, where that is special.
     pub check: Option<Box<EndpointCheck>>,
@@ -200,7 +200,7 @@ impl Host {
                 core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => Health::Unhealthy,
             },
             locality: locality.clone(),
-            metadata: message.metadata.clone().map(Box::new),
+            metadata: message.metadata.as_ref().and_then(decisive),
             check,
         })
     }
@@ -254,6 +254,17 @@ impl HostAddress {
             None => Err(cx.refuse("needs socket_address or pipe")),
         }
     }
+}
+
+/// What of an endpoint's metadata decides anything: of the rest there is one copy per endpoint of the mesh.
+fn decisive(metadata: &core::Metadata) -> Option<Box<core::Metadata>> {
+    let mut kept = core::Metadata::default();
+    for name in ["envoy.transport_socket_match", "envoy.lb"] {
+        if let Some(fields) = metadata.filter_metadata.get(name) {
+            kept.filter_metadata.insert(name.to_owned(), fields.clone());
+        }
+    }
+    (!kept.filter_metadata.is_empty()).then(|| Box::new(kept))
 }
 
 fn locality(message: &Option<core::Locality>) -> Locality {

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use super::body::BodyError;
 use super::grpc_web::GrpcWeb;
 use super::head::Head;
+use super::ingress::names;
 use super::manager::Manager;
 use super::pulse::{Expired, Limits, Pulse};
 use super::serve::Busy;
@@ -415,5 +416,5 @@ impl Drop for Exchange {
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(names::GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

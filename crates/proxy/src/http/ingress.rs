@@ -9,6 +9,7 @@ use lateen_telemetry::trace_context::{SpanContext, TraceReason, request_id};
 
 use super::exchange::Exchange;
 use super::head::Head;
+use super::sieve::Sieve;
 use crate::downstream::Downstream;
 use crate::failure::Failure;
 
@@ -38,6 +39,7 @@ pub(crate) mod names {
         CLIENT_TRACE = "x-client-trace-id",
         FORWARDED_PORT = "x-forwarded-port",
         FORWARDED_PROTO = "x-forwarded-proto",
+        GRPC_STATUS = "grpc-status",
         GRPC_TIMEOUT = "grpc-timeout",
         HTTP2_SETTINGS = "http2-settings",
         INTERNAL = "x-envoy-internal",
@@ -48,6 +50,7 @@ pub(crate) mod names {
         ORIGINAL_PATH = "x-envoy-original-path",
         OVERLOADED = "x-envoy-overloaded",
         PROXY_CONNECTION = "proxy-connection",
+        RATE_LIMITED = "x-envoy-ratelimited",
         REQUEST_ID = "x-request-id",
         RETRY_GRPC_ON = "x-envoy-retry-grpc-on",
         RETRY_ON = "x-envoy-retry-on",
@@ -98,15 +101,17 @@ pub(crate) fn prepare(exchange: &mut Exchange) -> Result<Prepared, Failure> {
         return Err(Failure::TooManyHeaders);
     }
     check_underscores(&mut head.headers, settings.underscores)?;
-    remove_hop_by_hop(&mut head.headers, head.version);
+    let sieve = Sieve::of(&head.headers);
+    remove_hop_by_hop(&mut head.headers, head.version, sieve);
     clean_host(head, settings, exchange.down.local.port());
     let prepared = clean_path(head, settings)?;
     (exchange.remote, exchange.internal) = client_address(head, settings, &exchange.down);
     if exchange.internal {
         head.headers.insert(names::INTERNAL, HeaderValue::from_static("true"));
     } else {
-        head.headers.remove(names::INTERNAL);
-        INTERNAL_ONLY.iter().for_each(|name| drop(head.headers.remove(name)));
+        for name in INTERNAL_ONLY.iter().chain([&names::INTERNAL]) {
+            sieve.remove(&mut head.headers, name);
+        }
     }
     if let Some(scheme) = settings.scheme_overwrite {
         head.scheme = scheme;
@@ -121,15 +126,15 @@ pub(crate) fn prepare(exchange: &mut Exchange) -> Result<Prepared, Failure> {
     if let Some(via) = &manager.via {
         head.headers.append(header::VIA, via.clone());
     }
-    let sampled = trace(exchange);
+    let sampled = trace(exchange, sieve);
     identify(exchange, sampled);
     Ok(prepared)
 }
 
 /// Headers that hold for one hop only (RFC 9110, 7.6.1); upgrades are taken out before.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) {
+fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version, sieve: Sieve) {
     if version != Version::HTTP_2 {
-        if let Some(connection) = headers.remove(header::CONNECTION) {
+        if let Some(connection) = sieve.remove(headers, &header::CONNECTION) {
             for name in connection.to_str().unwrap_or_default().split(',') {
                 let name = name.trim();
                 // A client must not have our own headers removed.
@@ -138,13 +143,17 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) {
                 }
             }
         }
-        headers.remove(names::KEEP_ALIVE);
-        headers.remove(names::PROXY_CONNECTION);
-        headers.remove(header::TRANSFER_ENCODING);
-        headers.remove(header::UPGRADE);
-        headers.remove(names::HTTP2_SETTINGS);
+        for name in [
+            names::KEEP_ALIVE,
+            names::PROXY_CONNECTION,
+            header::TRANSFER_ENCODING,
+            header::UPGRADE,
+            names::HTTP2_SETTINGS,
+        ] {
+            sieve.remove(headers, &name);
+        }
     }
-    if headers.get(header::TE).is_some_and(|te| te.as_bytes() != b"trailers") {
+    if sieve.get(headers, &header::TE).is_some_and(|te| te.as_bytes() != b"trailers") {
         headers.remove(header::TE);
     }
 }
@@ -374,14 +383,14 @@ fn element(settings: &HttpManager, down: &Downstream) -> Option<HeaderValue> {
 }
 
 /// Makes or continues the trace where tracing is on; whether it is recorded.
-fn trace(exchange: &mut Exchange) -> bool {
+fn trace(exchange: &mut Exchange, sieve: Sieve) -> bool {
     let Some(tracing) = &exchange.manager.compiled.tracing else { return false };
     let headers = &mut exchange.head.headers;
     if exchange.manager.inbound {
         // It named the span for this proxy, and is nothing to the application.
-        exchange.named = headers.remove(names::DECORATOR).is_some();
+        exchange.named = sieve.remove(headers, &names::DECORATOR).is_some();
     }
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: &HeaderName| sieve.get(headers, name).and_then(|value| value.to_str().ok());
     let b3 = text(&names::B3_TRACE).zip(text(&names::B3_SPAN)).and_then(|(trace, span)| {
         SpanContext::from_b3(trace, span, text(&names::B3_PARENT), text(&names::B3_SAMPLED))
     });
@@ -392,7 +401,7 @@ fn trace(exchange: &mut Exchange) -> bool {
         (Some(context), _) => (context.child(worker.random()), false),
         (None, Some(context)) => (context.child(worker.random()), true),
         (None, None) => {
-            let asked = headers.contains_key(names::CLIENT_TRACE)
+            let asked = sieve.get(headers, &names::CLIENT_TRACE).is_some()
                 && tracing.client_sampling.hits(exchange.entropy.draw(0x636c_6965));
             let sampled = (asked || tracing.random_sampling.hits(exchange.entropy.draw(0x7472_6163)))
                 && tracing.overall_sampling.hits(exchange.entropy.draw(0x616c));

@@ -8,6 +8,7 @@ use lateen_route::routes::{BackOff, RetryOn, RetryPolicy};
 
 use super::exchange::Exchange;
 use super::ingress::names;
+use super::sieve::Sieve;
 use crate::failure::Reset;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::limits::Permit;
@@ -42,7 +43,8 @@ impl Retries {
         priority: usize,
     ) -> Option<Self> {
         let headers = &exchange.head.headers;
-        let text = |name| headers.get::<http::HeaderName>(name).and_then(|value| value.to_str().ok());
+        let sieve = Sieve::of(headers);
+        let text = |name| sieve.get(headers, &name).and_then(|value| value.to_str().ok());
         let asked = [text(names::RETRY_ON), text(names::RETRY_GRPC_ON)];
         let mut policy = policy.cloned();
         if asked.iter().any(Option::is_some) {
@@ -104,9 +106,9 @@ impl Retries {
         draw: u64,
     ) -> Verdict {
         let on = self.policy.on;
-        let grpc = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
+        let grpc = headers.get(names::GRPC_STATUS).and_then(|v| v.to_str().ok()?.parse().ok());
         // What was limited is tried again only where just that is asked for, whatever its status.
-        let hit = match headers.contains_key("x-envoy-ratelimited") {
+        let hit = match headers.contains_key(names::RATE_LIMITED) {
             true => on.has(RetryOn::ENVOY_RATELIMITED),
             false => {
                 self.policy.has_status(status)

@@ -14,6 +14,7 @@ use super::edits;
 use super::exchange::Exchange;
 use super::ingress::names;
 use super::router::Plan;
+use super::sieve::Sieve;
 use crate::failure::Failure;
 use crate::upstream::cluster::Picked;
 use crate::upstream::http1::{self, RequestHead};
@@ -98,8 +99,9 @@ pub(crate) fn timeout(
     let settings = exchange.manager.router;
     let headers = &mut exchange.head.headers;
     let millis = |value: HeaderValue| value.to_str().ok()?.parse().ok().map(Duration::from_millis);
-    let asked = headers.remove(names::TIMEOUT).and_then(millis);
-    let expected = headers.get(names::EXPECTED_TIMEOUT).filter(|_| settings.respect_expected_timeout);
+    let sieve = Sieve::of(headers);
+    let asked = sieve.remove(headers, &names::TIMEOUT).and_then(millis);
+    let expected = sieve.get(headers, &names::EXPECTED_TIMEOUT).filter(|_| settings.respect_expected_timeout);
     let asked = expected.cloned().and_then(millis).or(asked);
     let limit = asked.or(limit).filter(|limit| !limit.is_zero());
     // What the upstream has is what one attempt has.

@@ -19,6 +19,7 @@ use super::filters::Outcome;
 use super::ingress::names;
 use super::pulse::Expired;
 use super::retry::Retries;
+use super::sieve::Sieve;
 use super::{destination, edits, mirror, reply, rewrite};
 use crate::failure::Failure;
 use crate::upstream::cluster::Cluster;
@@ -126,8 +127,9 @@ pub(crate) fn respond(
 
 /// What every upstream response's head gets and loses.
 pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut HeaderMap) {
+    let sieve = Sieve::of(headers);
     for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, names::KEEP_ALIVE, names::PROXY_CONNECTION] {
-        headers.remove(name);
+        sieve.remove(headers, &name);
     }
     let manager = &exchange.manager;
     // Before the request was whole there is no time to tell.
@@ -161,7 +163,7 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
     if manager.inbound {
         reply::tell_operation(exchange, headers);
     } else if manager.compiled.tracing.is_some() {
-        headers.remove(names::DECORATOR);
+        sieve.remove(headers, &names::DECORATOR);
     }
     if manager.compiled.request_id.in_response
         && let Some(id) = exchange.head.headers.get(names::REQUEST_ID)

@@ -126,12 +126,13 @@ pub(super) struct Malformed;
 /// # Errors
 /// When it is none.
 pub(super) fn read(input: &mut BytesMut, asked: Asked) -> Result<Option<ResponseHead>, Malformed> {
+    let mut fields = Fields::new();
     while !input.is_empty() {
         let mut few = [httparse::EMPTY_HEADER; FEW_HEADERS];
-        let found = match parse(input, &mut few) {
+        let found = match parse(input, &mut few, &mut fields) {
             Err(httparse::Error::TooManyHeaders) => {
                 let mut many = [httparse::EMPTY_HEADER; MAX_HEADERS];
-                parse(input, &mut many).map_err(|_| Malformed)?
+                parse(input, &mut many, &mut fields).map_err(|_| Malformed)?
             }
             found => found.map_err(|_| Malformed)?,
         };
@@ -140,49 +141,52 @@ pub(super) fn read(input: &mut BytesMut, asked: Asked) -> Result<Option<Response
         if matches!(lines.status.as_u16(), 100 | 102..=199) {
             continue;
         }
-        return lines.finish(&bytes, asked).map(Some);
+        return lines.finish(&bytes, &mut fields, asked).map(Some);
     }
     Ok(None)
 }
 
-/// A head as ranges of the bytes that it was read from.
+/// Headers whose values are ranges of the bytes that they were read from.
+type Fields = smallvec::SmallVec<[(HeaderName, std::ops::Range<usize>); FEW_HEADERS]>;
+
+/// A head but for its headers.
 struct Lines {
     length: usize,
     status: StatusCode,
     version: u8,
-    headers: smallvec::SmallVec<[(HeaderName, std::ops::Range<usize>); FEW_HEADERS]>,
 }
 
 fn parse<'b>(
     input: &'b [u8],
     headers: &mut [httparse::Header<'b>],
+    fields: &mut Fields,
 ) -> Result<Option<Lines>, httparse::Error> {
     let mut response = httparse::Response::new(headers);
     let httparse::Status::Complete(length) = response.parse(input)? else { return Ok(None) };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let start = input.as_ptr() as usize;
-    let lines = response.headers.iter().map(|header| {
+    fields.clear();
+    for header in &*response.headers {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| httparse::Error::HeaderName)?;
         // Without a value there is nowhere for it to point to.
         let at = if header.value.is_empty() { 0 } else { header.value.as_ptr() as usize - start };
-        Ok((name, at..at + header.value.len()))
-    });
+        fields.push((name, at..at + header.value.len()));
+    }
     Ok(Some(Lines {
         length,
         status: status.ok_or(httparse::Error::Status)?,
         version: response.version.unwrap_or(1),
-        headers: lines.collect::<Result<_, httparse::Error>>()?,
     }))
 }
 
 impl Lines {
-    fn finish(self, bytes: &Bytes, asked: Asked) -> Result<ResponseHead, Malformed> {
+    fn finish(self, bytes: &Bytes, fields: &mut Fields, asked: Asked) -> Result<ResponseHead, Malformed> {
         let mut response = Response::new(());
         *response.status_mut() = self.status;
         *response.version_mut() = if self.version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
         let headers = response.headers_mut();
-        headers.reserve(self.headers.len() + 4);
-        for (name, range) in self.headers {
+        headers.reserve(fields.len() + 4);
+        for (name, range) in fields.drain(..) {
             let value = HeaderValue::from_maybe_shared(bytes.slice(range)).map_err(|_| Malformed)?;
             headers.append(name, value);
         }
