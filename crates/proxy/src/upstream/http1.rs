@@ -45,6 +45,8 @@ struct Io {
     input: BytesMut,
     read: usize,
     output: Output,
+    /// Whether what was written may still be in the stream: TLS has a buffer of its own.
+    unflushed: bool,
     /// The request's body, until all of it was taken.
     body: Option<RequestBody>,
     response: Progress,
@@ -69,6 +71,15 @@ enum Progress {
     Broken,
 }
 
+/// Why the rest of a request is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsendable {
+    /// The stream takes nothing any more.
+    Stream,
+    /// The client broke off, or sent less than it announced.
+    Body,
+}
+
 impl Connection {
     /// A connection that was just made.
     pub(crate) fn new(stream: Stream, title_case: bool) -> Self {
@@ -77,6 +88,7 @@ impl Connection {
             input: BytesMut::new(),
             read: READ.0,
             output: Output::new(title_case),
+            unflushed: false,
             body: None,
             response: Progress::Idle,
             keep_alive: true,
@@ -163,46 +175,60 @@ impl Io {
     }
 
     fn is_sending(&self) -> bool {
-        self.body.is_some() || !self.output.is_empty()
+        self.body.is_some() || !self.output.is_empty() || self.unflushed
     }
 
     /// Sends what there is of the request; ready when all of it was sent, or cannot be.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsendable>> {
         let sent = ready!(self.try_send(cx));
-        if sent.is_err() {
-            // The response may have come nevertheless.
-            self.body = None;
+        if let Err(why) = sent {
+            (self.body, self.unflushed, self.keep_alive) = (None, false, false);
             self.output.clear();
-            self.keep_alive = false;
+            match why {
+                // The response may have come nevertheless.
+                Unsendable::Stream => {}
+                Unsendable::Body => {
+                    // The host waits for the rest in vain: it is to see the end, and nobody is to wait for it.
+                    let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+                    if matches!(self.response, Progress::Head(_)) {
+                        self.response = Progress::Broken;
+                    }
+                }
+            }
         }
         Poll::Ready(sent)
     }
 
-    fn try_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+    fn try_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsendable>> {
         loop {
             while let Some(body) = self.body.as_mut().filter(|_| self.output.has_room()) {
                 match Pin::new(body).poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Some(Ok(frame))) => self.output.push(frame),
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(())),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Unsendable::Body)),
                     Poll::Ready(None) => {
                         self.body = None;
-                        self.output.end()?;
+                        self.output.end().map_err(|()| Unsendable::Body)?;
                     }
                 }
             }
             if self.output.is_empty() {
-                ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(drop)?;
+                if self.unflushed {
+                    let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+                    flushed.map_err(|_| Unsendable::Stream)?;
+                    self.unflushed = false;
+                }
                 return if self.body.is_some() { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
-            ready!(self.output.poll_write(&mut self.stream, cx)).map_err(drop)?;
+            ready!(self.output.poll_write(&mut self.stream, cx)).map_err(|_| Unsendable::Stream)?;
+            self.unflushed = true;
         }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, SendError>> {
         if self.is_sending() {
             let sent = self.poll_send(cx);
-            if sent == Poll::Ready(Err(())) && self.output.is_untouched() {
+            if matches!(sent, Poll::Ready(Err(_))) && self.output.is_untouched() {
                 return Poll::Ready(Err(SendError::Unsent(Reset::Termination)));
             }
         }

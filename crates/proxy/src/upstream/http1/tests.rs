@@ -173,3 +173,21 @@ async fn after_an_upgrade_come_bytes() {
     bytes.write_all(b"back").await.expect("room");
     assert_eq!(read_until(&mut far, "k").await, "back");
 }
+
+#[tokio::test]
+async fn a_request_that_breaks_off_is_not_waited_for() {
+    let (connection, mut far) = pair(4096);
+    let headers = [(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("9"))].into_iter().collect();
+    let head = RequestHead { method: &Method::POST, target: "/", headers: &headers, more: &[] };
+    let (pieces, receiver) = mpsc::channel(1);
+    connection.begin(&head, RequestBody::channel(receiver));
+    let client = async move {
+        pieces.send(Bytes::from_static(b"abc")).await.expect("a reader");
+    };
+    let (response, ()) = tokio::join!(connection.response(), client);
+    assert!(matches!(response, Err(SendError::Sent(Reset::Termination))), "{response:?}");
+    let mut seen = String::new();
+    far.read_to_string(&mut seen).await.expect("the end");
+    assert!(seen.ends_with("\r\n\r\nabc"), "{seen}");
+    assert!(!connection.recycle());
+}
