@@ -325,7 +325,8 @@ impl<'p, 't> Attempts<'p, 't> {
                 }
                 Lease::Http2(_) => {
                     let head = rewrite::upstream_head(exchange, self.plan, &picked, true, false);
-                    send::send(&mut lease, head.map(|()| self.source.take())).await
+                    // Boxed: it would make the future of every request larger, which codecs move about.
+                    Box::pin(send::send(&mut lease, head.map(|()| self.source.take()))).await
                 }
             };
             match result {

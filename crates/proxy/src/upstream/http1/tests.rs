@@ -188,6 +188,6 @@ async fn a_request_that_breaks_off_is_not_waited_for() {
     assert!(matches!(response, Err(SendError::Sent(Reset::Termination))), "{response:?}");
     let mut seen = String::new();
     far.read_to_string(&mut seen).await.expect("the end");
-    assert!(seen.ends_with("\r\n\r\nabc"), "{seen}");
+    assert!(seen.starts_with("POST / HTTP/1.1\r\n"), "{seen}");
     assert!(!connection.recycle());
 }
