@@ -11,6 +11,12 @@ use crate::BenchError;
 /// Bytes written and read at a time.
 const PIECE: usize = 256 * 1024;
 
+/// What a client sends first: enough for Envoy's TLS inspector, which waits for more than one byte.
+const HELLO: [u8; 64] = [b'x'; 64];
+
+/// How long bytes may take to come.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Sends bytes to whoever has sent one, for ever.
 ///
 /// # Errors
@@ -71,10 +77,11 @@ async fn one(proxy: SocketAddr, connect: Option<&str>, end: Instant) -> Result<u
             return Err(BenchError::Text(format!("CONNECT: {}", String::from_utf8_lossy(&head))));
         }
     }
-    tcp.write_all(b"x").await?;
+    tcp.write_all(&HELLO).await?;
     let mut bytes = 0;
     while Instant::now() < end {
-        match tcp.read(&mut room).await? {
+        let read = tokio::time::timeout(SILENCE, tcp.read(&mut room)).await;
+        match read.map_err(|_| BenchError::Text(format!("no byte came for {SILENCE:?}")))?? {
             0 => return Err(BenchError::Text("the connection was closed".to_owned())),
             count => bytes += count as u64,
         }

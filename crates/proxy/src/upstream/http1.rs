@@ -1,6 +1,6 @@
 //! An HTTP/1.1 connection to a host. It is driven by the request that it serves, in that request's own task: there is no
-//! task beside it, and nothing is handed from one to the other. Codecs that run in tasks of their own cost a proxy a fifth
-//! of its processor time (`docs/performance.md`).
+//! task beside it, and nothing is handed from one to the other. A codec in a task of its own costs a proxy a seventh of its
+//! instructions (`docs/performance.md`).
 
 mod body;
 mod head;
