@@ -199,6 +199,18 @@ fn openssl_name(suite: rustls::CipherSuite) -> Box<str> {
     }
 }
 
+/// Logs a connection that is one too many where the bytes of those that are not are logged.
+fn refuse_bytes(worker: &Rc<Worker>, chain: &Chain, down: &Downstream) {
+    let mut record = Record::of_connection(worker, down);
+    // Envoy's flag for it.
+    record.flags = Flags::RETRIES_EXCEEDED;
+    for filter in &chain.filters {
+        if let Filter::Tcp(tcp) = filter {
+            log::write_all(&tcp.logs, &record);
+        }
+    }
+}
+
 async fn network_filters(
     worker: &Rc<Worker>,
     _served: &Arc<Served>,
@@ -235,6 +247,13 @@ async fn network_filters(
                 if let Err(refused) = Box::pin(checking).await {
                     let Refused { details, flag } = refused;
                     return close(worker, chain, &down, Closed { details, flags: flag, ..Closed::default() });
+                }
+            }
+            Filter::LocalRateLimit(rate, stats) => {
+                if rate.bucket.as_ref().is_some_and(|bucket| !bucket.take(crate::worker::uptime())) {
+                    stats.rate_limited.inc();
+                    refuse_bytes(worker, chain, &down);
+                    return;
                 }
             }
             Filter::SniCluster => {

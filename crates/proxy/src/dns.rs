@@ -32,6 +32,13 @@ pub(crate) enum DnsError {
     None(String, ResponseCode),
 }
 
+impl DnsError {
+    /// Whether the server says that there is nothing, rather than that it cannot say.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::None(_, ResponseCode::NXDomain | ResponseCode::NoError))
+    }
+}
+
 /// A name's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {

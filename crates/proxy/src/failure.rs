@@ -10,7 +10,7 @@ use http::StatusCode;
 use lateen_route::jwt::Invalid;
 
 use crate::flags::Flags;
-use crate::http::pulse::Expired;
+use crate::http::pulse::{Broken, Expired};
 
 /// Why a connection to a host was not made, or a stream on it broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +96,10 @@ pub(crate) enum Failure {
     UpgradeRefused,
     /// The path's escapes or dots are not acceptable.
     BadPath,
+    /// The request broke off before its end.
+    Broken(Broken),
+    /// Several `Host` headers.
+    SeveralHosts,
     /// A header's name has an underscore, which the manager does not take.
     Underscore,
     /// More headers than the manager takes.
@@ -117,7 +121,9 @@ impl Failure {
             }
             Self::Expired(_, false) => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::MissingHost | Self::BadPath | Self::Underscore => StatusCode::BAD_REQUEST,
+            Self::MissingHost | Self::BadPath | Self::Underscore | Self::Broken(_) | Self::SeveralHosts => {
+                StatusCode::BAD_REQUEST
+            }
             Self::LowVersion => StatusCode::UPGRADE_REQUIRED,
             Self::Token(why, _) => StatusCode::from_u16(why.status()).unwrap_or(StatusCode::UNAUTHORIZED),
             Self::UpgradeRefused | Self::Denied(_) => StatusCode::FORBIDDEN,
@@ -151,7 +157,7 @@ impl Failure {
             Self::Expired(Expired::Request, _) => "request timeout".into(),
             Self::Expired(Expired::Duration, _) => "downstream duration timeout".into(),
             Self::Expired(Expired::Upstream, _) => "upstream max stream duration reached".into(),
-            Self::Underscore => "Bad Request".into(),
+            Self::Underscore | Self::Broken(_) | Self::SeveralHosts => "Bad Request".into(),
             Self::TooManyHeaders => "Request Header Fields Too Large".into(),
             Self::LowVersion => "Upgrade Required".into(),
             Self::FaultAbort(_, Some(body)) => body.to_string().into(),
@@ -178,7 +184,12 @@ impl Failure {
             Self::Expired(Expired::Request | Expired::Duration, _) => Flags::NONE,
             Self::FaultAbort(..) => Flags::FAULT_INJECTED,
             Self::Unresolved => Flags::DNS_FAILURE,
-            Self::LowVersion | Self::Underscore | Self::TooManyHeaders => Flags::DOWNSTREAM_PROTOCOL,
+            Self::LowVersion
+            | Self::Underscore
+            | Self::TooManyHeaders
+            | Self::SeveralHosts
+            | Self::Broken(Broken::Nonsense) => Flags::DOWNSTREAM_PROTOCOL,
+            Self::Broken(Broken::Gone) => Flags::DOWNSTREAM_TERMINATION,
             Self::MissingHost | Self::UpgradeRefused | Self::BadPath | Self::Denied(_) | Self::Token(..) => {
                 Flags::NONE
             }
@@ -207,6 +218,9 @@ impl Failure {
             Self::Expired(Expired::Duration, _) => "max_duration_timeout".into(),
             Self::Expired(Expired::Upstream, _) => "upstream_max_stream_duration_reached".into(),
             Self::Underscore => "unexpected_underscore".into(),
+            Self::Broken(Broken::Gone) => "downstream_remote_disconnect".into(),
+            Self::Broken(Broken::Nonsense) => "http1.codec_error".into(),
+            Self::SeveralHosts => "several_host_headers".into(),
             Self::TooManyHeaders => "too_many_headers".into(),
             Self::PerTryTimeout => "upstream_per_try_timeout".into(),
             Self::PerTryIdle => "upstream_per_try_idle_timeout".into(),
@@ -231,6 +245,8 @@ impl Failure {
                 | Self::MissingHost
                 | Self::UpgradeRefused
                 | Self::Underscore
+                | Self::Broken(_)
+                | Self::SeveralHosts
                 | Self::TooManyHeaders
                 | Self::Expired(_, false)
         )

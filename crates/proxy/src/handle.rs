@@ -102,6 +102,7 @@ impl Config {
         let node_cluster = self.bootstrap.node.as_ref().map_or("", |node| &node.cluster).into();
         let shared = Arc::new(Shared {
             node_cluster,
+            found: Arc::default(),
             on_demand,
             snapshot: ArcSwap::default(),
             stats: crate::stats::Stats::default(),
@@ -191,11 +192,15 @@ fn control(
         }
         let work = source::discovery::run(store.clone(), bootstrap, questions);
         let sweeps = async {
+            let found = lock(store).shared.found.clone();
             loop {
-                tokio::time::sleep(OUTLIER_SWEEP).await;
+                tokio::select! {
+                    () = tokio::time::sleep(OUTLIER_SWEEP) => {}
+                    () = found.notified() => {}
+                }
                 let mut store = lock(store);
                 store.sweep_outliers();
-                store.warm_checked_clusters();
+                store.warm_found_clusters();
                 store.publish();
             }
         };

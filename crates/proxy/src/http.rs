@@ -3,6 +3,7 @@
 pub(crate) mod arriving;
 mod attempts;
 pub(crate) mod body;
+mod compression;
 pub(crate) mod connection;
 pub(crate) mod destination;
 pub(crate) mod edits;

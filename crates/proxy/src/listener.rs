@@ -8,13 +8,15 @@ use lateen_ca::tls;
 use lateen_route::access_log::AccessLog;
 use lateen_route::ext_authz::NetworkExtAuthz;
 use lateen_route::listener::{FilterChain, ListenAddress};
-use lateen_route::network::{FilterStateValue, TcpProxy};
+use lateen_route::network::{ConnectionRate, FilterStateValue, TcpProxy};
 use lateen_route::{Listener, RouteTable};
 use lateen_telemetry::log_file::LogFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::manager::Manager;
-use crate::stats::{ListenerStats, NetworkExtAuthzStats, RbacStats, ShadowStats, TcpStats};
+use crate::stats::{
+    ConnectionRateStats, ListenerStats, NetworkExtAuthzStats, RbacStats, ShadowStats, TcpStats,
+};
 
 /// An address that workers accept on. It outlives what is served there, so an update drops no connection attempt.
 #[derive(Debug)]
@@ -96,6 +98,8 @@ pub(crate) enum Filter {
     ExtAuthz(Arc<NetworkExtAuthz>, Arc<NetworkExtAuthzStats>),
     /// The server name is the cluster's.
     SniCluster,
+    /// Lets so many connections through.
+    LocalRateLimit(Arc<ConnectionRate>, Arc<ConnectionRateStats>),
     /// Sets values that upstream connections see.
     SetState(Arc<[FilterStateValue]>),
 }

@@ -124,9 +124,11 @@ figures! {
         Gauge upstream_cx_active,
         Counter upstream_cx_connect_fail,
         Counter upstream_cx_connect_timeout,
+        Counter upstream_cx_destroy,
         Counter upstream_cx_http1_total,
         Counter upstream_cx_http2_total,
         Counter upstream_cx_idle_timeout,
+        Counter upstream_cx_max_duration_reached,
         Counter upstream_cx_max_requests,
         Counter upstream_cx_none_healthy,
         Counter upstream_cx_overflow,
@@ -141,6 +143,7 @@ figures! {
         Counter upstream_rq_completed,
         Counter upstream_rq_max_duration_reached,
         Gauge upstream_rq_pending_active,
+        Counter upstream_rq_pending_failure_eject,
         Counter upstream_rq_pending_overflow,
         Counter upstream_rq_pending_total,
         Counter upstream_rq_per_try_idle_timeout,
@@ -153,6 +156,31 @@ figures! {
         Counter upstream_rq_timeout,
         Counter upstream_rq_total,
         Counter upstream_rq_tx_reset,
+    }
+}
+
+figures! {
+    /// `vhost.NAME.route.PREFIX.*`, all but those of single statuses.
+    RouteFigures {
+        Counter upstream_rq_1xx,
+        Counter upstream_rq_2xx,
+        Counter upstream_rq_3xx,
+        Counter upstream_rq_4xx,
+        Counter upstream_rq_5xx,
+        Counter upstream_rq_completed,
+        Counter upstream_rq_retry,
+        Counter upstream_rq_retry_limit_exceeded,
+        Counter upstream_rq_retry_overflow,
+        Counter upstream_rq_retry_success,
+        Counter upstream_rq_timeout,
+        Counter upstream_rq_total,
+    }
+}
+
+figures! {
+    /// `local_rate_limit.PREFIX.*`
+    ConnectionRateStats {
+        Counter rate_limited,
     }
 }
 
@@ -327,6 +355,8 @@ pub(crate) struct Stats {
     shadows: Named<ShadowStats>,
     ext_authz: Named<ExtAuthzStats>,
     network_ext_authz: Named<NetworkExtAuthzStats>,
+    connection_rates: Named<ConnectionRateStats>,
+    routes: Named<RouteStats>,
 }
 
 type Named<T> = RwLock<BTreeMap<Arc<str>, Arc<T>>>;
@@ -373,6 +403,18 @@ impl Stats {
         of(&self.network_ext_authz, prefix)
     }
 
+    /// The figures of a limit of connections.
+    pub(crate) fn connection_rate(&self, prefix: &str) -> Arc<ConnectionRateStats> {
+        of(&self.connection_rates, prefix)
+    }
+
+    /// The figures of a route that has a name for them.
+    pub(crate) fn route(&self, virtual_host: &str, prefix: &str) -> Arc<RouteStats> {
+        let name = format!("vhost.{virtual_host}.route.{prefix}");
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
+        known.unwrap_or_else(|| of(&self.routes, &name))
+    }
+
     /// The figures of a listening address.
     pub(crate) fn listener(&self, address: &str) -> Arc<ListenerStats> {
         of(&self.listeners, address)
@@ -397,6 +439,12 @@ impl Stats {
             });
         }
         self.each_of_policies(&mut with);
+        for (prefix, stats) in &*self.connection_rates.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.each(|name, kind, value| with(&format!("local_rate_limit.{prefix}.{name}"), kind, value));
+        }
+        for (prefix, stats) in &*self.routes.read().unwrap_or_else(PoisonError::into_inner) {
+            stats.each(|name, kind, value| with(&format!("{prefix}.{name}"), kind, value));
+        }
         for (address, stats) in &*self.listeners.read().unwrap_or_else(PoisonError::into_inner) {
             stats.each(|name, kind, value| with(&format!("listener.{address}.{name}"), kind, value));
         }
@@ -445,6 +493,42 @@ impl std::ops::Deref for ClusterStats {
 
     fn deref(&self) -> &ClusterFigures {
         &self.figures
+    }
+}
+
+/// `vhost.NAME.route.PREFIX.*`
+#[derive(Debug, Default)]
+pub(crate) struct RouteStats {
+    figures: RouteFigures,
+    statuses: StatusFigures,
+}
+
+impl std::ops::Deref for RouteStats {
+    type Target = RouteFigures;
+
+    fn deref(&self) -> &RouteFigures {
+        &self.figures
+    }
+}
+
+impl RouteStats {
+    fn each(&self, mut with: impl FnMut(&str, Kind, u64)) {
+        self.figures.each(&mut with);
+        self.statuses.each(|status, value| with(&format!("upstream_rq_{status}"), Kind::Counter, value));
+    }
+
+    /// Counts a response.
+    pub(crate) fn count_status(&self, status: u16) {
+        self.statuses.count(status);
+        self.upstream_rq_completed.inc();
+        match status / 100 {
+            1 => self.upstream_rq_1xx.inc(),
+            2 => self.upstream_rq_2xx.inc(),
+            3 => self.upstream_rq_3xx.inc(),
+            4 => self.upstream_rq_4xx.inc(),
+            5 => self.upstream_rq_5xx.inc(),
+            _ => {}
+        }
     }
 }
 

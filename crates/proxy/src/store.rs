@@ -6,6 +6,7 @@
 
 mod clusters;
 mod listeners;
+mod lookups;
 mod secrets;
 mod tls;
 

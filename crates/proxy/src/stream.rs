@@ -13,7 +13,22 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+pub(crate) use self::refusal::{Refusals, body_length};
 use crate::scratch;
+
+mod refusal;
+
+macro_rules! each {
+    ($self:ident, $inner:ident => $call:expr) => {
+        match &mut $self.kind {
+            Kind::Tcp($inner) => $call,
+            Kind::Accepted($inner) => $call,
+            Kind::Dialled($inner) => $call,
+            Kind::Unix($inner) => $call,
+            Kind::Memory($inner) => $call,
+        }
+    };
+}
 
 /// A connection, whichever way it was made. One type, so that codecs are compiled once.
 #[derive(Debug)]
@@ -22,6 +37,9 @@ pub(crate) struct Stream {
     /// Bytes that were read to find out what they are; they come first.
     prefix: Bytes,
     clock: Option<Arc<HeadClock>>,
+    refusals: Option<Arc<Refusals>>,
+    /// What is to be written in the place of an answer of the codec's.
+    instead: Bytes,
 }
 
 #[derive(Debug)]
@@ -49,6 +67,36 @@ impl Stream {
     pub(crate) fn timed_by(mut self, clock: Option<Arc<HeadClock>>) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Has the codec's own answers replaced.
+    #[must_use]
+    pub(crate) fn refusing(mut self, refusals: Arc<Refusals>) -> Self {
+        self.refusals = Some(refusals);
+        self
+    }
+
+    fn of(kind: Kind, prefix: Bytes) -> Self {
+        Self { kind, prefix, clock: None, refusals: None, instead: Bytes::new() }
+    }
+
+    /// Writes what is left of what goes in the place of the codec's answer.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.instead.has_remaining() {
+            let text = self.instead.clone();
+            let written = ready!(each!(self, inner => Pin::new(inner).poll_write(cx, &text)))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.instead.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes an answer of the codec's, which is not written; its length.
+    fn take_refusal(&mut self, written: &[u8]) -> Option<usize> {
+        self.instead = self.refusals.as_ref()?.instead(written)?;
+        Some(written.len())
     }
 
     /// The TCP socket underneath, if there is one.
@@ -87,37 +135,37 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { kind: Kind::Tcp(tcp), prefix: Bytes::new(), clock: None }
+        Self::of(Kind::Tcp(tcp), Bytes::new())
     }
 }
 
 impl From<ReadAhead> for Stream {
     fn from(ahead: ReadAhead) -> Self {
-        Self { kind: Kind::Tcp(ahead.tcp), prefix: ahead.bytes.freeze(), clock: None }
+        Self::of(Kind::Tcp(ahead.tcp), ahead.bytes.freeze())
     }
 }
 
 impl From<tokio_rustls::server::TlsStream<ReadAhead>> for Stream {
     fn from(tls: tokio_rustls::server::TlsStream<ReadAhead>) -> Self {
-        Self { kind: Kind::Accepted(Box::new(tls)), prefix: Bytes::new(), clock: None }
+        Self::of(Kind::Accepted(Box::new(tls)), Bytes::new())
     }
 }
 
 impl From<tokio_rustls::client::TlsStream<ReadAhead>> for Stream {
     fn from(tls: tokio_rustls::client::TlsStream<ReadAhead>) -> Self {
-        Self { kind: Kind::Dialled(Box::new(tls)), prefix: Bytes::new(), clock: None }
+        Self::of(Kind::Dialled(Box::new(tls)), Bytes::new())
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self { kind: Kind::Unix(unix), prefix: Bytes::new(), clock: None }
+        Self::of(Kind::Unix(unix), Bytes::new())
     }
 }
 
 impl From<tokio::io::DuplexStream> for Stream {
     fn from(memory: tokio::io::DuplexStream) -> Self {
-        Self { kind: Kind::Memory(memory), prefix: Bytes::new(), clock: None }
+        Self::of(Kind::Memory(memory), Bytes::new())
     }
 }
 
@@ -249,18 +297,6 @@ impl AsyncWrite for ReadAhead {
     }
 }
 
-macro_rules! each {
-    ($self:ident, $inner:ident => $call:expr) => {
-        match &mut $self.get_mut().kind {
-            Kind::Tcp($inner) => $call,
-            Kind::Accepted($inner) => $call,
-            Kind::Dialled($inner) => $call,
-            Kind::Unix($inner) => $call,
-            Kind::Memory($inner) => $call,
-        }
-    };
-}
-
 impl Stream {
     fn poll_read_through(
         mut self: Pin<&mut Self>,
@@ -271,9 +307,17 @@ impl Stream {
             let len = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix[..len]);
             self.prefix.advance(len);
+            if let Some(refusals) = &self.refusals {
+                refusals.read(len);
+            }
             return Poll::Ready(Ok(()));
         }
-        each!(self, inner => Pin::new(inner).poll_read(cx, buf))
+        let before = buf.filled().len();
+        let polled = each!(self, inner => Pin::new(inner).poll_read(cx, buf));
+        if let Some(refusals) = &self.refusals {
+            refusals.read(buf.filled().len() - before);
+        }
+        polled
     }
 }
 
@@ -302,23 +346,37 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(length) = self.take_refusal(buf) {
+            return Poll::Ready(Ok(length));
+        }
         each!(self, inner => Pin::new(inner).poll_write(cx, buf))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, inner => Pin::new(inner).poll_flush(cx))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(cx))?;
+        let flushed = each!(self, inner => Pin::new(inner).poll_flush(cx));
+        if let (Poll::Ready(Ok(())), Some(refusals)) = (&flushed, &self.refusals) {
+            refusals.flushed();
+        }
+        flushed
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(cx))?;
         each!(self, inner => Pin::new(inner).poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = bufs
+            && let Some(length) = self.take_refusal(only)
+        {
+            return Poll::Ready(Ok(length));
+        }
         each!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
     }
 

@@ -159,11 +159,16 @@ async fn run(
         tokio::time::sleep(worker.shared.drain_grace).await;
     };
     let counts = Counts::default();
+    let mut stream = stream;
     tokio::select! {
-        _ = upstream.bridge(stream, tcp.compiled.idle_timeout, &counts) => {}
+        _ = upstream.bridge(&mut stream, tcp.compiled.idle_timeout, &counts) => {}
         () = max => outcome.flags.add(Flags::DURATION_TIMEOUT),
         () = drained => {}
         () = process => {}
+    }
+    if counts.upstream_reset() {
+        outcome.flags.add(Flags::UPSTREAM_RESET);
+        reset_when_dropped(&stream);
     }
     (outcome.received, outcome.sent) = (counts.0.get(), counts.1.get());
     drop(active);
@@ -199,6 +204,7 @@ async fn dial(
                 cluster.judge(&picked.host, outlier::Result::Local);
                 cluster.stats.upstream_cx_connect_fail.inc();
                 if outcome.attempts >= tcp.compiled.max_connect_attempts {
+                    outcome.flags.add(Flags::RETRIES_EXCEEDED);
                     return Err(Failure::Upstream(reset, outcome.attempts > 1));
                 }
             }
@@ -213,7 +219,7 @@ enum Remote {
 }
 
 impl Remote {
-    async fn bridge(self, client: Stream, idle: Option<Duration>, counts: &Counts) -> bool {
+    async fn bridge(self, client: &mut Stream, idle: Option<Duration>, counts: &Counts) -> bool {
         match self {
             Self::Plain(upstream) => bridge(client, upstream, idle, counts).await,
             Self::Tunnel(Tunnel::Connected(upstream, _lease)) => bridge(client, upstream, idle, counts).await,
@@ -266,4 +272,12 @@ fn pick(
         cluster.stats.upstream_cx_none_healthy.inc();
         Failure::NoHealthyUpstream
     })
+}
+
+/// Has a client told that its server broke off, as Envoy does: by a reset.
+fn reset_when_dropped(client: &Stream) {
+    if let Some(tcp) = client.tcp() {
+        // A socket that takes no option is closed as usual.
+        let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+    }
 }

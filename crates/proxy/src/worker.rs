@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub stats: Stats,
     /// The cluster that the node says it is of.
     pub node_cluster: Arc<str>,
+    /// Told when a cluster that warms has found its endpoints.
+    pub found: Arc<tokio::sync::Notify>,
     /// Clusters that requests ask for.
     pub on_demand: crate::on_demand::Asked,
     /// Asked to finish: the process drains.
@@ -222,6 +224,12 @@ impl Worker {
     pub(crate) fn pool(&self, key: PoolKey, make: impl FnOnce() -> Rc<Pool>) -> Rc<Pool> {
         self.pools.of(key, make)
     }
+}
+
+/// The time that token buckets go by.
+pub(crate) fn uptime() -> Duration {
+    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    START.elapsed()
 }
 
 /// Milliseconds since `start`.

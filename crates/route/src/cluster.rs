@@ -17,6 +17,7 @@ mod balancing;
 mod health;
 mod limits;
 mod outlier;
+mod policies;
 mod protocol;
 mod transport;
 
@@ -91,6 +92,8 @@ pub struct Dns {
     pub family: DnsFamily,
     /// Between lookups, where the answer's lifetime does not say; five seconds unless set.
     pub refresh: Duration,
+    /// After a lookup that failed; as `refresh` unless set.
+    pub failure_refresh: Duration,
     /// Whether the answer's lifetime decides.
     pub respect_ttl: bool,
     /// The most by which a refresh is put off at random.
@@ -315,6 +318,10 @@ fn dns(cx: &mut Cx<'_>, message: &proto::Cluster) -> Result<Dns> {
     }
     let refresh =
         cx.duration("dns_refresh_rate", &message.dns_refresh_rate)?.unwrap_or(Duration::from_secs(5));
+    let failure = match &message.dns_failure_refresh_rate {
+        None => None,
+        Some(rate) => cx.duration("dns_failure_refresh_rate.base_interval", &rate.base_interval)?,
+    };
     if refresh < Duration::from_millis(1) {
         return Err(cx.refuse_at("dns_refresh_rate", "has to be at least 1ms"));
     }
@@ -328,6 +335,7 @@ fn dns(cx: &mut Cx<'_>, message: &proto::Cluster) -> Result<Dns> {
             DnsLookupFamily::All => DnsFamily::All,
         },
         refresh,
+        failure_refresh: failure.unwrap_or(refresh),
         respect_ttl: message.respect_dns_ttl,
         jitter: cx.duration("dns_jitter", &message.dns_jitter)?.unwrap_or_default(),
         resolvers,

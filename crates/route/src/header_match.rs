@@ -41,7 +41,25 @@ impl HeaderMatcher {
     /// Whether the request's header matches: one of its values passes (or, inverted, none does). A header that is not
     /// there matches nothing, inverted or not, unless the test is about presence or the matcher treats it as empty.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
-        let passes = match (&self.test, request.header(&self.header, |value| self.test.passes(value))) {
+        self.decides(request.header(&self.header, |value| self.test.passes(value)))
+    }
+
+    /// As [`Self::matches`], on values of a header wherever they come from.
+    pub(crate) fn matches_values<'v>(&self, values: impl Iterator<Item = &'v [u8]>) -> bool {
+        let mut finding = HeaderFinding::Missing;
+        for value in values {
+            if self.test.passes(value) {
+                finding = HeaderFinding::Passes;
+                break;
+            }
+            finding = HeaderFinding::Fails;
+        }
+        self.decides(finding)
+    }
+
+    #[inline]
+    fn decides(&self, finding: HeaderFinding) -> bool {
+        let passes = match (&self.test, finding) {
             (HeaderTest::Present(wanted), finding) => (finding != HeaderFinding::Missing) == *wanted,
             (_, HeaderFinding::Passes) => true,
             (_, HeaderFinding::Fails) => false,

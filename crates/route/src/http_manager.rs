@@ -12,7 +12,9 @@ use crate::routes::RouteTable;
 
 mod cleaning;
 mod client;
+mod compressor;
 mod filters;
+mod header_metadata;
 mod local_reply;
 mod on_demand;
 mod protocol;
@@ -21,10 +23,12 @@ mod tracing;
 
 pub use cleaning::{EscapedSlashes, HostCleaning, PathCleaning, Underscores};
 pub use client::{ClientAddress, ClientCertHeader, ClientCertMode, RequestId};
+pub use compressor::Compressor;
 pub use filters::{
     Abort, AbortStatus, CorsPolicy, Delay, FaultPolicy, FilterOverride, HttpFilter, HttpFilterKind,
     Overrides, RouterSettings,
 };
+pub use header_metadata::HeaderMetadata;
 pub use local_reply::{BodyFormat, LocalReply, ReplyMapper};
 pub use on_demand::OnDemand;
 pub use protocol::{HeaderCase, Http1, Http2};

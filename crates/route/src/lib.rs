@@ -43,6 +43,7 @@ mod path_template;
 pub mod rate_limit;
 pub mod rbac;
 pub mod request;
+pub mod response_match;
 pub mod routes;
 pub mod string_match;
 pub mod tls;

@@ -17,6 +17,7 @@ use crate::ext_authz::NetworkExtAuthz;
 use crate::format::Format;
 use crate::http_manager::HttpManager;
 use crate::istio::{Extension, MetadataExchange};
+use crate::rate_limit::TokenBucket;
 use crate::rbac::RbacFilter;
 use crate::routes::WeightedNames;
 
@@ -33,6 +34,8 @@ pub enum NetworkFilter {
     Rbac(Arc<RbacFilter>),
     /// Asks a service who may connect.
     ExtAuthz(Arc<NetworkExtAuthz>),
+    /// Lets so many connections through.
+    LocalRateLimit(Arc<ConnectionRate>),
     /// Takes the server name as cluster name for the TCP proxy after it.
     SniCluster,
     /// Puts values into the connection's filter state.
@@ -41,6 +44,25 @@ pub enum NetworkFilter {
     MetadataExchange(MetadataExchange),
     /// Istio's metrics of connections.
     IstioStats(Any),
+}
+
+/// A compiled `LocalRateLimit` of connections.
+#[derive(Debug)]
+pub struct ConnectionRate {
+    /// The prefix of its metrics.
+    pub stat_prefix: Arc<str>,
+    /// A token for each connection; `None` is no limit.
+    pub bucket: Option<TokenBucket>,
+}
+
+impl ConnectionRate {
+    fn compile(cx: &mut Cx<'_>, message: &filters::local_ratelimit::v3::LocalRateLimit) -> Result<Self> {
+        cx.check(message)?;
+        let bucket = cx.required("token_bucket", &message.token_bucket)?;
+        let bucket = cx.field("token_bucket", |cx| TokenBucket::compile(cx, bucket))?;
+        let enabled = message.runtime_enabled.as_ref().and_then(|flag| flag.default_value).unwrap_or(true);
+        Ok(Self { stat_prefix: message.stat_prefix.as_str().into(), bucket: enabled.then_some(bucket) })
+    }
 }
 
 /// The object of the filter state that upstream connections see: the application protocols that TLS offers.
@@ -182,6 +204,7 @@ impl NetworkFilter {
             Self::DirectResponse(_) => "envoy.filters.network.direct_response",
             Self::Rbac(_) => "envoy.filters.network.rbac",
             Self::ExtAuthz(_) => "envoy.filters.network.ext_authz",
+            Self::LocalRateLimit(_) => "envoy.filters.network.local_ratelimit",
             Self::SniCluster => "envoy.filters.network.sni_cluster",
             Self::SetFilterState(_) => "envoy.filters.network.set_filter_state",
             Self::MetadataExchange(_) => "istio.metadata_exchange",
@@ -217,6 +240,10 @@ impl NetworkFilter {
         if any.is::<filters::ext_authz::v3::ExtAuthz>() {
             let message = cx.unpack(any)?;
             return Ok(Self::ExtAuthz(Arc::new(NetworkExtAuthz::compile(cx, &message)?)));
+        }
+        if any.is::<filters::local_ratelimit::v3::LocalRateLimit>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::LocalRateLimit(Arc::new(ConnectionRate::compile(cx, &message)?)));
         }
         if any.is::<filters::sni_cluster::v3::SniCluster>() {
             return Ok(Self::SniCluster);

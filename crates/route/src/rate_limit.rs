@@ -121,7 +121,8 @@ impl TokenBucket {
         f64::from_bits(bits).max(now - f64::from(self.max) / self.per_second)
     }
 
-    fn take(&self, now: Duration) -> bool {
+    /// Takes a token, if there is one.
+    pub fn take(&self, now: Duration) -> bool {
         let now = now.as_secs_f64();
         self.empty_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
@@ -147,7 +148,7 @@ impl TokenBucket {
         (since + whole / self.per_second - now).max(0.0).ceil() as u64
     }
 
-    fn compile(cx: &mut Cx<'_>, message: &types::TokenBucket) -> Result<Self> {
+    pub(crate) fn compile(cx: &mut Cx<'_>, message: &types::TokenBucket) -> Result<Self> {
         if message.max_tokens == 0 {
             return Err(cx.refuse_at("max_tokens", "has to be above 0"));
         }

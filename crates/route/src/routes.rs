@@ -98,6 +98,8 @@ pub struct Route {
     pub action: Action,
     /// What it changes.
     pub changes: Changes,
+    /// The name of its own metrics; none are kept without one.
+    pub stat_prefix: Option<Arc<str>>,
     /// The name of its spans.
     pub operation: Option<Arc<str>>,
     /// The most bytes of a body that are kept for retries.
@@ -327,6 +329,7 @@ impl Route {
             matcher,
             action,
             changes: changes!(cx, message)?,
+            stat_prefix: (!message.stat_prefix.is_empty()).then(|| message.stat_prefix.as_str().into()),
             operation: message.decorator.as_ref().map(|d| d.operation.as_str().into()),
             buffer_limit: message
                 .request_body_buffer_limit

@@ -81,7 +81,9 @@ fn our_proxy_and_stock_envoy_agree() {
     if !wrong.is_empty() {
         // On a machine with more to do than cores, either proxy may lose a race that it wins otherwise: what is a
         // difference shows itself again, alone and on fresh proxies.
-        println!("once more, alone: {:#?}", wrong.keys());
+        for (scenario, wrong) in &wrong {
+            println!("once more, alone: {scenario}\n{wrong}");
+        }
         let mut again = load(&folder).unwrap();
         for (topic, file) in &mut again {
             file.scenarios.retain(|scenario| wrong.contains_key(&format!("{topic} / {}", scenario.name)));

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::Response;
+use http::{Response, Version};
 use lateen_route::routes::{ResetHeaders, Route};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::arriving::Arriving;
 use super::body::{ClientBody, Replay, RequestBody, UpstreamBody};
 use super::exchange::{Active, Exchange, Upstream};
-use super::grpc_web::GrpcWeb;
 use super::pulse::{Expired, Pulse};
 use super::retry::{Retries, Verdict};
 use super::router::Plan;
@@ -35,7 +34,9 @@ pub(super) enum Source {
 impl Source {
     /// Where the body of an exchange comes from; `again` where it is read more than once.
     pub(super) fn new(exchange: &Exchange, route: &Route, body: Arriving, again: bool) -> Self {
-        let body = ClientBody::new(body, exchange.grpc_web.as_ref().and_then(GrpcWeb::decoder));
+        let http1 = exchange.head.version != Version::HTTP_2;
+        let trailers = !http1 || exchange.manager.compiled.http1.trailers;
+        let body = ClientBody::new(body, exchange.grpc_web.as_ref(), trailers);
         if body.is_end_stream() {
             return Self::Empty;
         }
@@ -48,10 +49,10 @@ impl Source {
         }
     }
 
-    /// The body for a copy or another attempt; none when it is sent once.
-    pub(super) fn body(&self) -> RequestBody {
+    /// The body for a copy; none when it is sent once.
+    pub(super) fn copy(&self) -> RequestBody {
         match self {
-            Self::Kept(replay) => RequestBody::replay(replay),
+            Self::Kept(replay) => RequestBody::replay(replay, false),
             Self::Empty | Self::Once(..) => RequestBody::empty(),
         }
     }
@@ -62,7 +63,8 @@ impl Source {
                 Some(body) => RequestBody::once(body, pulse.clone()),
                 None => RequestBody::empty(),
             },
-            other => other.body(),
+            Self::Kept(replay) => RequestBody::replay(replay, true),
+            Self::Empty => RequestBody::empty(),
         }
     }
 
@@ -316,6 +318,9 @@ impl<'p, 't> Attempts<'p, 't> {
                 return Err(Failed::Reset { reset: Reset::Overflow, sent: false });
             };
             let active = Active::new(picked.host.clone(), cluster.clone(), permit);
+            if let Some(stats) = &exchange.route_stats {
+                stats.upstream_rq_total.inc();
+            }
             exchange.link = Some(lease.link().clone());
             let mut lease = lease;
             let result = match &mut lease {
@@ -329,9 +334,13 @@ impl<'p, 't> Attempts<'p, 't> {
                     Box::pin(send::send(&mut lease, head.map(|()| self.source.take()))).await
                 }
             };
+            // The upstream is not to blame for a client that breaks off.
+            if let (Err(_), Some(broken)) = (&result, exchange.pulse.broken.get()) {
+                return Err(Failed::Final(Failure::Broken(broken)));
+            }
             match result {
                 Ok(response) => {
-                    cluster.judge(&picked.host, outlier::Result::Status(response.status().as_u16()));
+                    cluster.judge_response(&picked.host, response.status(), response.headers());
                     exchange.upstream = Some(Upstream { lease, pool, active });
                     return Ok(response);
                 }

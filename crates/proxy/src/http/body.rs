@@ -2,7 +2,9 @@
 //! that ends when they do.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -13,9 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::arriving::Arriving;
+use super::compression::Gzip;
 use super::exchange::Exchange;
 use super::grpc_web::{Decoder, GrpcWeb};
-use super::pulse::Pulse;
+use super::pulse::{Broken, Pulse};
 use crate::upstream::{http1, http2};
 
 /// Why a body ends before its end.
@@ -33,6 +36,8 @@ pub(crate) enum BodyError {
     Incomplete,
     /// The upstream's HTTP/2 stream broke.
     Http2(h2::Error),
+    /// The compressor failed.
+    Compression,
 }
 
 impl BodyError {
@@ -41,7 +46,22 @@ impl BodyError {
         match self {
             Self::Codec(error) => std::error::Error::source(error)?.downcast_ref(),
             Self::Http2(error) => Some(error),
-            Self::Timeout | Self::NotBase64 | Self::ReplayLimit | Self::Incomplete => None,
+            Self::Timeout | Self::NotBase64 | Self::ReplayLimit | Self::Incomplete | Self::Compression => {
+                None
+            }
+        }
+    }
+}
+
+impl BodyError {
+    /// What it says of the client whose body it is.
+    fn as_broken(&self) -> Broken {
+        let Self::Codec(error) = self else { return Broken::Nonsense };
+        let source = std::error::Error::source(error);
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        match io.map(std::io::Error::kind) {
+            Some(ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other) => Broken::Nonsense,
+            _ => Broken::Gone,
         }
     }
 }
@@ -52,6 +72,7 @@ impl fmt::Display for BodyError {
             Self::Codec(error) => error.fmt(f),
             Self::Timeout => f.write_str("the body took longer than allowed"),
             Self::NotBase64 => f.write_str("the body is no base64, as gRPC-Web's text form is"),
+            Self::Compression => f.write_str("the body cannot be compressed"),
             Self::ReplayLimit => f.write_str("the body is longer than may be kept for another try"),
             Self::Http2(error) => error.fmt(f),
             Self::Incomplete => f.write_str("the upstream's body ended before its end"),
@@ -66,12 +87,17 @@ impl std::error::Error for BodyError {}
 pub(crate) struct ClientBody {
     incoming: Arriving,
     text: Option<Decoder>,
+    /// Whether its length is not told on.
+    streams: bool,
+    /// Whether trailers go on.
+    trailers: bool,
 }
 
 impl ClientBody {
     /// A body, decoded as it comes if it is text.
-    pub(crate) fn new(incoming: Arriving, text: Option<Decoder>) -> Self {
-        Self { incoming, text }
+    pub(crate) fn new(incoming: Arriving, web: Option<&GrpcWeb>, trailers: bool) -> Self {
+        let text = web.and_then(GrpcWeb::decoder);
+        Self { incoming, text, streams: web.is_some(), trailers }
     }
 
     /// Whether there is no more of it.
@@ -80,11 +106,16 @@ impl ClientBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.text.is_some() { SizeHint::default() } else { self.incoming.size_hint() }
+        if self.streams { SizeHint::default() } else { self.incoming.size_hint() }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = self.incoming.poll(cx);
+        let mut polled = self.incoming.poll(cx);
+        if let (Poll::Ready(Some(Ok(frame))), false) = (&polled, self.trailers)
+            && frame.is_trailers()
+        {
+            polled = Poll::Ready(None);
+        }
         let Some(text) = &mut self.text else { return polled };
         match std::task::ready!(polled) {
             Some(Ok(frame)) => Poll::Ready(Some(match frame.into_data() {
@@ -131,10 +162,10 @@ impl RequestBody {
         Self(RequestKind::Channel(pieces))
     }
 
-    /// A body that is kept, to be sent again.
-    pub(crate) fn replay(source: &Rc<Replay>) -> Self {
-        source.readers.set(source.readers.get() + 1);
-        Self(RequestKind::Replay(Reader { source: source.clone(), next: 0, trailers_sent: false }))
+    /// A body that is kept, to be sent again. A copy (`decides` is false) is broken off when there is too much to keep.
+    pub(crate) fn replay(source: &Rc<Replay>, decides: bool) -> Self {
+        let reader = Reader { source: source.clone(), next: 0, trailers_sent: false, decides };
+        Self(RequestKind::Replay(reader))
     }
 }
 
@@ -194,7 +225,8 @@ fn poll_counted(
             }
         }
         Poll::Ready(None) => pulse.complete.set(true),
-        Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        Poll::Ready(Some(Err(error))) => pulse.broken.set(Some(error.as_broken())),
+        Poll::Pending => {}
     }
     polled
 }
@@ -203,11 +235,14 @@ fn poll_counted(
 pub(crate) struct Replay {
     source: RefCell<ClientBody>,
     pulse: Rc<Pulse>,
-    kept: RefCell<Vec<Bytes>>,
+    kept: RefCell<VecDeque<Bytes>>,
+    /// Pieces before those that are kept.
+    forgotten: Cell<usize>,
+    /// Whether there was too much to keep: the request's own reader goes on, nobody can start again.
+    given: Cell<bool>,
     trailers: RefCell<Option<HeaderMap>>,
     kept_bytes: Cell<usize>,
     limit: usize,
-    readers: Cell<u32>,
     size: SizeHint,
     state: Cell<ReplayState>,
     others: RefCell<Vec<Waker>>,
@@ -218,8 +253,6 @@ enum ReplayState {
     Reading,
     Complete,
     Broken,
-    /// Beyond the limit: the only reader goes on, nobody can start again.
-    Given,
 }
 
 impl fmt::Debug for Replay {
@@ -236,10 +269,11 @@ impl Replay {
             source: RefCell::new(source),
             pulse,
             kept: RefCell::default(),
+            forgotten: Cell::new(0),
+            given: Cell::new(false),
             trailers: RefCell::default(),
             kept_bytes: Cell::new(0),
             limit,
-            readers: Cell::new(0),
             state: Cell::new(ReplayState::Reading),
             others: RefCell::default(),
         })
@@ -247,7 +281,23 @@ impl Replay {
 
     /// Whether another reader would see all of it.
     pub(crate) fn can_restart(&self) -> bool {
-        matches!(self.state.get(), ReplayState::Reading | ReplayState::Complete)
+        self.state.get() != ReplayState::Broken && !self.given.get()
+    }
+
+    /// Whether there is more than may be kept for several readings.
+    fn is_too_much(&self) -> bool {
+        self.given.get() || self.kept_bytes.get() > self.limit
+    }
+
+    /// Forgets all pieces before the one at `until`.
+    fn forget(&self, until: usize) {
+        let mut kept = self.kept.borrow_mut();
+        while self.forgotten.get() < until
+            && let Some(data) = kept.pop_front()
+        {
+            self.forgotten.set(self.forgotten.get() + 1);
+            self.kept_bytes.set(self.kept_bytes.get().saturating_sub(data.len()));
+        }
     }
 
     /// Reads the next piece from the client.
@@ -263,7 +313,7 @@ impl Replay {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => {
                     self.kept_bytes.set(self.kept_bytes.get() + data.len());
-                    self.kept.borrow_mut().push(data);
+                    self.kept.borrow_mut().push_back(data);
                 }
                 Err(frame) => *self.trailers.borrow_mut() = frame.into_trailers().ok(),
             },
@@ -279,22 +329,22 @@ struct Reader {
     source: Rc<Replay>,
     next: usize,
     trailers_sent: bool,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.source.readers.set(self.source.readers.get() - 1);
-    }
+    /// Whether it is the request's own reading, not that of a copy.
+    decides: bool,
 }
 
 impl Reader {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
+            let gone = self.next < self.source.forgotten.get();
+            if gone || (!self.decides && self.source.is_too_much()) {
+                return Poll::Ready(Some(Err(BodyError::ReplayLimit)));
+            }
             if let Some(data) = self.take_kept() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             match self.source.state.get() {
-                ReplayState::Reading | ReplayState::Given => {}
+                ReplayState::Reading => {}
                 ReplayState::Broken => return Poll::Ready(Some(Err(BodyError::ReplayLimit))),
                 ReplayState::Complete => {
                     if !std::mem::replace(&mut self.trailers_sent, true)
@@ -313,24 +363,15 @@ impl Reader {
 
     fn take_kept(&mut self) -> Option<Bytes> {
         let source = &self.source;
-        let over = source.kept_bytes.get() > source.limit;
-        let mut kept = source.kept.borrow_mut();
-        if over && source.readers.get() == 1 && self.next < kept.len() {
-            // Too much to keep: what this reader has not sent yet is the last of it.
-            source.state.set(match source.state.get() {
-                ReplayState::Reading => ReplayState::Given,
-                state => state,
-            });
-            let data = std::mem::take(&mut kept[self.next]);
-            source.kept_bytes.set(source.kept_bytes.get().saturating_sub(data.len()));
-            self.next += 1;
-            return Some(data);
+        if source.kept_bytes.get() > source.limit && self.decides {
+            // Too much to keep: nobody starts again, copies are broken off, and what was sent goes.
+            source.given.set(true);
+            source.forget(self.next);
         }
-        let data = kept.get(self.next).cloned()?;
+        let data = source.kept.borrow().get(self.next - source.forgotten.get()).cloned()?;
         self.next += 1;
-        if source.state.get() == ReplayState::Given {
-            kept[self.next - 1] = Bytes::new();
-            source.kept_bytes.set(source.kept_bytes.get().saturating_sub(data.len()));
+        if source.given.get() {
+            source.forget(self.next);
         }
         Some(data)
     }
@@ -385,6 +426,7 @@ pub(crate) struct ResponseBody {
 enum ResponseKind {
     Full(Bytes),
     Upstream(UpstreamBody),
+    Compressed(UpstreamBody, Box<Gzip>),
 }
 
 impl ResponseBody {
@@ -396,6 +438,11 @@ impl ResponseBody {
     /// An upstream's.
     pub(crate) fn upstream(incoming: UpstreamBody, exchange: Box<Exchange>) -> Self {
         Self { kind: ResponseKind::Upstream(incoming), exchange: Some(exchange) }
+    }
+
+    /// An upstream's, compressed.
+    pub(crate) fn compressed(incoming: UpstreamBody, stream: Gzip, exchange: Box<Exchange>) -> Self {
+        Self { kind: ResponseKind::Compressed(incoming, Box::new(stream)), exchange: Some(exchange) }
     }
 
     /// No body, of an exchange that goes on without it.
@@ -433,19 +480,26 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if !this.is_local() && this.exchange.as_ref().is_some_and(|e| e.pulse.expired().is_some()) {
+            // Dropping the exchange says why.
+            this.kind = ResponseKind::Full(Bytes::new());
+            if let Some(mut exchange) = this.exchange.take() {
+                exchange.abandon();
+                exchange.finish();
+            }
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
+        }
         let polled = match &mut this.kind {
             ResponseKind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             ResponseKind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            ResponseKind::Upstream(incoming) => {
-                if this.exchange.as_ref().is_some_and(|exchange| exchange.pulse.expired().is_some()) {
-                    // Dropping the exchange says why.
-                    this.kind = ResponseKind::Full(Bytes::new());
-                    if let Some(mut exchange) = this.exchange.take() {
-                        exchange.abandon();
-                        exchange.finish();
-                    }
-                    return Poll::Ready(Some(Err(BodyError::Timeout)));
+            ResponseKind::Compressed(incoming, stream) => match stream.rest() {
+                Some(rest) => Poll::Ready(rest),
+                None => {
+                    let polled = Pin::new(incoming).poll_frame(cx);
+                    polled.map(|frame| Some(stream.frame(frame)))
                 }
+            },
+            ResponseKind::Upstream(incoming) => {
                 let polled = Pin::new(incoming).poll_frame(cx);
                 match &mut this.exchange {
                     Some(exchange) if exchange.grpc_web.is_some() => exchange.translate(polled),
@@ -457,6 +511,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(exchange) = &mut this.exchange {
                     exchange.pulse.beat();
+                    exchange.body_goes();
                     match frame.data_ref() {
                         Some(data) => exchange.sent += data.len() as u64,
                         None => exchange.take_trailers(frame.trailers_ref()),
@@ -481,6 +536,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             ResponseKind::Full(bytes) => bytes.is_empty(),
+            ResponseKind::Compressed(_, stream) => stream.has_ended(),
             ResponseKind::Upstream(incoming) => match self.translation() {
                 Some(web) => {
                     web.has_ended() || (incoming.is_end_stream() && incoming.size_hint().exact() == Some(0))
@@ -493,6 +549,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             ResponseKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ResponseKind::Compressed(..) => SizeHint::default(),
             ResponseKind::Upstream(_) if self.translation().is_some() => SizeHint::default(),
             ResponseKind::Upstream(incoming) => incoming.size_hint(),
         }

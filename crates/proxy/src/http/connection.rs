@@ -18,10 +18,11 @@ use super::manager::Manager;
 use super::pulse::Pulse;
 use super::serve;
 use crate::downstream::Downstream;
+use crate::flags::Flags;
 use crate::inspect::{self, Guess};
 use crate::listener::Chain;
 use crate::log::{self, Record};
-use crate::stream::Stream;
+use crate::stream::{Stream, body_length};
 use crate::worker::Worker;
 
 /// After a drain began, how long connections may go on.
@@ -49,6 +50,9 @@ pub(crate) async fn serve(
     if let Err(error) = result {
         if error.is_parse() {
             manager.stats.downstream_cx_protocol_error.inc();
+            if !http2 {
+                refused_head(&context, &error);
+            }
         }
         tracing::debug!(target: "connection", %error, remote = %context.down.remote, "HTTP connection ended");
     }
@@ -123,7 +127,7 @@ async fn serve_http1(stream: Stream, context: &Rc<serve::Context>) -> Result<(),
         let context = context.clone();
         service_fn(move |request: hyper::Request<Incoming>| serve::request(context.clone(), request))
     };
-    let stream = stream.timed_by(context.head.clone());
+    let stream = stream.timed_by(context.head.clone()).refusing(context.refusals.clone());
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let connection = std::pin::pin!(connection);
     drive(connection, |connection| connection.graceful_shutdown(), context, true).await
@@ -155,6 +159,28 @@ async fn serve_http2(stream: Stream, context: &Rc<serve::Context>) -> Result<(),
     drive(connection, |connection| connection.graceful_shutdown(), context, false).await
 }
 
+/// Logs a request whose head cannot be read, which the codec has answered itself: it never became a request.
+fn refused_head(context: &serve::Context, error: &hyper::Error) {
+    let mut record = Record::of_connection(&context.worker, &context.down);
+    (record.status, record.details) = match error.is_parse_too_large() {
+        true if context.refusals.head_bytes()
+            > u64::from(context.manager.compiled.max_request_headers_kb) << 10 =>
+        {
+            (431, "http1.headers_too_large")
+        }
+        true => (431, "http1.too_many_headers"),
+        false => (400, "http1.codec_error"),
+    };
+    record.flags = Flags::DOWNSTREAM_PROTOCOL;
+    record.protocol = Some("HTTP/1.1");
+    record.sent = body_length(record.status);
+    let stats = &context.manager.stats;
+    stats.downstream_rq_total.inc();
+    stats.downstream_rq_http1_total.inc();
+    stats.count_status(record.status);
+    log::write_all(&context.manager.logs, &record);
+}
+
 /// Drives a connection until it has ended; or it should, and had its time to. The streams' limits are watched beside.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
@@ -171,6 +197,7 @@ where
     // when it has something to say.
     let mut beside = FuturesUnordered::<LocalBoxFuture<'_, Beside>>::new();
     beside.push(Box::pin(context.end().map(|()| Beside::End)));
+    beside.push(Box::pin(context.gone.notified().map(|()| Beside::Gone)));
     beside.push(Box::pin(context.pulses.watch().map(Beside::Expired)));
     loop {
         tokio::select! {
@@ -181,7 +208,7 @@ where
                     shut_down(connection.as_mut());
                     beside.push(Box::pin(tokio::time::sleep(DRAIN).map(|()| Beside::Over)));
                 }
-                Beside::Over => return Ok(()),
+                Beside::Over | Beside::Gone => return Ok(()),
                 // A response that has begun can only be broken off; on HTTP/1 the connection goes with it.
                 Beside::Expired(true) if http1 => return Ok(()),
                 Beside::Expired(_) => beside.push(Box::pin(context.pulses.watch().map(Beside::Expired))),
@@ -193,6 +220,8 @@ where
 
 /// What happens beside a connection.
 enum Beside {
+    /// The client's request broke off: there is nobody to answer.
+    Gone,
     /// It should end.
     End,
     /// Its time to do so is over.
@@ -235,6 +264,8 @@ async fn late_head(context: &serve::Context) {
     clock.end(text.into());
     let mut record = Record::of_connection(&context.worker, &context.down);
     record.status = 408;
+    record.protocol = Some("HTTP/1.1");
+    record.sent = body.len() as u64;
     record.details = "request_header_timeout";
     log::write_all(&manager.logs, &record);
 }

@@ -17,6 +17,7 @@ use lateen_route::routes::Route;
 use smallvec::SmallVec;
 
 use super::body::BodyError;
+use super::compression::Compression;
 use super::grpc_web::GrpcWeb;
 use super::head::Head;
 use super::ingress::names;
@@ -27,6 +28,7 @@ use crate::downstream::Downstream;
 use crate::failure::Failure;
 use crate::flags::Flags;
 use crate::log::{self, Record};
+use crate::stats::RouteStats;
 use crate::upstream::cluster::{Caller, Cluster};
 use crate::upstream::host::Host;
 use crate::upstream::limits::Permit;
@@ -76,6 +78,10 @@ pub(crate) struct Exchange {
     pub upstream_failure: Option<Rc<str>>,
     /// How gRPC-Web is translated, where it is.
     pub grpc_web: Option<GrpcWeb>,
+    /// How its response is compressed, where a filter looks at that.
+    pub compression: Option<Box<Compression>>,
+    /// The route's own figures.
+    pub route_stats: Option<Arc<RouteStats>>,
     /// What the balancer's hash of it is.
     pub hash: Option<u64>,
     /// Cookies that were made for that.
@@ -146,6 +152,7 @@ impl Drop for Active {
         if self.connection {
             self.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
             self.cluster.stats.upstream_cx_active.dec();
+            self.cluster.stats.upstream_cx_destroy.inc();
         }
     }
 }
@@ -188,6 +195,8 @@ impl Exchange {
             link: None,
             upstream_failure: None,
             grpc_web: None,
+            compression: None,
+            route_stats: None,
             hash: None,
             new_cookies: SmallVec::new(),
             attempts: 0,
@@ -280,6 +289,21 @@ impl Exchange {
         self.upstream = None;
     }
 
+    /// Bytes of the response's body are about to be written.
+    pub(crate) fn body_goes(&self) {
+        self.busy.body_goes();
+    }
+
+    /// What follows on the client's connection is no HTTP.
+    pub(crate) fn leaves_http(&self) {
+        self.busy.leaves_http();
+    }
+
+    /// Has the client's connection end: its request broke off.
+    pub(crate) fn hang_up(&self) {
+        self.busy.hang_up();
+    }
+
     /// Takes note that its time was over while the response was under way.
     pub(crate) fn expire(&mut self, why: Expired) {
         let failure = Failure::Expired(why, self.pulse.complete.get());
@@ -301,6 +325,9 @@ impl Exchange {
                         Expired::Upstream => cluster.stats.upstream_rq_max_duration_reached.inc(),
                         _ => cluster.stats.upstream_rq_timeout.inc(),
                     }
+                }
+                if let (Some(stats), Expired::Response) = (&self.route_stats, why) {
+                    stats.upstream_rq_timeout.inc();
                 }
             }
         }
@@ -335,6 +362,14 @@ impl Exchange {
     /// Whether the response has no body whatever its headers say.
     pub(crate) fn expects_no_body(&self) -> bool {
         self.head.method == Method::HEAD || matches!(self.status, 100..200 | 204 | 304)
+    }
+
+    /// Counts the response of a cluster, or ours in its place, by cluster and route.
+    pub(crate) fn count_response(&self, cluster: &Cluster, status: u16) {
+        cluster.stats.count_status(status);
+        if let Some(stats) = &self.route_stats {
+            stats.count_status(status);
+        }
     }
 
     /// Ends it: gives the connection back, writes the log.

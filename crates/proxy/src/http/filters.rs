@@ -9,15 +9,17 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use lateen_route::RouteTable;
 use lateen_route::header_edits::AppendAction;
 use lateen_route::http_manager::{
-    Abort, AbortStatus, CorsPolicy, FaultPolicy, FilterOverride, HttpFilterKind,
+    Abort, AbortStatus, Compressor, CorsPolicy, FaultPolicy, FilterOverride, HeaderMetadata, HttpFilterKind,
 };
 use lateen_route::network::FilterStateValue;
 use lateen_route::routes::{Forward, Route, VirtualHost, WeightedCluster};
 
 use super::arriving::Arriving;
 use super::body::ResponseBody;
+use super::compression::Compression;
 use super::exchange::Exchange;
 use super::grpc_web::GrpcWeb;
+use super::head::Head;
 use super::serve::choose;
 use super::{edits, ext_authz, on_demand, rate_limit, rbac, reply, tokens};
 use crate::failure::Failure;
@@ -152,6 +154,18 @@ pub(crate) async fn run<'t>(
             HttpFilterKind::GrpcWeb => {
                 exchange.grpc_web = GrpcWeb::request(&mut exchange.head.headers);
             }
+            HttpFilterKind::HeaderMetadata(own) => {
+                let rules = match given {
+                    Some(FilterOverride::HeaderMetadata(rules)) => rules,
+                    _ => own,
+                };
+                header_metadata(&mut exchange.head, rules);
+            }
+            HttpFilterKind::Compressor(rules) => {
+                if rules.enabled.hits(exchange.entropy.draw(0x677a_6970)) {
+                    compression(&mut exchange, rules);
+                }
+            }
             HttpFilterKind::SetFilterState(own) => {
                 let values = match given {
                     Some(FilterOverride::SetFilterState(values)) => values,
@@ -169,6 +183,24 @@ pub(crate) async fn run<'t>(
         }
     }
     Ok((exchange, route, outcome))
+}
+
+/// Keeps what the client says of compression for its response.
+fn compression(exchange: &mut Exchange, rules: &Arc<Compressor>) {
+    let headers = &mut exchange.head.headers;
+    let taken = Compressor::is_taken(headers.get(header::ACCEPT_ENCODING));
+    if rules.remove_accept_encoding {
+        headers.remove(header::ACCEPT_ENCODING);
+    }
+    exchange.compression = Some(Box::new(Compression { rules: rules.clone(), taken }));
+}
+
+fn header_metadata(head: &mut Head, rules: &HeaderMetadata) {
+    for (namespace, key, value) in rules.apply(&mut head.headers) {
+        let metadata = head.metadata.get_or_insert_default();
+        let own = metadata.filter_metadata.entry(namespace.to_owned()).or_default();
+        own.fields.insert(key.to_owned(), value);
+    }
 }
 
 /// Values that upstream connections are to see.

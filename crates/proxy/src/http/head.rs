@@ -33,7 +33,7 @@ impl Head {
     /// Takes a request's head over.
     ///
     /// # Errors
-    /// When it names no host; the head is for the log.
+    /// When it names no host, or several (RFC 9112, 3.2); the head is for the log.
     pub(crate) fn new(parts: Parts, tls: bool, settings: &Http1) -> Result<Self, Box<(Failure, Self)>> {
         let Parts { method, uri, version, mut headers, .. } = parts;
         let scheme = match uri.scheme_str() {
@@ -42,6 +42,7 @@ impl Head {
             None if tls => "https",
             None => "http",
         };
+        let several = headers.get_all(HOST).iter().nth(1).is_some();
         let host = headers.remove(HOST);
         let authority = match uri.authority() {
             // An absolute URL beats the header (RFC 9112, 3.2.2); HTTP/2 has `:authority`.
@@ -53,12 +54,13 @@ impl Head {
             None => host,
         };
         let authority = match authority {
-            Some(authority) if !authority.is_empty() => authority,
+            Some(authority) if !authority.is_empty() && !several => authority,
             _ => {
                 let path = uri.into_parts().path_and_query;
                 let authority = HeaderValue::from_static("");
                 let head = Self { method, scheme, version, headers, metadata: None, authority, path };
-                return Err(Box::new((Failure::MissingHost, head)));
+                let failure = if several { Failure::SeveralHosts } else { Failure::MissingHost };
+                return Err(Box::new((failure, head)));
             }
         };
         join_cookies(&mut headers, version);

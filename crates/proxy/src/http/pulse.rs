@@ -26,6 +26,15 @@ pub(crate) enum Expired {
     Upstream,
 }
 
+/// How a request broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The client went away, or reset its stream.
+    Gone,
+    /// What it sent makes no sense.
+    Nonsense,
+}
+
 /// What moves on a stream.
 #[derive(Debug)]
 pub(crate) struct Pulse {
@@ -33,6 +42,8 @@ pub(crate) struct Pulse {
     pub bytes: Cell<u64>,
     /// Whether all of the request came.
     pub complete: Cell<bool>,
+    /// Whether, and how, the request broke off.
+    pub broken: Cell<Option<Broken>>,
     /// Whether the response has begun.
     pub responding: Cell<bool>,
     last: Cell<Instant>,
@@ -50,6 +61,7 @@ impl Pulse {
         Rc::new(Self {
             bytes: Cell::new(0),
             complete: Cell::new(complete),
+            broken: Cell::new(None),
             responding: Cell::new(false),
             last: Cell::new(Instant::now()),
             idle: Cell::new(None),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use lateen_route::rate_limit::{Buckets, Counted, LocalRateLimit, TokenBucket};
@@ -11,6 +11,7 @@ use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::filters::{Outcome, RouteContext};
 use super::reply;
+use crate::worker::uptime;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -40,7 +41,7 @@ pub(crate) fn limit(
     });
     let own = filter.per_connection.then(|| own_buckets(&exchange, filter));
     let buckets = own.as_deref().unwrap_or(&filter.buckets);
-    let now = now();
+    let now = uptime();
     let (allowed, bucket) = buckets.take(&kinds, now);
     let mut headers = HeaderMap::new();
     if let (Some(bucket), true) = (bucket, filter.tells_rest) {
@@ -83,10 +84,4 @@ fn tell(headers: &mut HeaderMap, bucket: &TokenBucket, now: Duration) {
     headers.insert(LIMIT, HeaderValue::from(bucket.max));
     headers.insert(REMAINING, HeaderValue::from(bucket.left(now)));
     headers.insert(RESET, HeaderValue::from(bucket.next_in(now)));
-}
-
-/// The time that buckets go by.
-fn now() -> Duration {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    START.elapsed()
 }

@@ -10,6 +10,7 @@ use super::exchange::Exchange;
 use super::ingress::names;
 use super::sieve::Sieve;
 use crate::failure::Reset;
+use crate::stats::{Figure, RouteFigures, RouteStats};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::limits::Permit;
 
@@ -20,6 +21,7 @@ pub(crate) struct Retries {
     left: u32,
     made: u32,
     priority: usize,
+    route_stats: Option<Arc<RouteStats>>,
 }
 
 /// What may follow a failed attempt.
@@ -66,7 +68,8 @@ impl Retries {
                 return None;
             }
         }
-        Some(Self { left: policy.attempts, policy, made: 0, priority })
+        let route_stats = exchange.route_stats.clone();
+        Some(Self { left: policy.attempts, policy, made: 0, priority, route_stats })
     }
 
     /// The policy.
@@ -134,12 +137,20 @@ impl Retries {
         self.policy.response_headers.iter().any(|matcher| matcher.matches(&view))
     }
 
+    /// Counts by the route.
+    fn count(&self, figure: impl Fn(&RouteFigures) -> &Figure) {
+        if let Some(stats) = &self.route_stats {
+            figure(stats).inc();
+        }
+    }
+
     fn verdict(&mut self, hit: bool, cluster: &Cluster, draw: u64) -> Verdict {
         if !hit {
             return Verdict::Final;
         }
         if self.left == 0 {
             cluster.stats.upstream_rq_retry_limit_exceeded.inc();
+            self.count(|stats| &stats.upstream_rq_retry_limit_exceeded);
             return Verdict::Exhausted;
         }
         let limits = &cluster.limits[self.priority];
@@ -153,11 +164,13 @@ impl Retries {
         };
         let Some(permit) = permit else {
             cluster.stats.upstream_rq_retry_overflow.inc();
+            self.count(|stats| &stats.upstream_rq_retry_overflow);
             return Verdict::Overflow;
         };
         self.left -= 1;
         self.made += 1;
         cluster.stats.upstream_rq_retry.inc();
+        self.count(|stats| &stats.upstream_rq_retry);
         Verdict::Again(self.policy.back_off.pause(self.made, draw), Some(permit))
     }
 }

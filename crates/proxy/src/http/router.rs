@@ -17,7 +17,7 @@ use super::body::{ResponseBody, UpstreamBody};
 use super::exchange::Exchange;
 use super::filters::Outcome;
 use super::ingress::names;
-use super::pulse::Expired;
+use super::pulse::{Broken, Expired};
 use super::retry::Retries;
 use super::sieve::Sieve;
 use super::{destination, edits, mirror, reply, rewrite};
@@ -64,7 +64,7 @@ pub(crate) async fn forward(
     let mirrors = mirror::wanted(&exchange, &plan);
     let source = Source::new(&exchange, plan.route, body, retries.is_some() || !mirrors.is_empty());
     for target in mirrors {
-        mirror::start(&exchange, &plan, target, source.body());
+        mirror::start(&exchange, &plan, target, source.copy());
     }
     exchange.forwarded = Some(std::time::Instant::now());
     let per_try = retries.as_ref().and_then(|retries| retries.policy().per_try_timeout);
@@ -77,9 +77,15 @@ pub(crate) async fn forward(
     let result = result.unwrap_or_else(|why| Err(Failure::Expired(why, pulse.complete.get())));
     match result {
         Ok(response) => respond(exchange, &plan, deadline, response),
+        Err(Failure::Broken(Broken::Gone)) if exchange.head.version != Version::HTTP_2 => {
+            // There is nobody to answer: the connection ends, and with it the exchange.
+            exchange.upstream = None;
+            exchange.hang_up();
+            std::future::pending().await
+        }
         Err(failure) => {
             exchange.upstream = None;
-            plan.cluster.stats.count_status(failure.status().as_u16());
+            exchange.count_response(&plan.cluster, failure.status().as_u16());
             let attempts = exchange.attempts;
             let mut response = reply::failure(exchange, &failure);
             if plan.virtual_host.attempt_count_in_response {
@@ -103,9 +109,12 @@ pub(crate) fn respond(
         let counter = if status >= 500 { &host.stats.rq_error } else { &host.stats.rq_success };
         counter.fetch_add(1, Ordering::Relaxed);
     }
-    plan.cluster.stats.count_status(status);
+    exchange.count_response(&plan.cluster, status);
     if exchange.attempts > 1 && status < 500 {
         plan.cluster.stats.upstream_rq_retry_success.inc();
+        if let Some(stats) = &exchange.route_stats {
+            stats.upstream_rq_retry_success.inc();
+        }
     }
     exchange.details = "via_upstream".into();
     exchange.status = status;
@@ -119,10 +128,20 @@ pub(crate) fn respond(
     {
         exchange.respond_by(deadline, Expired::Response);
     }
+    let compressed = match &exchange.compression {
+        Some(rules) if exchange.grpc_web.is_none() => {
+            rules.begin(parts.status, &mut parts.headers, !body.is_end_stream())
+        }
+        _ => None,
+    };
     parts.version = Version::HTTP_11;
     // The upstream's reason phrase, among others.
     parts.extensions.clear();
-    Response::from_parts(parts, ResponseBody::upstream(body, exchange))
+    let body = match compressed {
+        Some(stream) => ResponseBody::compressed(body, stream, exchange),
+        None => ResponseBody::upstream(body, exchange),
+    };
+    Response::from_parts(parts, body)
 }
 
 /// What every upstream response's head gets and loses.
@@ -139,6 +158,8 @@ pub(crate) fn finish_head(exchange: &Exchange, plan: &Plan<'_>, headers: &mut He
     }
     edits::response(exchange, headers, plan.table.response_edits(plan.virtual_host, plan.route, plan.pick));
     if let Some(more) = &plan.outcome.response_headers {
+        // A filter's word replaces the upstream's.
+        more.keys().for_each(|name| drop(headers.remove(name)));
         headers.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
     for (name, value, action) in &plan.outcome.response_changes {

@@ -27,7 +27,7 @@ use super::{edits, ingress, reply, router};
 use crate::downstream::Downstream;
 use crate::failure::Failure;
 use crate::listener::Chain;
-use crate::stream::HeadClock;
+use crate::stream::{HeadClock, Refusals};
 use crate::worker::Worker;
 
 /// What all requests of a connection share.
@@ -55,6 +55,10 @@ pub(crate) struct Context {
     pub newborn: RefCell<Option<Rc<Pulse>>>,
     /// Since when a request's head is coming, on HTTP/1.
     pub head: Option<Arc<HeadClock>>,
+    /// What becomes of heads that the codec refuses, on HTTP/1.
+    pub refusals: Arc<Refusals>,
+    /// Told when the connection is to end at once.
+    pub gone: Notify,
     retired: Notify,
 }
 
@@ -68,6 +72,7 @@ impl Context {
         head: Option<Arc<HeadClock>>,
     ) -> Rc<Self> {
         Rc::new(Self {
+            refusals: Arc::new(Refusals::new(&manager.compiled.server_name)),
             worker,
             manager,
             chain,
@@ -79,6 +84,7 @@ impl Context {
             pulses: Pulses::default(),
             newborn: RefCell::new(None),
             head,
+            gone: Notify::new(),
             retired: Notify::new(),
         })
     }
@@ -133,6 +139,7 @@ impl Busy {
         if let Some(head) = &context.head {
             head.reset();
         }
+        context.refusals.request_began();
         let pulse = Pulse::new(complete);
         context.pulses.add(pulse.clone());
         context.newborn.replace(Some(pulse.clone()));
@@ -142,6 +149,21 @@ impl Busy {
     /// The request's pulse.
     pub(crate) fn pulse(&self) -> &Rc<Pulse> {
         &self.pulse
+    }
+
+    /// Bytes of a body are about to be written.
+    pub(crate) fn body_goes(&self) {
+        self.context.refusals.body_goes();
+    }
+
+    /// What follows on the connection is no HTTP.
+    pub(crate) fn leaves_http(&self) {
+        self.context.refusals.end();
+    }
+
+    /// Has the connection end at once.
+    pub(crate) fn hang_up(&self) {
+        self.context.gone.notify_one();
     }
 
     /// All pulses of its connection.
@@ -264,6 +286,10 @@ pub(crate) fn choose<'t>(
     }
     let route = selected.route.ok_or(Unrouted::Failure(Failure::NoRoute))?;
     exchange.route = Some(route.clone());
+    exchange.route_stats = route
+        .stat_prefix
+        .as_ref()
+        .map(|prefix| exchange.worker.shared.stats.route(&selected.virtual_host.name, prefix));
     let (forward, cluster, pick) = match &route.action {
         Action::Forward(forward) => {
             let missing = || Unrouted::Failure(Failure::NoCluster(missing_status(forward)));

@@ -160,6 +160,7 @@ impl Tail {
 
 /// The answer that begins the upgrade; the exchange goes on without it.
 fn established(mut exchange: Box<Exchange>, status: StatusCode) -> (Tail, Response<ResponseBody>) {
+    exchange.leaves_http();
     exchange.details = "via_upstream".into();
     exchange.take_response(status.as_u16(), &http::HeaderMap::new());
     let mut response = Response::new(ResponseBody::detached());
@@ -229,7 +230,7 @@ async fn pass_on(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, header);
     }
-    plan.cluster.stats.count_status(101);
+    exchange.count_response(&plan.cluster, 101);
     let (mut tail, mut answer) = established(exchange, StatusCode::SWITCHING_PROTOCOLS);
     *answer.headers_mut() = parts.headers;
     tokio::task::spawn_local(async move {

@@ -1,6 +1,8 @@
 //! What each variable of a format stands for.
 
 use http::HeaderValue;
+use lateen_proto::Value;
+use lateen_proto::value::Kind;
 use lateen_route::format::Variable;
 use lateen_route::request::HeaderRef;
 
@@ -64,6 +66,7 @@ impl Record<'_> {
                 self.grpc_status.is_some_and(|status| number(status.into(), out))
             }
             Variable::GrpcStatus { number: false } => text(self.grpc_status.map(grpc_name), out),
+            Variable::DynamicMetadata(path) => self.write_metadata(path, out),
             Variable::Environment(name) => text(std::env::var(&**name).ok().as_deref(), out),
             Variable::Hostname => text(std::env::var("HOSTNAME").ok().as_deref(), out),
             other => self.write_downstream(other, out),
@@ -98,6 +101,25 @@ impl Record<'_> {
             Variable::DownstreamPeerSerial => text(peer.map(|peer| &*peer.serial), out),
             Variable::DownstreamPeerFingerprint256 => text(peer.map(|peer| &*peer.sha256), out),
             _ => false,
+        }
+    }
+
+    /// A value of the metadata: a text as it is, anything else as JSON.
+    fn write_metadata(&self, path: &[Box<str>], out: &mut Vec<u8>) -> bool {
+        let metadata = self.head.and_then(|head| head.metadata.as_deref());
+        let Some((namespace, keys)) = path.split_first() else { return false };
+        let Some(fields) = metadata.and_then(|all| all.filter_metadata.get(&**namespace)) else {
+            return false;
+        };
+        let whole = Value { kind: Some(Kind::StructValue(fields.clone())) };
+        let found = keys.iter().try_fold(&whole, |value, key| match &value.kind {
+            Some(Kind::StructValue(inner)) => inner.fields.get(&**key),
+            _ => None,
+        });
+        match found.map(|value| &value.kind) {
+            None | Some(None) => false,
+            Some(Some(Kind::StringValue(words))) => text(Some(words), out),
+            Some(Some(kind)) => text(Some(&json(kind).to_string()), out),
         }
     }
 
@@ -180,5 +202,22 @@ fn grpc_name(status: u32) -> &'static str {
         15 => "DataLoss",
         16 => "Unauthenticated",
         _ => "InvalidCode",
+    }
+}
+
+/// Metadata as JSON; whole numbers without a point.
+fn json(kind: &Kind) -> serde_json::Value {
+    let of = |value: &Value| value.kind.as_ref().map_or(serde_json::Value::Null, json);
+    match kind {
+        Kind::NullValue(_) => serde_json::Value::Null,
+        Kind::BoolValue(truth) => (*truth).into(),
+        Kind::StringValue(words) => words.as_str().into(),
+        // Beyond 2^53 there is nothing between whole numbers.
+        Kind::NumberValue(number) if number.fract() == 0.0 && number.abs() < 9e15 => (*number as i64).into(),
+        Kind::NumberValue(number) => (*number).into(),
+        Kind::ListValue(list) => list.values.iter().map(of).collect(),
+        Kind::StructValue(object) => {
+            object.fields.iter().map(|(key, value)| (key.clone(), of(value))).collect()
+        }
     }
 }

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lateen_proto::envoy::config::cluster::v3::Cluster as Message;
 use lateen_route::cluster::{Discovery, Dns, Transport};
-use lateen_route::endpoints::{Assignment, Health, Host, HostAddress, LocalityGroup};
+use lateen_route::endpoints::Assignment;
 use tokio::task::AbortHandle;
 
 use super::tls::{self, TlsError};
-use super::{Rejected, Source, Store, secrets, unpack};
+use super::{Rejected, Source, Store, lookups, secrets, unpack};
 use crate::dns::Resolver;
 use crate::upstream::check;
-use crate::upstream::cluster::{Cluster, Security, Way};
+use crate::upstream::cluster::{Cluster, HostSet, Security, Way};
 
 /// A cluster.
 #[derive(Debug)]
@@ -70,8 +69,8 @@ impl Store {
                     cluster.set_hosts(entry.assignment.clone(), &known);
                 }
             }
-            Discovery::StrictDns(dns) => lookups = watch_names(&cluster, dns, false),
-            Discovery::LogicalDns(dns) => lookups = watch_names(&cluster, dns, true),
+            Discovery::StrictDns(dns) => lookups = self.look_up(&cluster, dns, false, known),
+            Discovery::LogicalDns(dns) => lookups = self.look_up(&cluster, dns, true, known),
             Discovery::OriginalDst { .. } | Discovery::DynamicForwardProxy(_) => {}
         }
         let checks = check::watch(&cluster);
@@ -87,6 +86,16 @@ impl Store {
         Ok(())
     }
 
+    fn look_up(
+        &self,
+        cluster: &Arc<Cluster>,
+        dns: &Dns,
+        one: bool,
+        known: Arc<HostSet>,
+    ) -> Option<AbortHandle> {
+        lookups::watch(cluster, dns, one, known, self.shared.found.clone())
+    }
+
     /// Removes a cluster.
     pub(crate) fn remove_cluster(&mut self, name: &str) {
         if self.clusters.remove(name).is_some() {
@@ -100,6 +109,9 @@ impl Store {
         let Some(entry) = self.clusters.get_mut(name) else { return };
         let endpoints = match &entry.newest.compiled.discovery {
             Discovery::Eds(service) => self.endpoints.contains_key(service),
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_) => {
+                entry.newest.looked_up.load(Ordering::Relaxed)
+            }
             _ => true,
         };
         let checked =
@@ -111,12 +123,12 @@ impl Store {
         }
     }
 
-    /// Puts clusters into force whose endpoints were all checked once.
-    pub(crate) fn warm_checked_clusters(&mut self) {
+    /// Puts clusters into force whose endpoints were all checked, or looked up, once.
+    pub(crate) fn warm_found_clusters(&mut self) {
         let done = self.clusters.iter().filter(|(_, entry)| {
-            !entry.newest.compiled.health_checks.is_empty()
-                && !entry.is_warm()
-                && entry.newest.checked.load(Ordering::Relaxed)
+            let newest = &entry.newest;
+            !entry.is_warm()
+                && (newest.checked.load(Ordering::Relaxed) || newest.looked_up.load(Ordering::Relaxed))
         });
         for name in done.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.warm_cluster(&name);
@@ -208,71 +220,4 @@ pub(super) fn secret_refs(cluster: &Cluster) -> impl Iterator<Item = &lateen_rou
     transports(&cluster.compiled)
         .filter_map(|transport| Some(&transport.tls()?.common))
         .flat_map(secrets::names)
-}
-
-/// Looks names up again and again; one address only for LOGICAL_DNS.
-fn watch_names(cluster: &Arc<Cluster>, dns: &Dns, one: bool) -> Option<AbortHandle> {
-    let resolver = cluster.resolver.clone()?;
-    let weak = Arc::downgrade(cluster);
-    let dns = dns.clone();
-    let task = tokio::spawn(async move {
-        loop {
-            let (assignment, ttl) = look_up(&resolver, &dns.assignment, one).await;
-            let Some(cluster) = weak.upgrade() else { return };
-            cluster.stats.update_attempt.inc();
-            match assignment {
-                Some(assignment) => {
-                    let known = cluster.hosts.load_full();
-                    let same = known
-                        .assignment
-                        .as_ref()
-                        .is_some_and(|old| addresses(old).eq(addresses(&assignment)));
-                    if !same {
-                        cluster.set_hosts(Arc::new(assignment), &known);
-                    }
-                }
-                None => cluster.stats.update_failure.inc(),
-            }
-            drop(cluster);
-            let pause = if dns.respect_ttl { ttl.unwrap_or(dns.refresh) } else { dns.refresh };
-            let jitter = dns.jitter.mul_f64(rand::random::<f64>());
-            tokio::time::sleep(pause.max(Duration::from_secs(1)).saturating_add(jitter)).await;
-        }
-    });
-    Some(task.abort_handle())
-}
-
-fn addresses(assignment: &Assignment) -> impl Iterator<Item = &HostAddress> {
-    assignment.hosts.iter().map(|host| &host.address)
-}
-
-/// An assignment with addresses for its names; `None` when no name has one. The shortest lifetime of the answers.
-async fn look_up(
-    resolver: &Resolver,
-    names: &Assignment,
-    one: bool,
-) -> (Option<Assignment>, Option<Duration>) {
-    let mut out = Assignment { hosts: Vec::new(), localities: Vec::new(), ..names.clone() };
-    let mut ttl = None;
-    for group in &names.localities {
-        let start = out.hosts.len();
-        for host in &names.hosts[group.hosts.clone()] {
-            let HostAddress::Name(name, port) = &host.address else {
-                out.hosts.push(host.clone());
-                continue;
-            };
-            let Ok(answer) = resolver.lookup(name).await else { continue };
-            ttl = Some(ttl.map_or(answer.ttl, |shortest: Duration| shortest.min(answer.ttl)));
-            for ip in answer.addresses.iter().take(if one { 1 } else { usize::MAX }) {
-                out.hosts.push(Arc::new(Host {
-                    address: HostAddress::Tcp((*ip, *port).into()),
-                    hostname: host.hostname.clone().or_else(|| Some(name.clone())),
-                    health: Health::Healthy,
-                    ..(**host).clone()
-                }));
-            }
-        }
-        out.localities.push(LocalityGroup { hosts: start..out.hosts.len(), ..group.clone() });
-    }
-    ((!out.hosts.is_empty()).then_some(out), ttl)
 }

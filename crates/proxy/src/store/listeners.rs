@@ -221,6 +221,10 @@ impl Store {
                 Filter::ExtAuthz(check.clone(), self.shared.stats.network_ext_authz(&prefix))
             }
             NetworkFilter::SniCluster => Filter::SniCluster,
+            NetworkFilter::LocalRateLimit(rate) => {
+                let stats = self.shared.stats.connection_rate(&rate.stat_prefix);
+                Filter::LocalRateLimit(rate.clone(), stats)
+            }
             NetworkFilter::SetFilterState(values) => Filter::SetState(values.clone()),
             NetworkFilter::MetadataExchange(_) | NetworkFilter::IstioStats(_) => return Ok(None),
         }))

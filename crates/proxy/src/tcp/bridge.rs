@@ -11,11 +11,16 @@ use tokio::time::Instant;
 
 use crate::scratch;
 
-/// What has been copied: bytes from the client, bytes to it, and who ended first.
+/// What has been copied: bytes from the client, bytes to it, who ended first, and whether the upstream broke off.
 #[derive(Debug, Default)]
-pub(crate) struct Counts(pub(crate) Cell<u64>, pub(crate) Cell<u64>, Cell<Option<Side>>);
+pub(crate) struct Counts(pub(crate) Cell<u64>, pub(crate) Cell<u64>, Cell<Option<Side>>, Cell<bool>);
 
 impl Counts {
+    /// Whether the upstream broke the connection off rather than end it.
+    pub(super) fn upstream_reset(&self) -> bool {
+        self.3.get()
+    }
+
     /// Whether the client's side was the first to end.
     pub(crate) fn client_ended_first(&self) -> bool {
         self.2.get() == Some(Side::Client)
@@ -53,7 +58,10 @@ where
             }
             match polled {
                 // A broken direction ends the other one, too.
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => {
+                    counts.3.set(back.unread);
+                    return Poll::Ready(());
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => over = false,
             }
@@ -83,6 +91,8 @@ struct Direction {
     written: usize,
     phase: Phase,
     unflushed: bool,
+    /// Whether it ended because reading failed.
+    unread: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +161,7 @@ impl Direction {
         W: AsyncWrite + Unpin,
     {
         let mut buffer = ReadBuf::new(room);
-        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(from).poll_read(cx, &mut buffer)).inspect_err(|_| self.unread = true)?;
         let bytes = buffer.filled();
         let taken = write(cx, to, bytes)?;
         count.set(count.get() + taken as u64);

@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     pub hosts_changed: tokio::sync::Notify,
     /// Whether every host was checked once.
     pub checked: std::sync::atomic::AtomicBool,
+    /// Whether its names were looked up once.
+    pub looked_up: std::sync::atomic::AtomicBool,
     /// Its circuit breakers, by priority.
     pub limits: [Arc<Limits>; 2],
     /// Its hosts now.
@@ -200,6 +202,7 @@ impl Cluster {
             checks: previous.map(|previous| previous.checks.clone()).unwrap_or_default(),
             hosts_changed: tokio::sync::Notify::new(),
             checked: std::sync::atomic::AtomicBool::new(false),
+            looked_up: std::sync::atomic::AtomicBool::new(false),
             limits,
             hosts: ArcSwap::default(),
             ways: ArcSwap::default(),

@@ -31,7 +31,7 @@ use crate::stream::Stream;
 const FIRST_STREAMS: usize = 100;
 
 /// The longest list of headers that is taken.
-const MAX_HEADERS: u32 = 16 * 1024;
+const MAX_HEADERS: u32 = 80 * 1024;
 
 /// A connection. Its task ends with it, once the streams have.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
 use lateen_route::cluster::{Detector, OutlierDetection, Rate};
 
 use super::cluster::Cluster;
@@ -99,6 +100,16 @@ impl Cluster {
             // Where our own failures do not count apart, they count as a 503 would.
             Result::Local => self.judge_status(rules, host, 503),
         }
+    }
+
+    /// Takes note of a response, which may count as a failure by what the cluster says of its head.
+    pub(crate) fn judge_response(&self, host: &Host, status: StatusCode, headers: &HeaderMap) {
+        let status = match &self.compiled.http.errors {
+            Some(errors) if errors.matches(status, headers) => 500,
+            Some(_) => 200,
+            None => status.as_u16(),
+        };
+        self.judge(host, Result::Status(status));
     }
 
     fn judge_status(&self, rules: &OutlierDetection, host: &Host, status: u16) {

@@ -92,6 +92,8 @@ pub(crate) struct Link {
     pub peer_uri: Option<Box<str>>,
     requests: Cell<u32>,
     opened: Instant,
+    /// Whether it was counted as one that is too old.
+    retired: Cell<bool>,
 }
 
 impl Link {
@@ -105,9 +107,17 @@ impl Link {
     }
 
     /// Whether it may take another request.
-    fn is_fresh(&self, settings: &PoolSettings) -> bool {
-        settings.max_requests.is_none_or(|max| self.requests.get() < max)
-            && settings.max_age.is_none_or(|age| self.opened.elapsed() < age)
+    fn is_fresh(&self, settings: &PoolSettings, stats: &ClusterStats) -> bool {
+        settings.max_requests.is_none_or(|max| self.requests.get() < max) && !self.is_old(settings, stats)
+    }
+
+    /// Whether it has lived for as long as it may.
+    fn is_old(&self, settings: &PoolSettings, stats: &ClusterStats) -> bool {
+        let old = settings.max_age.is_some_and(|age| self.opened.elapsed() >= age);
+        if old && !self.retired.replace(true) {
+            stats.upstream_cx_max_duration_reached.inc();
+        }
+        old
     }
 }
 
@@ -188,9 +198,9 @@ impl Http2 {
         Http2Stream { connection: self.clone(), tunnel: None }
     }
 
-    fn has_room(&self, settings: &PoolSettings) -> bool {
-        let max = settings.http2.max_streams.min(self.connection.max_streams()).max(1);
-        !self.connection.is_closed() && self.active.get() < max && self.link.is_fresh(settings)
+    fn has_room(&self, pool: &Pool) -> bool {
+        let max = pool.settings.http2.max_streams.min(self.connection.max_streams()).max(1);
+        !self.connection.is_closed() && self.active.get() < max && pool.is_fresh(&self.link)
     }
 }
 
@@ -262,10 +272,14 @@ impl Pool {
         }
         loop {
             let connection = self.idle.borrow_mut().pop()?;
-            if connection.link.is_fresh(&self.settings) && connection.connection.is_idle(Waker::noop()) {
+            if self.is_fresh(&connection.link) && connection.connection.is_idle(Waker::noop()) {
                 return Some(Lease::Http1(connection));
             }
         }
+    }
+
+    fn is_fresh(&self, link: &Link) -> bool {
+        link.is_fresh(&self.settings, &self.stats)
     }
 
     fn shared_stream(&self) -> Option<Http2Stream> {
@@ -273,7 +287,7 @@ impl Pool {
         if shared.iter().any(|connection| connection.connection.is_closed()) {
             shared.retain(|connection| !connection.connection.is_closed());
         }
-        let free = shared.iter().find(|connection| connection.has_room(&self.settings));
+        let free = shared.iter().find(|connection| connection.has_room(self));
         free.map(|connection| connection.lease(self))
     }
 
@@ -298,7 +312,13 @@ impl Pool {
                 continue;
             }
             match self.permit() {
-                Some(permit) => return self.open(permit).await,
+                Some(permit) => {
+                    let opened = self.open(permit).await;
+                    if opened.is_err() {
+                        self.stats.upstream_rq_pending_failure_eject.inc();
+                    }
+                    return opened;
+                }
                 None => {
                     self.stats.upstream_cx_overflow.inc();
                     let (give, wait) = oneshot::channel();
@@ -356,6 +376,7 @@ impl Pool {
             peer_uri: peer_uri(&stream),
             requests: Cell::new(0),
             opened: Instant::now(),
+            retired: Cell::new(false),
         });
         if http2 {
             self.stats.upstream_cx_http2_total.inc();
@@ -387,7 +408,7 @@ impl Pool {
 
     /// Takes a connection back that carried no request.
     pub(crate) fn give_back_unused(self: &Rc<Self>, mut connection: Http1) {
-        let usable = !self.closed.get() && connection.link.is_fresh(&self.settings);
+        let usable = !self.closed.get() && self.is_fresh(&connection.link);
         if !usable || !connection.connection.recycle() {
             return;
         }
@@ -436,8 +457,14 @@ impl Pool {
         Poll::Pending
     }
 
-    /// Closes what was idle for too long; false when the pool holds nothing any more.
+    /// Closes what was idle for too long, or is too old; false when the pool holds nothing any more.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
+        if self.settings.max_age.is_some() {
+            let old = |link: &Link| link.is_old(&self.settings, &self.stats);
+            self.idle.borrow_mut().retain(|c| !old(&c.link));
+            // A connection in use ends with its last request.
+            self.shared.borrow_mut().retain(|c| !old(&c.link) || c.active.get() > 0);
+        }
         if let Some(timeout) = self.settings.idle_timeout {
             let idle = |since: Instant| {
                 let over = now.duration_since(since) >= timeout;
@@ -537,6 +564,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.host.stats.cx_active.fetch_sub(1, Ordering::Relaxed);
         self.stats.upstream_cx_active.dec();
+        self.stats.upstream_cx_destroy.inc();
         let Some(pool) = self.pool.upgrade() else { return };
         pool.open.set(pool.open.get() - 1);
         // A place is free: whoever waits may try to connect.

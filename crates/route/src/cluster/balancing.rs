@@ -6,6 +6,7 @@ use lateen_proto::envoy::config::cluster::v3 as proto;
 use lateen_proto::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
 use lateen_proto::envoy::config::cluster::v3::cluster::{LbConfig, LbPolicy};
 
+use super::policies;
 use crate::error::{Cx, Result};
 
 /// How an endpoint is picked.
@@ -72,7 +73,50 @@ pub struct SlowStart {
     pub min_share: f64,
 }
 
+/// Points on a ring, at least, unless set.
+pub(super) const RING_MIN: u64 = 1024;
+/// Points on a ring, at most.
+pub(super) const RING_MAX: u64 = 8 << 20;
+/// The size of Maglev's table unless set.
+pub(super) const MAGLEV_SIZE: u64 = 65537;
+
+/// What either form of configuration says of balancing.
+pub(super) struct Chosen {
+    pub(super) policy: Policy,
+    pub(super) locality_weighted: bool,
+    pub(super) slow_start: Option<SlowStart>,
+}
+
+impl LeastRequest {
+    pub(super) fn checked(cx: &Cx<'_>, choices: Option<u32>, bias: Option<f64>) -> Result<Self> {
+        let (choices, bias) = (choices.unwrap_or(2), bias.unwrap_or(1.0));
+        if choices < 2 {
+            return Err(cx.refuse_at("choice_count", "has to be at least 2"));
+        }
+        if !(bias >= 0.0 && bias.is_finite()) {
+            return Err(cx.refuse_at("active_request_bias", "has to be 0 or more"));
+        }
+        Ok(Self { choices, bias })
+    }
+}
+
 impl SlowStart {
+    /// `None` without a window.
+    pub(super) fn checked(
+        cx: &Cx<'_>,
+        field: &str,
+        window: Duration,
+        aggression: Option<f64>,
+        percent: Option<f64>,
+    ) -> Result<Option<Self>> {
+        let aggression = aggression.unwrap_or(1.0);
+        if !(aggression > 0.0 && aggression.is_finite()) {
+            return Err(cx.refuse_at(&format!("{field}.aggression"), "has to be above 0"));
+        }
+        let min_share = percent.unwrap_or(10.0) / 100.0;
+        Ok((!window.is_zero()).then_some(Self { window, aggression, min_share }))
+    }
+
     /// The share of its weight that an endpoint has after `age`; 1 once the window is over.
     pub fn factor(&self, age: Duration) -> f64 {
         if age >= self.window {
@@ -84,6 +128,26 @@ impl SlowStart {
 }
 
 impl Policy {
+    pub(super) fn maglev(cx: &Cx<'_>, field: &str, size: u64, by_hostname: bool) -> Result<Self> {
+        if !(2..=5_000_011).contains(&size) {
+            return Err(cx.refuse_at(field, "has to be a prime up to 5000011"));
+        }
+        Ok(Self::Maglev { size, by_hostname })
+    }
+
+    pub(super) fn ring_hash(
+        cx: &Cx<'_>,
+        field: &str,
+        (min_size, max_size): (u64, u64),
+        by_hostname: bool,
+        murmur: bool,
+    ) -> Result<Self> {
+        if min_size > max_size || max_size > RING_MAX {
+            return Err(cx.refuse_at(field, "needs minimum <= maximum <= 8388608"));
+        }
+        Ok(Self::RingHash { min_size, max_size, by_hostname, murmur })
+    }
+
     /// Whether it goes by the request's hash.
     pub fn hashes(&self) -> bool {
         matches!(self, Self::RingHash { .. } | Self::Maglev { .. })
@@ -117,85 +181,71 @@ impl Balancing {
             }
             None => false,
         };
-        Ok(Self {
-            policy: policy(cx, message, hashing.use_hostname_for_hashing)?,
-            panic_threshold: common.healthy_panic_threshold.as_ref().map_or(50.0, |p| p.value),
-            locality_weighted,
-            slow_start: slow_start(cx, message)?,
-        })
+        let chosen = match &message.load_balancing_policy {
+            Some(list) => cx.field("load_balancing_policy", |cx| policies::choose(cx, list))?,
+            None => Chosen {
+                policy: policy(cx, message, hashing.use_hostname_for_hashing)?,
+                locality_weighted,
+                slow_start: slow_start(cx, message)?,
+            },
+        };
+        let Chosen { policy, locality_weighted, slow_start } = chosen;
+        let panic_threshold = common.healthy_panic_threshold.as_ref().map_or(50.0, |p| p.value);
+        Ok(Self { policy, panic_threshold, locality_weighted, slow_start })
     }
 }
 
-fn policy(cx: &Cx<'_>, message: &proto::Cluster, by_hostname: bool) -> Result<Policy> {
+fn policy(cx: &mut Cx<'_>, message: &proto::Cluster, by_hostname: bool) -> Result<Policy> {
     Ok(match message.lb_policy() {
         LbPolicy::RoundRobin => Policy::RoundRobin,
-        LbPolicy::LeastRequest => Policy::LeastRequest(least_request(cx, message)?),
+        LbPolicy::LeastRequest => {
+            let config = match &message.lb_config {
+                Some(LbConfig::LeastRequestLbConfig(config)) => config.clone(),
+                _ => proto::cluster::LeastRequestLbConfig::default(),
+            };
+            let bias = config.active_request_bias.as_ref().map(|bias| bias.default_value);
+            let read = |cx: &mut Cx<'_>| LeastRequest::checked(cx, config.choice_count, bias);
+            Policy::LeastRequest(cx.field("least_request_lb_config", read)?)
+        }
         LbPolicy::Random => Policy::Random,
-        LbPolicy::RingHash => ring_hash(cx, message, by_hostname)?,
+        LbPolicy::RingHash => {
+            use proto::cluster::ring_hash_lb_config::HashFunction;
+            let config = match &message.lb_config {
+                Some(LbConfig::RingHashLbConfig(config)) => *config,
+                _ => proto::cluster::RingHashLbConfig::default(),
+            };
+            let sizes =
+                (config.minimum_ring_size.unwrap_or(RING_MIN), config.maximum_ring_size.unwrap_or(RING_MAX));
+            let murmur = config.hash_function() == HashFunction::MurmurHash2;
+            Policy::ring_hash(cx, "ring_hash_lb_config", sizes, by_hostname, murmur)?
+        }
         LbPolicy::Maglev => {
             let size = match &message.lb_config {
-                Some(LbConfig::MaglevLbConfig(config)) => config.table_size.unwrap_or(65537),
-                _ => 65537,
+                Some(LbConfig::MaglevLbConfig(config)) => config.table_size.unwrap_or(MAGLEV_SIZE),
+                _ => MAGLEV_SIZE,
             };
-            if !(2..=5_000_011).contains(&size) {
-                return Err(cx.refuse_at("maglev_lb_config.table_size", "has to be a prime up to 5000011"));
-            }
-            Policy::Maglev { size, by_hostname }
+            Policy::maglev(cx, "maglev_lb_config.table_size", size, by_hostname)?
         }
         LbPolicy::ClusterProvided => Policy::ClusterProvided,
         LbPolicy::LoadBalancingPolicyConfig => {
-            return Err(
-                cx.refuse_at("lb_policy", "LOAD_BALANCING_POLICY_CONFIG is not supported: name a policy")
-            );
+            return Err(cx.refuse_at("load_balancing_policy", "is required by lb_policy"));
         }
     })
-}
-
-fn ring_hash(cx: &Cx<'_>, message: &proto::Cluster, by_hostname: bool) -> Result<Policy> {
-    let config = match &message.lb_config {
-        Some(LbConfig::RingHashLbConfig(config)) => *config,
-        _ => proto::cluster::RingHashLbConfig::default(),
-    };
-    let min_size = config.minimum_ring_size.unwrap_or(1024);
-    let max_size = config.maximum_ring_size.unwrap_or(8 << 20);
-    if min_size > max_size || max_size > 8 << 20 {
-        return Err(cx.refuse_at("ring_hash_lb_config", "needs minimum <= maximum <= 8388608"));
-    }
-    let murmur = config.hash_function() == proto::cluster::ring_hash_lb_config::HashFunction::MurmurHash2;
-    Ok(Policy::RingHash { min_size, max_size, by_hostname, murmur })
-}
-
-fn least_request(cx: &Cx<'_>, message: &proto::Cluster) -> Result<LeastRequest> {
-    let config = match &message.lb_config {
-        Some(LbConfig::LeastRequestLbConfig(config)) => config.clone(),
-        _ => proto::cluster::LeastRequestLbConfig::default(),
-    };
-    let choices = config.choice_count.unwrap_or(2);
-    if choices < 2 {
-        return Err(cx.refuse_at("least_request_lb_config.choice_count", "has to be at least 2"));
-    }
-    let bias = config.active_request_bias.as_ref().map_or(1.0, |bias| bias.default_value);
-    if !(bias >= 0.0 && bias.is_finite()) {
-        return Err(cx.refuse_at("least_request_lb_config.active_request_bias", "has to be 0 or more"));
-    }
-    Ok(LeastRequest { choices, bias })
 }
 
 fn slow_start(cx: &Cx<'_>, message: &proto::Cluster) -> Result<Option<SlowStart>> {
     let (field, config) = match &message.lb_config {
         Some(LbConfig::LeastRequestLbConfig(config)) => {
-            ("least_request_lb_config", &config.slow_start_config)
+            ("least_request_lb_config.slow_start_config", &config.slow_start_config)
         }
-        Some(LbConfig::RoundRobinLbConfig(config)) => ("round_robin_lb_config", &config.slow_start_config),
+        Some(LbConfig::RoundRobinLbConfig(config)) => {
+            ("round_robin_lb_config.slow_start_config", &config.slow_start_config)
+        }
         _ => return Ok(None),
     };
     let Some(config) = config else { return Ok(None) };
-    let at = |name: &str| format!("{field}.slow_start_config.{name}");
-    let window = cx.duration(&at("slow_start_window"), &config.slow_start_window)?.unwrap_or_default();
-    let aggression = config.aggression.as_ref().map_or(1.0, |aggression| aggression.default_value);
-    if !(aggression > 0.0 && aggression.is_finite()) {
-        return Err(cx.refuse_at(&at("aggression"), "has to be above 0"));
-    }
-    let min_share = config.min_weight_percent.as_ref().map_or(10.0, |percent| percent.value) / 100.0;
-    Ok((!window.is_zero()).then_some(SlowStart { window, aggression, min_share }))
+    let window = cx.duration(&format!("{field}.slow_start_window"), &config.slow_start_window)?;
+    let aggression = config.aggression.as_ref().map(|aggression| aggression.default_value);
+    let percent = config.min_weight_percent.as_ref().map(|percent| percent.value);
+    SlowStart::checked(cx, field, window.unwrap_or_default(), aggression, percent)
 }

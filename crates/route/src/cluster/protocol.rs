@@ -9,6 +9,7 @@ use lateen_proto::envoy::extensions::upstreams::http::v3::http_protocol_options:
 
 use crate::error::{Cx, Result};
 use crate::http_manager::{Http1, Http2};
+use crate::response_match::ResponseMatcher;
 
 /// HTTP towards a cluster's endpoints.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct UpstreamHttp {
     pub max_requests: Option<u32>,
     /// The most headers of a response.
     pub max_headers: u32,
+    /// Which responses count as failures of the endpoint; by their status where it is not said.
+    pub errors: Option<ResponseMatcher>,
     /// Whether the server name of TLS is the request's host.
     pub auto_sni: bool,
     /// Whether the certificate has to be for the request's host.
@@ -124,6 +127,14 @@ impl UpstreamHttp {
             max_stream: some(cx.duration("max_stream_duration", &common.max_stream_duration)?),
             max_requests: common.max_requests_per_connection.or(max_requests).filter(|max| *max > 0),
             max_headers: common.max_headers_count.unwrap_or(100),
+            errors: match options.outlier_detection.as_ref().and_then(|rules| rules.error_matcher.as_ref()) {
+                None => None,
+                Some(matcher) => {
+                    Some(cx.field("outlier_detection.error_matcher", |cx| {
+                        ResponseMatcher::compile(cx, matcher)
+                    })?)
+                }
+            },
             auto_sni: upstream.auto_sni,
             auto_san_validation: upstream.auto_san_validation,
         })

@@ -77,6 +77,7 @@ impl World {
                     return self.http(manager, call, &connection, terminated, proxied, answer);
                 }
                 NetworkFilter::SetFilterState(_)
+                | NetworkFilter::LocalRateLimit(_)
                 | NetworkFilter::MetadataExchange(_)
                 | NetworkFilter::IstioStats(_) => {}
             }

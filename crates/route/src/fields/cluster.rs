@@ -4,14 +4,13 @@ use lateen_proto::envoy;
 
 super::fields! {
     envoy::config::cluster::v3::Cluster as "envoy.config.cluster.v3.Cluster" {
-        supported: [transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout, lb_policy, load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, dns_jitter, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config, outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata, protocol_selection, upstream_connection_options, filters, cluster_discovery_type, lb_config, health_checks],
+        supported: [transport_socket_matches, name, alt_stat_name, eds_cluster_config, connect_timeout, lb_policy, load_balancing_policy, load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options, common_http_protocol_options, http_protocol_options, http2_protocol_options, typed_extension_protocol_options, dns_refresh_rate, dns_failure_refresh_rate, dns_jitter, respect_dns_ttl, dns_lookup_family, typed_dns_resolver_config, outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata, protocol_selection, upstream_connection_options, filters, cluster_discovery_type, lb_config, health_checks],
         ignored: [
             per_connection_buffer_limit_bytes = "the codec's buffers are small",
             cleanup_interval = "endpoints that were found are forgotten when they are many and unused",
             close_connections_on_host_health_failure = "connections of endpoints that fail end with their requests",
             stats_matcher = "metrics are chosen by the bootstrap",
             per_connection_buffer_high_watermark_timeout = "a slow reader holds its own connection only",
-            dns_failure_refresh_rate = "dns_refresh_rate holds",
             use_tcp_for_dns_lookups = "the resolver decides",
             dns_resolution_config = "use typed_dns_resolver_config",
             dns_resolvers = "use typed_dns_resolver_config",
@@ -25,7 +24,6 @@ super::fields! {
         refused: [
             transport_socket_matcher = "use transport_socket_matches",
             lb_subset_config = "a subset is a cluster",
-            load_balancing_policy = "use lb_policy",
             lrs_server = "no load reports",
             upstream_config = "HTTP and TCP are spoken to endpoints",
             connection_pool_per_downstream_connection = "pools are shared",
@@ -83,13 +81,12 @@ super::fields! {
         ],
     }
     envoy::extensions::upstreams::http::v3::HttpProtocolOptions as "envoy.extensions.upstreams.http.v3.HttpProtocolOptions" {
-        supported: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options],
+        supported: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options, outlier_detection],
         ignored: [
             header_validation_config = "the codec validates",
         ],
         refused: [
             http_filters = "filters are on the way in",
-            outlier_detection = "statuses decide",
             request_mirror_policies = "use those of routes",
             hash_policy = "use those of routes",
             retry_policy = "use those of routes",
@@ -166,6 +163,53 @@ super::fields! {
         refused: [
             send = "requests have no body",
             receive = "statuses decide",
+        ],
+    }
+    envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin as "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" {
+        supported: [slow_start_config, locality_lb_config],
+        ignored: [],
+        refused: [],
+    }
+    envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest as "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" {
+        supported: [choice_count, active_request_bias, slow_start_config, locality_lb_config],
+        ignored: [
+            enable_full_scan = "some are drawn",
+        ],
+        refused: [
+            selection_method = "some are drawn",
+        ],
+    }
+    envoy::extensions::load_balancing_policies::random::v3::Random as "envoy.extensions.load_balancing_policies.random.v3.Random" {
+        supported: [locality_lb_config],
+        ignored: [],
+        refused: [],
+    }
+    envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash as "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash" {
+        supported: [hash_function, minimum_ring_size, maximum_ring_size, consistent_hashing_lb_config, locality_weighted_lb_config],
+        ignored: [
+            hash_balance_factor = "the hash alone decides",
+        ],
+        refused: [
+            use_hostname_for_hashing = "use consistent_hashing_lb_config",
+        ],
+    }
+    envoy::extensions::load_balancing_policies::maglev::v3::Maglev as "envoy.extensions.load_balancing_policies.maglev.v3.Maglev" {
+        supported: [table_size, consistent_hashing_lb_config, locality_weighted_lb_config],
+        ignored: [],
+        refused: [],
+    }
+    envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality as "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality" {
+        supported: [endpoint_picking_policy],
+        ignored: [],
+        refused: [],
+    }
+    envoy::extensions::load_balancing_policies::common::v3::ConsistentHashingLbConfig as "envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig" {
+        supported: [use_hostname_for_hashing],
+        ignored: [
+            hash_balance_factor = "the hash alone decides",
+        ],
+        refused: [
+            hash_policy = "use those of routes",
         ],
     }
 }

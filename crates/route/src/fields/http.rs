@@ -63,10 +63,9 @@ super::fields! {
         refused: [],
     }
     envoy::config::core::v3::Http1ProtocolOptions as "envoy.config.core.v3.Http1ProtocolOptions" {
-        supported: [accept_http_10, default_host_for_http_10, header_key_format],
+        supported: [accept_http_10, default_host_for_http_10, header_key_format, enable_trailers],
         ignored: [
             allow_absolute_url = "absolute URLs are read always",
-            enable_trailers = "the codec passes trailers on where the peer takes them",
             allow_chunked_length = "the codec decides",
             override_stream_error_on_invalid_http_message = "the codec decides",
             use_balsa_parser = "there is one parser",
@@ -173,5 +172,54 @@ super::fields! {
         refused: [
             allow_private_network_access = "the header is not made",
         ],
+    }
+    envoy::extensions::filters::http::compressor::v3::Compressor as "envoy.extensions.filters.http.compressor.v3.Compressor" {
+        supported: [content_length, content_type, disable_on_etag_header, remove_accept_encoding_header, runtime_enabled, compressor_library, request_direction_config, response_direction_config],
+        ignored: [
+            choose_first = "one library is known",
+        ],
+        refused: [],
+    }
+    envoy::extensions::filters::http::compressor::v3::compressor::ResponseDirectionConfig as "envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig" {
+        supported: [common_config, disable_on_etag_header, weaken_etag_on_compress, remove_accept_encoding_header, uncompressible_response_codes],
+        ignored: [],
+        refused: [
+            status_header_enabled = "no such header is made",
+        ],
+    }
+    envoy::extensions::filters::http::compressor::v3::compressor::CommonDirectionConfig as "envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig" {
+        supported: [enabled, min_content_length, content_type],
+        ignored: [],
+        refused: [
+            content_type_matcher = "use content_type",
+        ],
+    }
+    envoy::extensions::compression::gzip::compressor::v3::Gzip as "envoy.extensions.compression.gzip.compressor.v3.Gzip" {
+        supported: [compression_level, window_bits],
+        ignored: [
+            memory_level = "the library decides",
+            compression_strategy = "the library decides",
+            chunk_size = "pieces are as they come",
+        ],
+        refused: [],
+    }
+    envoy::extensions::filters::http::header_to_metadata::v3::Config as "envoy.extensions.filters.http.header_to_metadata.v3.Config" {
+        supported: [request_rules],
+        ignored: [
+            stat_prefix = "nothing is counted",
+        ],
+        refused: [
+            response_rules = "the request's headers count",
+        ],
+    }
+    envoy::extensions::filters::http::header_to_metadata::v3::config::Rule as "envoy.extensions.filters.http.header_to_metadata.v3.Config.Rule" {
+        supported: [header, cookie, on_header_present, on_header_missing, remove],
+        ignored: [],
+        refused: [],
+    }
+    envoy::extensions::filters::http::header_to_metadata::v3::config::KeyValuePair as "envoy.extensions.filters.http.header_to_metadata.v3.Config.KeyValuePair" {
+        supported: [metadata_namespace, key, value, regex_value_rewrite, r#type, encode],
+        ignored: [],
+        refused: [],
     }
 }

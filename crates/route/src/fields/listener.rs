@@ -121,4 +121,11 @@ super::fields! {
         ],
         refused: [],
     }
+    envoy::extensions::filters::network::local_ratelimit::v3::LocalRateLimit as "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit" {
+        supported: [stat_prefix, token_bucket, runtime_enabled],
+        ignored: [],
+        refused: [
+            share_key = "each filter has a bucket of its own",
+        ],
+    }
 }

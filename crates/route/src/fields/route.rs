@@ -34,10 +34,9 @@ super::fields! {
         ],
     }
     envoy::config::route::v3::Route as "envoy.config.route.v3.Route" {
-        supported: [name, r#match, metadata, decorator, typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove, per_request_buffer_limit_bytes, request_body_buffer_limit, action],
+        supported: [name, r#match, metadata, decorator, typed_per_filter_config, request_headers_to_add, request_headers_to_remove, response_headers_to_add, response_headers_to_remove, per_request_buffer_limit_bytes, request_body_buffer_limit, action, stat_prefix],
         ignored: [
             tracing = "the connection manager's sampling holds",
-            stat_prefix = "metrics are by cluster",
         ],
         refused: [
             route_specifiers = "a route names its cluster",

@@ -10,6 +10,8 @@ use lateen_proto::envoy::extensions::filters::common::fault::v3 as common_fault;
 use lateen_proto::envoy::extensions::filters::http as filters;
 use lateen_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 
+use super::compressor::Compressor;
+use super::header_metadata::HeaderMetadata;
 use super::on_demand::OnDemand;
 use crate::entropy::Fraction;
 use crate::error::{Cx, Result};
@@ -60,6 +62,10 @@ pub enum HttpFilterKind {
     GrpcStats,
     /// Translates gRPC-Web.
     GrpcWeb,
+    /// Compresses responses.
+    Compressor(Arc<Compressor>),
+    /// Makes metadata of headers.
+    HeaderMetadata(Arc<HeaderMetadata>),
     /// Istio's exchange of workload metadata by headers.
     IstioPeerMetadata(Any),
     /// Istio's choice of application protocols towards upstream.
@@ -169,6 +175,8 @@ pub enum FilterOverride {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Other rules for clusters that are not there yet.
     OnDemand(Option<OnDemand>),
+    /// Other headers that become metadata.
+    HeaderMetadata(Arc<HeaderMetadata>),
 }
 
 impl Overrides {
@@ -249,6 +257,18 @@ impl FilterOverride {
             let message: filters::local_ratelimit::v3::LocalRateLimit = cx.unpack(any)?;
             cx.required("token_bucket", &message.token_bucket)?;
             return Ok(Some(Self::LocalRateLimit(Arc::new(LocalRateLimit::compile(cx, &message)?))));
+        }
+        if any.is::<filters::header_to_metadata::v3::Config>() {
+            let message = cx.unpack(any)?;
+            return Ok(Some(Self::HeaderMetadata(Arc::new(HeaderMetadata::compile(cx, &message)?))));
+        }
+        if any.is::<filters::compressor::v3::CompressorPerRoute>() {
+            use filters::compressor::v3::compressor_per_route::Override;
+            let message: filters::compressor::v3::CompressorPerRoute = cx.unpack(any)?;
+            return match message.r#override {
+                Some(Override::Disabled(true)) => Ok(Some(Self::Disabled)),
+                _ => Err(cx.refuse("only disabled: true is supported")),
+            };
         }
         if any.is::<filters::on_demand::v3::PerRouteConfig>() {
             let message: filters::on_demand::v3::PerRouteConfig = cx.unpack(any)?;
@@ -333,6 +353,14 @@ impl HttpFilterKind {
         }
         if any.is::<filters::grpc_web::v3::GrpcWeb>() {
             return Ok(Self::GrpcWeb);
+        }
+        if any.is::<filters::compressor::v3::Compressor>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::Compressor(Arc::new(Compressor::compile(cx, &message)?)));
+        }
+        if any.is::<filters::header_to_metadata::v3::Config>() {
+            let message = cx.unpack(any)?;
+            return Ok(Self::HeaderMetadata(Arc::new(HeaderMetadata::compile(cx, &message)?)));
         }
         let extension = Extension::open(cx, any)?;
         match extension.kind.as_str() {

@@ -14,6 +14,8 @@ pub struct Http1 {
     pub accept_http_10: bool,
     /// The host of HTTP/1.0 requests without one.
     pub default_host: Option<Arc<str>>,
+    /// Whether trailers are read.
+    pub trailers: bool,
     /// How header names are written.
     pub header_case: HeaderCase,
 }
@@ -63,6 +65,7 @@ impl Http1 {
             accept_http_10: message.accept_http_10,
             default_host: (!message.default_host_for_http_10.is_empty())
                 .then(|| message.default_host_for_http_10.as_str().into()),
+            trailers: message.enable_trailers,
             header_case,
         })
     }

@@ -50,6 +50,10 @@ impl Behaviour {
                 "reset" => out.reset = true,
                 "hang" => out.hang = true,
                 "h" => out.headers.push(pair(value).ok_or_else(bad)?),
+                "large" => {
+                    let size = value.parse().map_err(|_| bad())?;
+                    out.headers.push(("x-large".to_owned(), "x".repeat(size)));
+                }
                 "trailer" => out.trailers.push(pair(value).ok_or_else(bad)?),
                 "body" => out.body = Some(value.to_owned()),
                 "size" => out.size = Some(value.parse().map_err(|_| bad())?),

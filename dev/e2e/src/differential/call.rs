@@ -53,6 +53,10 @@ pub(crate) struct Call {
     pub(crate) at_once: usize,
     /// All on one connection.
     pub(crate) keep: bool,
+    /// How many answers there are to what is sent at once.
+    pub(crate) answers: usize,
+    /// Trailers of a body in chunks.
+    pub(crate) trailers: Vec<(String, String)>,
     /// Flags that change how the client behaves: `fin` (half-close after the last byte), `hold` (read to the end),
     /// `expect` (wait for 100 Continue), `chunked`, `raw`.
     pub(crate) ways: Vec<String>,
@@ -107,6 +111,8 @@ impl FromStr for Call {
             times: 1,
             at_once: 1,
             keep: false,
+            answers: 1,
+            trailers: Vec::new(),
             ways: Vec::new(),
             expected: Vec::new(),
         };
@@ -126,6 +132,17 @@ impl Call {
                 "do" => self.headers.push(("x-do".to_owned(), value.to_owned())),
                 "body" | "send" => self.body = Some(value.replace("\\n", "\n").replace("\\r", "\r")),
                 "body-size" => self.body = Some("x".repeat(number(value)?)),
+                "header-size" => self.headers.push(("x-large".to_owned(), "x".repeat(number(value)?))),
+                "header-count" => {
+                    let one = |at| (format!("x-{at}"), "x".to_owned());
+                    self.headers.extend((0..number(value)?).map(one));
+                }
+                "answers" => self.answers = number(value)?,
+                "trailer" => {
+                    let (name, value) =
+                        value.split_once('=').ok_or_else(|| format!("{word:?}: expected NAME=VALUE"))?;
+                    self.trailers.push((name.to_owned(), value.to_owned()));
+                }
                 "sni" => self.tls = Some(value.to_owned()),
                 "alpn" => self.alpn = Some(value.to_owned()),
                 "cert" => self.certificate = Some(value.to_owned()),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
@@ -27,6 +28,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// A connection, and the common name of the certificate that its server showed.
 pub(crate) struct Connection {
     pub(crate) stream: BufReader<Box<dyn Stream>>,
+    /// The client's own address, by which a log tells of the connection.
+    pub(crate) own: Option<SocketAddr>,
     pub(crate) shown: Option<String>,
 }
 
@@ -43,8 +46,9 @@ pub(crate) async fn connect(
     }
     let tcp = socket.connect(to).await.map_err(|error| format!("connect: {}", error.kind()))?;
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+    let own = tcp.local_addr().ok();
     match &call.tls {
-        None => Ok(Connection { stream: BufReader::new(Box::new(tcp)), shown: None }),
+        None => Ok(Connection { stream: BufReader::new(Box::new(tcp)), own, shown: None }),
         Some(name) => secure(call, tcp, name, authority).await,
     }
 }
@@ -73,27 +77,35 @@ async fn secure(
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     }
     config.enable_sni = !name.is_empty();
+    let own = tcp.local_addr().ok();
     let name = if name.is_empty() { "no-name.test" } else { name };
     let server = name.to_owned().try_into().map_err(|_| format!("{name:?} is no server name"))?;
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(server, tcp).await;
     let stream = stream.map_err(|_| "tls".to_owned())?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(common_name);
-    Ok(Connection { stream: BufReader::new(Box::new(stream)), shown })
+    Ok(Connection { stream: BufReader::new(Box::new(stream)), own, shown })
 }
 
 /// Sends a call over a connection of HTTP/1 and reads its answer.
 pub(crate) async fn http1(call: &Call, step: &str, connection: &mut Connection) -> Answer {
-    let mut answer = Answer { shown: connection.shown.clone(), ..Answer::default() };
+    let mut answer = Answer { shown: connection.shown.clone(), own: connection.own, ..Answer::default() };
     let (head, body) = request(call, step);
     let sent = connection.stream.write_all(head.as_bytes()).await;
     if !call.is("expect") && call.method != "CONNECT" && sent.is_ok() {
         // The answer may come, and the connection go, before all of the body is taken.
         let _ = connection.stream.write_all(body.as_bytes()).await;
     }
-    if call.is("fin") {
+    if call.is("fin") && call.method != "CONNECT" {
         let _ = connection.stream.shutdown().await;
     }
-    let reading = read(call, &mut connection.stream, &mut answer, &body);
+    let reading = async {
+        for _ in 1..call.answers {
+            let mut before = Answer::default();
+            read(call, &mut connection.stream, &mut before, "").await?;
+            answer.before.push(format!("{} {}", before.status, before.body));
+        }
+        read(call, &mut connection.stream, &mut answer, &body).await
+    };
     if let Err(end) = tokio::time::timeout(PATIENCE, reading).await.unwrap_or(Err("silent")) {
         answer.end = end.to_owned();
     }
@@ -119,7 +131,9 @@ fn request(call: &Call, step: &str) -> (String, String) {
     let body = match (call.is("chunked"), &call.body) {
         (true, _) => {
             head.push_str("transfer-encoding: chunked\r\n");
-            format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+            let trailers: String =
+                call.trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            format!("{:x}\r\n{body}\r\n0\r\n{trailers}\r\n", body.len())
         }
         (false, Some(_)) if !named("content-length") && call.method != "CONNECT" => {
             head.push_str(&format!("content-length: {}\r\n", body.len()));
@@ -182,10 +196,16 @@ async fn talk(call: &Call, stream: &mut Reader, answer: &mut Answer) -> Result<(
         _ => "ping\n".to_owned(),
     };
     stream.write_all(word.as_bytes()).await.map_err(|_| "closed")?;
-    let mut line = String::new();
-    stream.read_line(&mut line).await.map_err(|_| "closed")?;
-    answer.body = line;
-    Ok(())
+    if call.is("fin") {
+        stream.shutdown().await.map_err(|_| "closed")?;
+    }
+    let mut bytes = Vec::new();
+    let read = match call.is("fin") || call.is("hold") {
+        true => stream.read_to_end(&mut bytes).await,
+        false => stream.read_until(b'\n', &mut bytes).await,
+    };
+    answer.body = String::from_utf8_lossy(&bytes).into_owned();
+    read.map(drop).map_err(|_| "closed")
 }
 
 async fn read_head(stream: &mut Reader, answer: &mut Answer) -> Result<(), &'static str> {
@@ -241,8 +261,12 @@ async fn read_chunks(stream: &mut Reader, answer: &mut Answer) -> Result<(), &'s
 
 /// Sends a call over a connection of its own of HTTP/2.
 pub(crate) async fn http2(call: &Call, step: &str, connection: Connection) -> Answer {
-    let mut answer =
-        Answer { shown: connection.shown.clone(), version: "HTTP/2".to_owned(), ..Answer::default() };
+    let mut answer = Answer {
+        shown: connection.shown.clone(),
+        own: connection.own,
+        version: "HTTP/2".to_owned(),
+        ..Answer::default()
+    };
     let result = tokio::time::timeout(PATIENCE, exchange(call, step, connection, &mut answer)).await;
     if let Err(end) = result.unwrap_or(Err("silent")) {
         answer.end = end.to_owned();
@@ -268,7 +292,19 @@ async fn exchange(
     for (name, value) in &call.headers {
         request = request.header(name, value);
     }
-    let body = Full::new(Bytes::from(call.body.clone().unwrap_or_default()));
+    let data = Bytes::from(call.body.clone().unwrap_or_default());
+    let mut trailers = http::HeaderMap::new();
+    for (name, value) in &call.trailers {
+        let name: http::HeaderName = name.parse().map_err(|_| "a trailer's name is none")?;
+        trailers.append(name, value.parse().map_err(|_| "a trailer's value is none")?);
+    }
+    let body = match trailers.is_empty() {
+        true => Full::new(data).boxed(),
+        false => {
+            let frames = [Frame::data(data), Frame::trailers(trailers)].map(Ok);
+            BodyExt::boxed(StreamBody::new(futures::stream::iter(frames)))
+        }
+    };
     let request = request.body(body).map_err(|_| "the request cannot be made")?;
     let response = sender.send_request(request).await.map_err(|_| "closed")?;
     let (head, mut body) = response.into_parts();

@@ -26,8 +26,8 @@ pub(super) fn length(path: &Path) -> u64 {
 pub(super) struct Awaited {
     /// Requests that were answered, by step.
     steps: BTreeSet<String>,
-    /// Connections of bytes.
-    connections: usize,
+    /// Connections, by the client's address.
+    connections: BTreeSet<String>,
     /// Whether there were requests without an answer, of which a log may or may not tell.
     unsure: bool,
 }
@@ -37,8 +37,7 @@ impl Awaited {
     pub(super) fn add(&mut self, call: &Call, index: usize, answers: &[Answer]) {
         for (at, answer) in answers.iter().enumerate() {
             match (&call.protocol, answer.status) {
-                (Protocol::Tcp, _) if answer.body.is_empty() => self.unsure = true,
-                (Protocol::Tcp, _) => self.connections += 1,
+                (Protocol::Tcp, _) => self.connections.extend(answer.own.map(|own| own.to_string())),
                 (_, 0) => self.unsure = true,
                 (_, _) if call.is("raw") => self.unsure = true,
                 (_, _) => drop(self.steps.insert(format!("{index}.{at}"))),
@@ -65,15 +64,23 @@ impl Awaited {
                 .collect();
             let told: BTreeSet<&str> = lines.iter().filter_map(|line| line["step"].as_str()).collect();
             let all = self.steps.iter().all(|step| told.contains(step.as_str()));
-            let connections = lines.iter().filter(|line| is_of_bytes(line)).count();
+            let peers: BTreeSet<&str> = lines.iter().filter_map(|line| line["peer"].as_str()).collect();
+            let connections = self.connections.iter().all(|own| peers.contains(own.as_str()));
             // What goes through as bytes has no line for each request.
             let over = Instant::now() > deadline || grown.elapsed() > SILENCE;
-            if (all && connections >= self.connections) || over {
+            if (all && connections) || over {
                 return lines;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// Whether a line without a step is of the connection that an answer came by, where it tells of nothing but that answer.
+pub(super) fn is_of_connection(line: &Value, call: &Call, answer: &Answer) -> bool {
+    let alone = call.protocol == Protocol::Tcp || call.is("raw") || matches!(answer.status, 400 | 408 | 431);
+    let own = answer.own.map(|own| own.to_string());
+    alone && own.is_some() && line["step"].is_null() && line["peer"].as_str() == own.as_deref()
 }
 
 /// Whether a line is of a connection that carried bytes.

@@ -12,12 +12,30 @@ use tokio::net::UdpSocket;
 use super::Problem;
 
 /// What is answered.
-pub(crate) type Names = Arc<Mutex<BTreeMap<String, Vec<Ipv4Addr>>>>;
+pub(crate) type Names = Arc<Mutex<Book>>;
+
+/// What a resolver knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Book {
+    /// Addresses by name; a name without any fails (SERVFAIL).
+    pub(crate) addresses: BTreeMap<String, Vec<Ipv4Addr>>,
+    /// How long an answer holds, in seconds; 30 when it is 0.
+    pub(crate) ttl: u32,
+}
+
+/// A resolver that answers until this is dropped.
+pub(crate) struct Serving(tokio::task::AbortHandle);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// Serves names at an address.
-pub(crate) async fn serve(address: SocketAddr, names: Names) -> Result<(), Problem> {
+pub(crate) async fn serve(address: SocketAddr, names: Names) -> Result<Serving, Problem> {
     let socket = UdpSocket::bind(address).await.map_err(|error| format!("{address}: {error}"))?;
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut bytes = [0; 1500];
         while let Ok((size, peer)) = socket.recv_from(&mut bytes).await {
             let Ok(query) = Message::from_vec(&bytes[..size]) else { continue };
@@ -26,7 +44,7 @@ pub(crate) async fn serve(address: SocketAddr, names: Names) -> Result<(), Probl
             let _ = socket.send_to(&answer, peer).await;
         }
     });
-    Ok(())
+    Ok(Serving(task.abort_handle()))
 }
 
 fn answer(query: &Message, names: &Names) -> Message {
@@ -37,10 +55,12 @@ fn answer(query: &Message, names: &Names) -> Message {
         out.add_query(question.clone());
         let name = question.name().to_ascii().trim_end_matches('.').to_lowercase();
         let names = names.lock().unwrap_or_else(PoisonError::into_inner);
-        match names.get(&name) {
+        let ttl = if names.ttl == 0 { 30 } else { names.ttl };
+        match names.addresses.get(&name) {
+            Some(addresses) if addresses.is_empty() => out.metadata.response_code = ResponseCode::ServFail,
             Some(addresses) if question.query_type() == RecordType::A => {
                 for address in addresses {
-                    out.add_answer(Record::from_rdata(question.name().clone(), 30, RData::A(A(*address))));
+                    out.add_answer(Record::from_rdata(question.name().clone(), ttl, RData::A(A(*address))));
                 }
             }
             Some(_) => {}

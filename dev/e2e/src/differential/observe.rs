@@ -1,7 +1,7 @@
 //! What is observed of a call, as named texts in which two proxies have to agree.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 
@@ -30,6 +30,10 @@ pub(crate) struct Answer {
     pub(crate) until_close: bool,
     /// The common name of the certificate that was shown.
     pub(crate) shown: Option<String>,
+    /// The client's address.
+    pub(crate) own: Option<SocketAddr>,
+    /// Answers before this one, to what was sent together with its request.
+    pub(crate) before: Vec<String>,
 }
 
 /// What was observed, by name. A missing name reads as `-`.
@@ -74,6 +78,7 @@ pub(crate) fn log_format() -> String {
         "termination": "%CONNECTION_TERMINATION_DETAILS%", "cluster": "%UPSTREAM_CLUSTER_RAW%", "route": "%ROUTE_NAME%",
         "received": "%BYTES_RECEIVED%", "sent": "%BYTES_SENT%", "protocol": "%PROTOCOL%", "sni": "%REQUESTED_SERVER_NAME%",
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%", "path": "%REQ(:PATH)%",
+        "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
     });
     fields.to_string()
 }
@@ -92,6 +97,7 @@ impl Observation {
         out.put("version", &answer.version, own);
         out.put("body", &answer.body, own);
         out.put("shown", answer.shown.as_deref().unwrap_or("-"), own);
+        out.put("before", &answer.before.join(" | "), own);
         if answer.until_close {
             out.put("until-close", "true", own);
         }

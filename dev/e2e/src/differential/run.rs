@@ -15,8 +15,8 @@ use super::call::{Call, Protocol};
 use super::client::{connect, http1, http2};
 use super::configuration::{rebind, translate};
 use super::judge::Pair;
-use super::log::{Awaited, byte_lines, length};
-use super::names::{Names, serve};
+use super::log::{Awaited, byte_lines, is_of_connection, length};
+use super::names::{Names, Serving, serve};
 use super::observe::{Answer, Observation};
 use super::plane::Plane;
 use super::scenario::{File, Kind, Pause, Scenario};
@@ -50,6 +50,10 @@ struct Lane {
     envoy: Subject,
     workloads: Workloads,
     names: Names,
+    /// Another resolver, which configuration may name.
+    elsewhere: Names,
+    elsewhere_at: Ipv4Addr,
+    _resolvers: [Serving; 2],
     authority: Arc<Authority>,
     kept: PathBuf,
     _lease: tokio::net::TcpListener,
@@ -88,12 +92,12 @@ pub async fn run_all(
 
 impl Lane {
     async fn start(envoy: &Envoy, kept: &Path) -> Result<Self, Problem> {
-        let (lease, network) = lease().await?;
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let authority = Arc::new(Authority::new(folder.path(), &["client", "mesh"])?);
-        let resolver = SocketAddr::from((Ipv4Addr::new(127, network, 0, 1), 5353));
-        let names = Names::default();
-        serve(resolver, names.clone()).await?;
+        let (lease, network) = lease().await?;
+        let at = |last: u8| SocketAddr::from((Ipv4Addr::new(127, network, 0, last), 5353));
+        let (names, elsewhere, resolver) = (Names::default(), Names::default(), at(1));
+        let resolvers = [serve(resolver, names.clone()).await?, serve(at(2), elsewhere.clone()).await?];
         let node =
             |who: Who| format!("sidecar~127.{network}.0.1~{}.default~default.svc.cluster.local", who.name());
         let nodes = [node(Who::Ours), node(Who::Envoy)];
@@ -110,6 +114,9 @@ impl Lane {
             workloads: Workloads::new([127, network, 3], authority.clone()),
             plane,
             names,
+            elsewhere,
+            elsewhere_at: Ipv4Addr::new(127, network, 0, 2),
+            _resolvers: resolvers,
             authority,
             kept: kept.to_owned(),
             _lease: lease,
@@ -149,9 +156,10 @@ impl Lane {
     }
 
     async fn try_run(&self, scenario: &Scenario) -> Result<(), Problem> {
-        let place = Place::of(scenario.setting.world.as_ref(), &self.workloads).await?;
+        let place = Place::of(scenario.setting.world.as_ref(), &self.workloads, self.elsewhere_at).await?;
         let steps = scenario.steps(|text| place.filled(text))?;
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = place.names.clone();
+        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = place.elsewhere.clone();
         let ready = |subject| self.configure(subject, scenario, &place);
         futures::try_join!(ready(&self.ours), ready(&self.envoy))?;
         let before = self.figures(scenario).await?;
@@ -168,6 +176,10 @@ impl Lane {
                 }
                 Err(Pause::Sleep(millis)) => tokio::time::sleep(Pause::time(*millis)).await,
                 Err(Pause::Until { stat, is }) => self.until(stat, *is).await?,
+                Err(Pause::Names(names)) => {
+                    let mut book = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+                    place.rename(&mut book, names)?;
+                }
             }
         }
         let mut awaited = [Awaited::default(), Awaited::default()];
@@ -287,6 +299,7 @@ impl Lane {
                 seen.sort_by(|a, b| a.pod.cmp(&b.pod));
             }
             let line = log.iter().find(|line| line["step"] == step.as_str());
+            let line = line.or_else(|| log.iter().find(|line| is_of_connection(line, call, answer)));
             Observation::of(answer, &seen, line, subject.own, call.is("case"))
         };
         answers.iter().enumerate().map(one).collect()
@@ -361,7 +374,9 @@ impl Lane {
 async fn lease() -> Result<(tokio::net::TcpListener, u8), Problem> {
     for network in 60..100 {
         let place = SocketAddr::from((Ipv4Addr::new(127, network, 255, 254), 15999));
-        if let Ok(listener) = tokio::net::TcpListener::bind(place).await {
+        // What another run leaves behind for a moment is not free either.
+        let resolver = std::net::UdpSocket::bind((Ipv4Addr::new(127, network, 0, 1), 5353));
+        if let (Ok(listener), Ok(_)) = (tokio::net::TcpListener::bind(place).await, resolver) {
             return Ok((listener, network));
         }
     }

@@ -121,6 +121,8 @@ pub enum Pause {
         /// Its value.
         is: u64,
     },
+    /// The resolver answers otherwise from now on: pods by name; no pod is a failure, `null` a name that there is not.
+    Names(BTreeMap<String, Option<Vec<String>>>),
 }
 
 impl Pause {

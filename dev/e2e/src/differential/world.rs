@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 
 use super::Problem;
+use super::names::Book;
 use super::scenario::{Kind, Node};
 use super::workload::{Speaks, Workloads};
 
@@ -48,6 +49,12 @@ pub struct World {
     /// What the resolver answers: name and pods.
     #[serde(default)]
     names: BTreeMap<String, Vec<String>>,
+    /// What another resolver answers, at `${resolver}`, port 5353.
+    #[serde(default)]
+    elsewhere: BTreeMap<String, Vec<String>>,
+    /// How long answers hold, in seconds.
+    #[serde(default)]
+    ttl: u32,
 }
 
 /// A service.
@@ -72,13 +79,21 @@ pub(crate) struct Place {
     /// The addresses of services, as they are in configuration.
     pub(crate) services: BTreeMap<String, Ipv4Addr>,
     /// What the resolver answers.
-    pub(crate) names: BTreeMap<String, Vec<Ipv4Addr>>,
+    pub(crate) names: Book,
+    /// What the other one does.
+    pub(crate) elsewhere: Book,
+    /// Where that one is.
+    resolver: Option<Ipv4Addr>,
     world: Option<World>,
 }
 
 impl Place {
     /// Gives every pod an address, and a server for each of its ports.
-    pub(crate) async fn of(world: Option<&World>, workloads: &Workloads) -> Result<Self, Problem> {
+    pub(crate) async fn of(
+        world: Option<&World>,
+        workloads: &Workloads,
+        resolver: Ipv4Addr,
+    ) -> Result<Self, Problem> {
         let world = match world {
             Some(world) => world.clone(),
             None => serde_saphyr::from_str(USUAL).map_err(|error| format!("the usual world: {error}"))?,
@@ -94,13 +109,37 @@ impl Place {
         for (pod, ports) in &world.outside {
             out.pods.insert(pod.clone(), workloads.run(pod, &speaks(ports)?).await?);
         }
-        for (name, pods) in &world.names {
-            let address =
-                |pod: &String| out.pods.get(pod).copied().ok_or_else(|| format!("names: no pod {pod:?}"));
-            out.names.insert(name.clone(), pods.iter().map(address).collect::<Result<_, _>>()?);
-        }
+        out.names = out.book(&world.names, world.ttl)?;
+        out.elsewhere = out.book(&world.elsewhere, world.ttl)?;
+        out.resolver = Some(resolver);
         out.world = Some(world);
         Ok(out)
+    }
+
+    fn book(&self, names: &BTreeMap<String, Vec<String>>, ttl: u32) -> Result<Book, Problem> {
+        let one = |(name, pods): (&String, &Vec<String>)| Ok((name.clone(), self.addresses(pods)?));
+        Ok(Book { addresses: names.iter().map(one).collect::<Result<_, Problem>>()?, ttl })
+    }
+
+    fn addresses(&self, pods: &[String]) -> Result<Vec<Ipv4Addr>, Problem> {
+        let address =
+            |pod: &String| self.pods.get(pod).copied().ok_or_else(|| format!("names: no pod {pod:?}"));
+        pods.iter().map(address).collect()
+    }
+
+    /// Changes what a resolver answers.
+    pub(crate) fn rename(
+        &self,
+        book: &mut Book,
+        names: &BTreeMap<String, Option<Vec<String>>>,
+    ) -> Result<(), Problem> {
+        for (name, pods) in names {
+            match pods {
+                Some(pods) => drop(book.addresses.insert(name.clone(), self.addresses(pods)?)),
+                None => drop(book.addresses.remove(name)),
+            }
+        }
+        Ok(())
     }
 
     /// A text with addresses in the place of pods.
@@ -108,6 +147,9 @@ impl Place {
         let mut text = text.to_owned();
         for (pod, address) in &self.pods {
             text = text.replace(&format!("${{{pod}}}"), &address.to_string());
+        }
+        if let Some(resolver) = self.resolver {
+            text = text.replace("${resolver}", &resolver.to_string());
         }
         text
     }
