@@ -95,12 +95,11 @@ impl Compressor {
             }
             None => true,
         };
-        long_enough
-            && !headers.contains_key(header::CONTENT_ENCODING)
-            && !self.skip_statuses.contains(&status.as_u16())
-            && !(self.skip_etag && headers.contains_key(header::ETAG))
-            && !has_word(headers, &header::CACHE_CONTROL, "no-transform")
-            && self.takes_type(headers)
+        let left_alone = headers.contains_key(header::CONTENT_ENCODING)
+            || self.skip_statuses.contains(&status.as_u16())
+            || (self.skip_etag && headers.contains_key(header::ETAG))
+            || has_word(headers, &header::CACHE_CONTROL, "no-transform");
+        long_enough && !left_alone && self.takes_type(headers)
     }
 
     fn takes_type(&self, headers: &HeaderMap) -> bool {
