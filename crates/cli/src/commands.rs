@@ -3,6 +3,7 @@
 mod apiserver;
 mod app;
 mod apply;
+mod authz;
 mod ca;
 mod delete;
 mod demo;

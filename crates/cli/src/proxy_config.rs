@@ -1,5 +1,6 @@
 //! What a proxy was given, in tables: one module per part of the configuration, each over the proxy's own dump.
 
+pub(crate) mod authorization;
 pub(crate) mod bootstrap;
 pub(crate) mod clusters;
 pub(crate) mod dump;

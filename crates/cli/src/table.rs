@@ -5,6 +5,15 @@ const GAP: usize = 5;
 
 /// Writes rows of cells as columns; the first row is the head. Each line ends without spaces of ours.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    spaced(rows, GAP)
+}
+
+/// The same with three spaces between columns, where istioctl has them.
+pub(crate) fn narrow(rows: &[Vec<String>]) -> String {
+    spaced(rows, 3)
+}
+
+fn spaced(rows: &[Vec<String>], gap: usize) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
@@ -14,7 +23,7 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
         for (column, cell) in row.iter().enumerate() {
             text.push_str(cell);
             if column + 1 < row.len() {
-                let padding = widths[column] + GAP - cell.chars().count();
+                let padding = widths[column] + gap - cell.chars().count();
                 text.extend(std::iter::repeat_n(' ', padding));
             }
         }

@@ -21,6 +21,7 @@ use crate::input::{Input, Watched};
 use crate::jwks::{self, fetch::Fetcher};
 use crate::metrics::Metrics;
 use crate::patches;
+use crate::policies;
 use crate::proxies::Proxies;
 use crate::refusals::Refusals;
 use crate::roots::{Publisher, RootMaps};
@@ -159,6 +160,7 @@ impl Control {
         });
         let refusals = Refusals::start(settings.clone(), cluster);
         tasks.spawn(patches::report(proxies.clone(), published.clone(), refusals.clone()));
+        tasks.spawn(policies::report(published.clone(), refusals.clone()));
         let ads = |authenticator| {
             let ads = Ads {
                 proxies: proxies.clone(),

@@ -22,6 +22,7 @@ mod kube_source;
 mod mesh;
 mod metrics;
 mod patches;
+mod policies;
 mod proxies;
 mod refusals;
 mod roots;

@@ -37,6 +37,8 @@ struct State {
     of_object: BTreeMap<ObjectRef, ByProxy>,
     /// What the patches of each EnvoyFilter did, as a condition.
     patched: BTreeMap<ObjectRef, Value>,
+    /// Whether policies do what they say, as a condition.
+    policies: BTreeMap<ObjectRef, Value>,
 }
 
 impl Refusals {
@@ -66,10 +68,24 @@ impl Refusals {
 
     /// What the patches of every EnvoyFilter did; what is as it was is not told again.
     pub(crate) fn set_patches(&self, conditions: BTreeMap<ObjectRef, Value>) {
+        self.replace(|state| &mut state.patched, conditions);
+    }
+
+    /// Whether policies do what they say; what is as it was is not told again.
+    pub(crate) fn set_policies(&self, conditions: BTreeMap<ObjectRef, Value>) {
+        self.replace(|state| &mut state.policies, conditions);
+    }
+
+    fn replace(
+        &self,
+        which: impl Fn(&mut State) -> &mut BTreeMap<ObjectRef, Value>,
+        conditions: BTreeMap<ObjectRef, Value>,
+    ) {
         let mut state = self.lock();
-        let differ = |object: &&ObjectRef| state.patched.get(*object) != conditions.get(*object);
+        let known = which(&mut state);
+        let differ = |object: &&ObjectRef| known.get(*object) != conditions.get(*object);
         let changed: Vec<ObjectRef> = conditions.keys().filter(differ).cloned().collect();
-        state.patched = conditions;
+        *known = conditions;
         drop(state);
         changed.into_iter().for_each(|object| self.tell(object));
     }
@@ -128,8 +144,9 @@ async fn write_statuses(
                 if refused.is_empty() {
                     state.of_object.remove(&object);
                 }
-                let conditions: Vec<Value> =
-                    [accepted(&refused)].into_iter().chain(state.patched.get(&object).cloned()).collect();
+                let told = [&state.patched, &state.policies];
+                let told = told.into_iter().filter_map(|conditions| conditions.get(&object).cloned());
+                let conditions: Vec<Value> = [accepted(&refused)].into_iter().chain(told).collect();
                 json!({ "conditions": conditions })
             };
             if let Err(reason) = within(&settings, cluster.patch_status(&object, status)).await {

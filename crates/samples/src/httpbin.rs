@@ -260,7 +260,8 @@ fn titled(headers: &HeaderMap) -> BTreeMap<String, String> {
     titled
 }
 
-fn title(name: &str) -> String {
+/// A name as HTTP/1 usually writes it: `X-Request-Id`.
+pub(crate) fn title(name: &str) -> String {
     let part = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
     name.split('-').map(|p| if p.is_empty() { String::new() } else { part(p) }).collect::<Vec<_>>().join("-")
 }

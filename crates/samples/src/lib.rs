@@ -1,4 +1,5 @@
-//! The built-in sample applications: Bookinfo, httpbin, helloworld, fortio's server, nginx, tcp-echo and sleep.
+//! The built-in sample applications: Bookinfo, httpbin, helloworld, fortio's server, nginx, tcp-echo,
+//! ext-authz and sleep.
 //!
 //! They behave as the images of the same names do where Istio's labs look at it, speak HTTP/1.1 and cleartext HTTP/2,
 //! print one line per request, pass trace headers on, and send their calls through `http_proxy` where it is set.
@@ -7,6 +8,7 @@
 
 mod bookinfo;
 mod client;
+mod ext_authz;
 mod fortio;
 mod helloworld;
 mod httpbin;
@@ -56,6 +58,7 @@ pub const NAMES: &[&str] = &[
     "fortio",
     "nginx",
     "tcp-echo",
+    "ext-authz",
     "sleep",
     "outside",
 ];
@@ -81,6 +84,7 @@ pub fn run(name: &str, version: &str, port: Option<u16>, args: &[String]) -> Res
             }
             "fortio" => fortio::serve(&settings).await,
             "nginx" => nginx::serve(&settings).await,
+            "ext-authz" => ext_authz::serve(&settings).await,
             "tcp-echo" => tcp_echo::serve(&settings).await,
             "outside" => outside::serve(&settings).await,
             "sleep" => sleep::run(&settings.args).await,

@@ -1,6 +1,6 @@
 //! `x`: experimental commands, one module each beside this one.
 
-use super::{Outcome, ca, dump_xds, precheck, uninstall};
+use super::{Outcome, authz, ca, dump_xds, precheck, uninstall};
 use crate::globals::Globals;
 
 /// The group of experimental commands.
@@ -12,6 +12,8 @@ pub(crate) struct Cmd {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Ask about authorization policies
+    Authz(authz::Cmd),
     /// Make certificate authorities, and exchange the mesh's for another
     Ca(ca::Cmd),
     /// Print the Envoy resources that a proxy would get from manifests
@@ -32,6 +34,7 @@ impl Cmd {
     /// Runs the command.
     pub(crate) fn run(self, globals: &Globals) -> Outcome {
         match self.command {
+            Command::Authz(cmd) => cmd.run(globals),
             Command::Ca(cmd) => cmd.run(globals),
             Command::DumpXds(cmd) => cmd.run(globals),
             Command::Precheck(cmd) => cmd.run(globals),

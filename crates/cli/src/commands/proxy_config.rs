@@ -59,7 +59,7 @@ enum Part {
 
 /// Which proxy, and how it is printed.
 #[derive(clap::Args)]
-struct Source {
+pub(super) struct Source {
     /// The pod: [TYPE/]NAME[.NAMESPACE]
     #[arg(value_name = "POD", required_unless_present = "file")]
     pod: Option<String>,
@@ -68,7 +68,7 @@ struct Source {
     file: Option<PathBuf>,
     /// Output format: short, json or yaml
     #[arg(short, long, default_value = "short")]
-    output: String,
+    pub(super) output: String,
 }
 
 #[derive(clap::Args)]
@@ -156,9 +156,9 @@ fn one_of(text: &str, known: &[&str]) -> Result<String, String> {
 }
 
 /// What is printed: the table for people, the value for programs.
-struct Shown {
-    short: String,
-    value: Value,
+pub(super) struct Shown {
+    pub(super) short: String,
+    pub(super) value: Value,
 }
 
 impl Shown {
@@ -166,7 +166,8 @@ impl Shown {
         Self { short: table::columns(rows), value: value.into() }
     }
 
-    fn print(&self, output: &str) -> Result<(), CliError> {
+    /// Prints it in a format.
+    pub(super) fn print(&self, output: &str) -> Result<(), CliError> {
         match output {
             "short" | "table" => {
                 self.short.lines().for_each(|line| println!("{}", line.trim_end()));
@@ -191,7 +192,8 @@ fn pretty(value: &Value) -> Result<String, CliError> {
 }
 
 impl Source {
-    fn dump(&self, globals: &Globals) -> Result<Dump, CliError> {
+    /// What the proxy was given.
+    pub(super) fn dump(&self, globals: &Globals) -> Result<Dump, CliError> {
         Dump::parse(&self.text(globals, "/config_dump?include_eds")?)
     }
 

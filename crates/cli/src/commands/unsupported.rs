@@ -32,8 +32,6 @@ const VERBS: &[Verb] = &[
         "`kubectl -n istio-system port-forward deploy/istiod 9876`, then `curl -X PUT localhost:9876/scopej/ads -d '{\"output_level\":\"debug\"}'`",
     ),
     verb(&["admin"], ""),
-    verb(&["authz", "check"], "`lateen explain` says which policy a request meets"),
-    verb(&["authz"], "`lateen explain` says which policy a request meets"),
     verb(
         &["bug-report"],
         "`lateen proxy-status`, `lateen proxy-config all POD` and `lateen logs` show what it would collect",

@@ -92,6 +92,7 @@ const MAPS: &[&str] = &[
     "typedDnsResolverConfig",
     "resourceMonitors",
     "attributes",
+    "policies",
 ];
 
 /// The same with its fields in camelCase, as protobuf's JSON is written by default.

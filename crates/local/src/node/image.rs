@@ -37,6 +37,7 @@ const TABLE: &[(&str, Program)] = &[
     ("fortio", plain("fortio")),
     ("nginx", plain("nginx")),
     ("tcp-echo-server", plain("tcp-echo")),
+    ("ext-authz", plain("ext-authz")),
 ];
 
 const fn versioned(name: &'static str, version: &'static str) -> Program {
