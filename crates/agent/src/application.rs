@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use lateen_ca::tls::{ClientSettings, Version, client_config};
+use lateen_ca::tls::{ClientSettings, Offers, PeerChecks, Version, client_config};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -68,10 +68,10 @@ async fn secured(
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
     let settings = ClientSettings {
         identity: None,
-        trust: None,
-        names: Vec::new(),
+        checks: PeerChecks::default(),
         alpn: Vec::new(),
         versions: (Version::Tls12, Version::Tls13),
+        offers: Offers::default(),
         sni: false,
         match_server_name: false,
     };

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lateen_ca::Authority;
-use lateen_ca::tls::{ClientAuth, Server, ServerSettings, Trust, Version, identity, server_config};
+use lateen_ca::tls::{
+    ClientAuth, Offers, PeerChecks, Server, ServerSettings, Trust, Version, identity, server_config,
+};
 use rustls::{ServerConnection, StreamOwned};
 
 fn authority() -> Authority {
@@ -22,9 +24,14 @@ fn server(authority: &Authority, resumption: bool, mutual: bool) -> Server {
     let trust = Trust::from_pem(authority.root_pem().as_bytes()).unwrap();
     server_config(ServerSettings {
         identities: vec![identity(own.chain_pem.as_bytes(), own.key_pem.as_bytes()).unwrap()],
-        client_auth: if mutual { ClientAuth::Required(Some(trust), Vec::new()) } else { ClientAuth::None },
+        client_auth: if mutual {
+            ClientAuth::Required(PeerChecks::trusting(trust))
+        } else {
+            ClientAuth::None
+        },
         alpn: Vec::new(),
         versions: (Version::Tls12, Version::Tls13),
+        offers: Offers::default(),
         resumption,
     })
     .unwrap()

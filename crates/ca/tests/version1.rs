@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use lateen_ca::tls::{
-    ClientAuth, ClientSettings, SanRule, ServerSettings, Trust, Version, client_config, identity,
-    server_config,
+    ClientAuth, ClientSettings, Offers, PeerChecks, SanRule, ServerSettings, Trust, Version, client_config,
+    identity, server_config,
 };
 use rustls::pki_types::ServerName;
 
@@ -132,15 +132,16 @@ fn shake(
         client_auth: server.1,
         alpn: Vec::new(),
         versions,
+        offers: Offers::default(),
         resumption: false,
     };
     let server = server_config(settings).unwrap();
     let settings = ClientSettings {
         identity: client.0.cloned(),
-        trust: Some(client.1),
-        names: client.2,
+        checks: PeerChecks { names: client.2, ..PeerChecks::trusting(client.1) },
         alpn: Vec::new(),
         versions,
+        offers: Offers::default(),
         sni: true,
         match_server_name: false,
     };
@@ -171,7 +172,7 @@ fn both_sides_show_and_take_them() {
         shop.leaf(name, key, "root", &["-days", "1"]);
         let key = shop.identity(name);
         for version in [Version::Tls12, Version::Tls13] {
-            let auth = ClientAuth::Required(Some(shop.trust("root")), Vec::new());
+            let auth = ClientAuth::Required(PeerChecks::trusting(shop.trust("root")));
             let client = (Some(&key), shop.trust("root"), Vec::new());
             assert_eq!(shake((&key, auth), client, (version, version)), Ok(()), "{name} {version:?}");
         }
@@ -188,7 +189,7 @@ fn what_is_wrong_with_them_is_told() {
     shop.leaf("stranger", "rsa:2048", "other", &["-days", "1"]);
     let good = shop.identity("server");
     let refused = |key: &Key, as_client: bool| {
-        let auth = ClientAuth::Required(Some(shop.trust("root")), Vec::new());
+        let auth = ClientAuth::Required(PeerChecks::trusting(shop.trust("root")));
         let (server, client) = if as_client { (&good, key) } else { (key, &good) };
         shake((server, auth), (Some(client), shop.trust("root"), Vec::new()), BOTH).unwrap_err()
     };

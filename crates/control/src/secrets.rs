@@ -34,6 +34,8 @@ struct Credential {
     certificate: Vec<u8>,
     key: Vec<u8>,
     anchors: Vec<u8>,
+    /// Certificates that the anchors' authorities revoked.
+    revoked: Vec<u8>,
 }
 
 impl Secrets {
@@ -100,7 +102,8 @@ impl Secrets {
 }
 
 impl Credential {
-    /// The keys of a TLS secret (`tls.crt`, `tls.key`, `ca.crt`), or of Istio's generic ones (`cert`, `key`, `cacert`).
+    /// The keys of a TLS secret (`tls.crt`, `tls.key`, `ca.crt`, `ca.crl`), or of Istio's generic ones (`cert`, `key`, `cacert`,
+    /// `crl`).
     fn read(data: &Value) -> Option<Self> {
         let bytes = |keys: [&str; 2]| -> Vec<u8> {
             let text = keys.iter().find_map(|key| data[*key].as_str());
@@ -111,6 +114,7 @@ impl Credential {
             certificate: bytes(["tls.crt", "cert"]),
             key: bytes(["tls.key", "key"]),
             anchors: bytes(["ca.crt", "cacert"]),
+            revoked: bytes(["ca.crl", "crl"]),
         };
         let useful = !credential.anchors.is_empty()
             || (!credential.certificate.is_empty() && !credential.key.is_empty());
@@ -131,6 +135,7 @@ impl Credential {
         (!self.anchors.is_empty()).then(|| {
             Type::ValidationContext(CertificateValidationContext {
                 trusted_ca: Some(inline(&self.anchors)),
+                crl: (!self.revoked.is_empty()).then(|| inline(&self.revoked)),
                 ..Default::default()
             })
         })
@@ -175,6 +180,15 @@ mod tests {
         let renewed = secret("web", json!({ "tls.crt": "ZA==", "tls.key": "aw==" }));
         assert!(secrets.take(&WatchEvent::Applied(renewed)));
         assert_ne!(secrets.find("kubernetes://web", "istio-system").unwrap().version, version);
+        let revoking = secret(
+            "web",
+            json!({ "tls.crt": "ZA==", "tls.key": "aw==", "ca.crt": "YQ==", "ca.crl": "cg==" }),
+        );
+        assert!(secrets.take(&WatchEvent::Applied(revoking)), "a list of revoked certificates is a change");
+        let anchors = secrets.find("kubernetes://web-cacert", "istio-system").unwrap();
+        let anchors: Secret = anchors.any.unpack().unwrap();
+        let Some(Type::ValidationContext(context)) = anchors.r#type else { panic!("{anchors:?}") };
+        assert_eq!(context.crl, Some(inline(b"r")));
         assert!(secrets.take(&WatchEvent::Deleted(tls)));
         assert!(secrets.find("kubernetes://web", "istio-system").is_none());
     }

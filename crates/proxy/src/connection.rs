@@ -159,7 +159,7 @@ async fn terminate_tls(
         Ok(stream) => {
             served.stats.ssl_handshake.inc();
             let stream = Stream::from(stream);
-            down.tls = session(&stream, identity.local_uri.clone());
+            down.tls = session(&stream, identity.local_uris.clone());
             Some(stream)
         }
         Err(error) => {
@@ -170,7 +170,7 @@ async fn terminate_tls(
     }
 }
 
-fn session(stream: &Stream, local_uri: Option<Box<str>>) -> Option<Session> {
+fn session(stream: &Stream, local_uris: Arc<[String]>) -> Option<Session> {
     let state = stream.tls()?;
     let peer = state
         .peer_certificates()
@@ -181,7 +181,7 @@ fn session(stream: &Stream, local_uri: Option<Box<str>>) -> Option<Session> {
         _ => "TLSv1.3",
     };
     let cipher = state.negotiated_cipher_suite().map(|suite| openssl_name(suite.suite())).unwrap_or_default();
-    Some(Session { version, cipher, peer, local_uri })
+    Some(Session { version, cipher, peer, local_uris })
 }
 
 /// OpenSSL's name of a cipher: `TLS13_AES_128_GCM_SHA256` is `TLS_AES_128_GCM_SHA256` there, and

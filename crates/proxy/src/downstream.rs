@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
@@ -62,8 +63,8 @@ pub(crate) struct Session {
     pub cipher: Box<str>,
     /// The client's certificate.
     pub peer: Option<PeerCertificate>,
-    /// The first URI name of our own certificate.
-    pub local_uri: Option<Box<str>>,
+    /// The URI names of our own certificate.
+    pub local_uris: Arc<[String]>,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);

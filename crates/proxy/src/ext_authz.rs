@@ -85,7 +85,7 @@ pub(crate) async fn connection(
 pub(crate) fn ends<'d>(down: &'d Downstream, tells: &Tells) -> Ends<'d> {
     let tls = down.tls.as_ref();
     Ends {
-        local_principal: tls.and_then(|tls| tls.local_uri.as_deref()),
+        local_principal: tls.and_then(|tls| tls.local_uris.first().map(String::as_str)),
         certificate: tls
             .and_then(|tls| tls.peer.as_ref())
             .filter(|_| tells.certificate)

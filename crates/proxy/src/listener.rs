@@ -79,8 +79,8 @@ pub(crate) struct ServerTls {
 pub(crate) struct ServerIdentity {
     /// The configuration.
     pub server: tls::Server,
-    /// The first URI name of the certificate.
-    pub local_uri: Option<Box<str>>,
+    /// The URI names of the certificate.
+    pub local_uris: Arc<[String]>,
 }
 
 /// A network filter.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use lateen_proto::envoy::config::core::v3 as core;
 use lateen_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
@@ -52,6 +53,10 @@ pub struct CommonTls {
     pub min_version: TlsVersion,
     /// The newest version allowed.
     pub max_version: TlsVersion,
+    /// The ciphers of TLS 1.2 that are allowed, as OpenSSL calls them; all of the library's when empty.
+    pub ciphers: Vec<Arc<str>>,
+    /// The groups of the key exchange that are allowed; all of the library's when empty.
+    pub curves: Vec<Arc<str>>,
 }
 
 /// A version of TLS.
@@ -131,6 +136,14 @@ pub struct ValidationContext {
     pub system_roots: bool,
     /// One of these has to match a subject alternative name; empty takes any.
     pub subject_alt_names: Vec<SanMatcher>,
+    /// SHA-256 of the certificates (DER) that are good; with `key_hashes` empty takes any.
+    pub certificate_hashes: Vec<[u8; 32]>,
+    /// SHA-256 of the public keys (DER of SubjectPublicKeyInfo) that are good; with `certificate_hashes` empty takes any.
+    pub key_hashes: Vec<[u8; 32]>,
+    /// Lists of revoked certificates, as PEM; without, none is looked up.
+    pub revoked: Option<DataSource>,
+    /// Whether only the peer's own certificate is looked up there, not those of its authorities.
+    pub revoked_leaf_only: bool,
     /// Whether a certificate that fails these checks is accepted all the same (and counts as not validated).
     pub accept_untrusted: bool,
 }
@@ -281,6 +294,8 @@ impl CommonTls {
             alpn: message.alpn_protocols.iter().map(|name| name.as_bytes().into()).collect(),
             min_version,
             max_version,
+            ciphers: params.cipher_suites.iter().map(|name| name.as_str().into()).collect(),
+            curves: params.ecdh_curves.iter().map(|name| name.as_str().into()).collect(),
         })
     }
 }
@@ -367,9 +382,38 @@ impl ValidationContext {
             trusted_ca: source(cx, "trusted_ca", &message.trusted_ca)?,
             system_roots: message.system_root_certs.is_some(),
             subject_alt_names: names,
+            certificate_hashes: cx.each("verify_certificate_hash", &message.verify_certificate_hash, |cx, hash| {
+                hexadecimal(hash).ok_or_else(|| {
+                    cx.refuse("expected the SHA-256 of a certificate: 64 hexadecimal digits, or 32 pairs with colons")
+                })
+            })?,
+            key_hashes: cx.each("verify_certificate_spki", &message.verify_certificate_spki, |cx, hash| {
+                let bytes = base64::engine::general_purpose::STANDARD.decode(hash).ok();
+                let digest = bytes.and_then(|bytes| bytes.try_into().ok());
+                digest.ok_or_else(|| cx.refuse("expected the SHA-256 of a public key in base64, which has 44 characters"))
+            })?,
+            revoked: source(cx, "crl", &message.crl)?,
+            revoked_leaf_only: message.only_verify_leaf_cert_crl,
             accept_untrusted: message.trust_chain_verification() == TrustChainVerification::AcceptUntrusted,
         })
     }
+}
+
+/// A SHA-256 digest, as `openssl x509 -fingerprint` writes it, or without the colons.
+fn hexadecimal(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = match text.len() {
+        64 => text.bytes().collect(),
+        95 if text.bytes().skip(2).step_by(3).all(|byte| byte == b':') => {
+            text.bytes().enumerate().filter(|(at, _)| at % 3 != 2).map(|(_, byte)| byte).collect()
+        }
+        _ => return None,
+    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(out)
 }
 
 impl SanMatcher {
@@ -494,4 +538,24 @@ pub(crate) fn compile_upstream(
 /// Whether text is an IP address, which is never sent as a server name (RFC 6066).
 pub fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_certificates_are_read_with_and_without_colons() {
+        let plain = "0aFF".repeat(16);
+        let pairs: Vec<&str> = (0..32).map(|at| &plain[at * 2..at * 2 + 2]).collect();
+        let colons = pairs.join(":");
+        let mut expected = [0; 32];
+        expected.chunks_exact_mut(2).for_each(|pair| pair.copy_from_slice(&[0x0a, 0xff]));
+        assert_eq!((hexadecimal(&plain), hexadecimal(&colons)), (Some(expected), Some(expected)));
+        for bad in
+            ["", &plain[1..], &plain.replace('F', "x"), &colons.replace(':', "-"), &colons.replace('a', ":")]
+        {
+            assert_eq!(hexadecimal(bad), None, "{bad}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use http::header::CONTENT_TYPE;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use lateen_ca::tls::{ClientAuth, Server, ServerSettings, Version, identity, server_config};
+use lateen_ca::tls::{ClientAuth, Offers, Server, ServerSettings, Version, identity, server_config};
 use lateen_manifests::samples::FILES;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -68,6 +68,7 @@ fn certificate(folder: &Path) -> Result<Server, AppError> {
         client_auth: ClientAuth::None,
         alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         versions: (Version::Tls12, Version::Tls13),
+        offers: Offers::default(),
         resumption: true,
     })
     .map_err(|error| bad(&error))
@@ -125,7 +126,7 @@ mod tests {
     use http::Request;
     use http_body_util::BodyExt as _;
     use lateen_ca::Authority;
-    use lateen_ca::tls::{ClientSettings, Trust, client_config};
+    use lateen_ca::tls::{ClientSettings, Offers, PeerChecks, Trust, client_config};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio_rustls::TlsConnector;
     use tower::ServiceExt as _;
@@ -177,10 +178,10 @@ mod tests {
         tokio::spawn(accept(listener, app, certificate(folder.path()).unwrap()));
         let config = client_config(ClientSettings {
             identity: None,
-            trust: Some(Trust::from_pem(authority.root_pem().as_bytes()).unwrap()),
-            names: vec![],
+            checks: PeerChecks::trusting(Trust::from_pem(authority.root_pem().as_bytes()).unwrap()),
             alpn: vec![],
             versions: (Version::Tls12, Version::Tls13),
+            offers: Offers::default(),
             sni: true,
             match_server_name: true,
         });

@@ -7,7 +7,7 @@
 //!
 //! The modules in the order in which a scenario meets them: `scenario` (the text), `call` (one request's line), `world`
 //! (manifests of services and pods), `configuration`, `plane` (control plane), `subject` (a proxy), `workload`,
-//! `authorizer` and `behaviour` (upstreams), `client`, `log` and `observe` (what is compared), `judge` (comparison), `run` (lanes).
+//! `authorizer` and `behaviour` (upstreams), `authority` and `tokens` (what callers prove themselves by), `client`, `log` and `observe` (what is compared), `judge` (comparison), `run` (lanes).
 
 mod authority;
 mod authorizer;
@@ -24,6 +24,7 @@ mod run;
 mod scenario;
 mod subject;
 mod tcp_client;
+mod tokens;
 mod workload;
 mod world;
 

@@ -122,6 +122,16 @@ fn scenarios_are_many_and_told_apart() {
         let covered = covers.iter().any(|covers| covers.split([',', ';']).any(|part| part.trim() == topic));
         assert!(covered, "no scenario covers topic {topic}");
     }
+    // Policies, TLS and attacks: what an outsider tries is told apart by topic, too.
+    let of = |topics: &[&str]| covers.iter().filter(|covers| topics.contains(covers)).count();
+    assert!(
+        of(&["9", "10", "11", "12", "13"]) >= 150,
+        "{} scenarios are about security",
+        of(&["9", "10", "11", "12", "13"])
+    );
+    for topic in ["9", "10", "11", "12", "13"] {
+        assert!(of(&[topic]) > 0, "no scenario covers topic {topic}");
+    }
     for section in SEED_SECTIONS {
         let covered = covers.iter().any(|covers| covers.contains(&format!("seed 003 {section}")));
         assert!(covered, "no scenario covers seed 003, {section}");

@@ -35,6 +35,12 @@ pub enum PemError {
     /// A certificate does not parse.
     #[error("malformed certificate: {0}")]
     Certificate(String),
+    /// It holds no list of revoked certificates.
+    #[error("no revocation list in the PEM text: expected a block BEGIN X509 CRL")]
+    NoRevocations,
+    /// A list of revoked certificates does not parse.
+    #[error("malformed revocation list: {0}; expected an X.509 CRL of version 2")]
+    Revocations(String),
 }
 
 /// The anchors that peers' chains have to lead to.
@@ -197,7 +203,7 @@ pub(crate) fn rfc2253(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-fn sha256(data: &[u8]) -> Vec<u8> {
+pub(super) fn sha256(data: &[u8]) -> Vec<u8> {
     match rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13() {
         Some(suite) => suite.common.hash_provider.hash(data).as_ref().to_vec(),
         None => Vec::new(),

@@ -8,8 +8,9 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 
-use super::pem::{Trust, provider};
-use super::verify::{PeerVerifier, SanRule};
+use super::checks::PeerChecks;
+use super::offers::Offers;
+use super::verify::PeerVerifier;
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,9 +27,9 @@ pub enum ClientAuth {
     /// No certificate.
     None,
     /// A certificate if there is one; when given, it has to be good.
-    Optional(Option<Trust>, Vec<SanRule>),
+    Optional(PeerChecks),
     /// A good certificate.
-    Required(Option<Trust>, Vec<SanRule>),
+    Required(PeerChecks),
 }
 
 /// The server's side.
@@ -42,6 +43,8 @@ pub struct ServerSettings {
     pub alpn: Vec<Vec<u8>>,
     /// Lowest and highest version.
     pub versions: (Version, Version),
+    /// Ciphers and groups.
+    pub offers: Offers,
     /// Whether sessions can be resumed.
     pub resumption: bool,
 }
@@ -51,14 +54,14 @@ pub struct ServerSettings {
 pub struct ClientSettings {
     /// The certificate shown when the server asks.
     pub identity: Option<Arc<CertifiedKey>>,
-    /// Anchors; without, any chain is accepted.
-    pub trust: Option<Trust>,
-    /// Names that the server may have; any when empty.
-    pub names: Vec<SanRule>,
+    /// What the server's certificate has to be.
+    pub checks: PeerChecks,
     /// Application protocols offered, best first.
     pub alpn: Vec<Vec<u8>>,
     /// Lowest and highest version.
     pub versions: (Version, Version),
+    /// Ciphers and groups.
+    pub offers: Offers,
     /// Whether the server is told the name that was dialled.
     pub sni: bool,
     /// Whether the server's certificate has to be for the name that was dialled.
@@ -71,6 +74,14 @@ pub enum SettingsError {
     /// The versions leave nothing.
     #[error("no TLS version is left between the minimum {0:?} and the maximum {1:?}")]
     Versions(Version, Version),
+    /// No cipher is left.
+    #[error(
+        "none of the ciphers {0:?} is known, and TLS 1.3 is not allowed: use ECDHE with AES-GCM or ChaCha20-Poly1305"
+    )]
+    Ciphers(Vec<String>),
+    /// No group is left.
+    #[error("none of the curves {0:?} is known: use X25519MLKEM768, X25519, P-256 or P-384")]
+    Groups(Vec<String>),
     /// A server without a certificate.
     #[error("a server needs a certificate")]
     NoIdentity,
@@ -103,16 +114,14 @@ pub fn server_config(settings: ServerSettings) -> Result<Server, SettingsError> 
     if settings.identities.is_empty() {
         return Err(SettingsError::NoIdentity);
     }
-    let provider = Arc::new(provider());
+    let provider = Arc::new(settings.offers.provider(settings.versions.1)?);
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(settings.versions)?)?;
-    let verifier = |trust, names, required| Arc::new(PeerVerifier::new(trust, names, required, &provider));
+    let verifier = |checks, required| Arc::new(PeerVerifier::new(checks, required, &provider));
     let builder = match settings.client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Optional(trust, names) => {
-            builder.with_client_cert_verifier(verifier(trust, names, false))
-        }
-        ClientAuth::Required(trust, names) => builder.with_client_cert_verifier(verifier(trust, names, true)),
+        ClientAuth::Optional(checks) => builder.with_client_cert_verifier(verifier(checks, false)),
+        ClientAuth::Required(checks) => builder.with_client_cert_verifier(verifier(checks, true)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Identities(settings.identities)));
     config.send_tls13_tickets = usize::from(settings.resumption);
@@ -132,9 +141,9 @@ pub fn server_config(settings: ServerSettings) -> Result<Server, SettingsError> 
 /// # Errors
 /// When no version is left.
 pub fn client_config(settings: ClientSettings) -> Result<Arc<ClientConfig>, SettingsError> {
-    let provider = Arc::new(provider());
-    let verifier = PeerVerifier::new(settings.trust, settings.names, true, &provider)
-        .matching_server_name(settings.match_server_name);
+    let provider = Arc::new(settings.offers.provider(settings.versions.1)?);
+    let verifier =
+        PeerVerifier::new(settings.checks, true, &provider).matching_server_name(settings.match_server_name);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(settings.versions)?)?
         .dangerous()

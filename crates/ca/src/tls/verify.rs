@@ -13,10 +13,11 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
 };
-use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity};
+use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, RevocationOptions};
 
+use super::checks::PeerChecks;
 use super::legacy;
-use super::pem::{PeerCertificate, Trust};
+use super::pem::PeerCertificate;
 
 /// The kind of a subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +62,11 @@ impl fmt::Debug for SanRule {
     }
 }
 
-/// Accepts chains that lead to an anchor, and names that are on the list. Without anchors it accepts any chain, as
+/// Accepts chains that lead to an anchor and hold against the other checks. Without anchors it accepts any chain, as
 /// Envoy does for an upstream without a validation context.
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
-    trust: Option<Trust>,
-    names: Vec<SanRule>,
+    checks: PeerChecks,
     required: bool,
     match_server_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
@@ -74,15 +74,10 @@ pub(super) struct PeerVerifier {
 }
 
 impl PeerVerifier {
-    pub(super) fn new(
-        trust: Option<Trust>,
-        names: Vec<SanRule>,
-        required: bool,
-        provider: &CryptoProvider,
-    ) -> Self {
+    pub(super) fn new(checks: PeerChecks, required: bool, provider: &CryptoProvider) -> Self {
         let algorithms = provider.signature_verification_algorithms;
-        let hints = trust.as_ref().map(|trust| trust.roots().subjects()).unwrap_or_default();
-        Self { trust, names, required, match_server_name: false, algorithms, hints }
+        let hints = checks.trust.as_ref().map(|trust| trust.roots().subjects()).unwrap_or_default();
+        Self { checks, required, match_server_name: false, algorithms, hints }
     }
 
     /// Whether a server's certificate has to be for the name that was dialled.
@@ -97,19 +92,36 @@ impl PeerVerifier {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), Error> {
-        if let Some(trust) = &self.trust {
+        if let Some(trust) = &self.checks.trust {
             let anchors = &trust.roots().roots;
-            match legacy::parse(leaf) {
-                Some(old) => legacy::verify(&old, intermediates, anchors, &self.algorithms, now)?,
-                None => {
+            match (legacy::parse(leaf), &self.checks.revoked) {
+                (Some(old), None) => legacy::verify(&old, intermediates, anchors, &self.algorithms, now)?,
+                // Nothing looks up leaves of version 1, so none of them is known to be good.
+                (Some(_), Some(_)) => return Err(CertificateError::UnknownRevocationStatus.into()),
+                (None, revoked) => {
                     let parsed = EndEntityCert::try_from(leaf).map_err(refused)?;
-                    parsed
-                        .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, None)
+                    let verify = |revoked: Option<RevocationOptions<'_>>| {
+                        let algorithms = self.algorithms.all;
+                        let path = parsed.verify_for_usage(
+                            algorithms,
+                            anchors,
+                            intermediates,
+                            now,
+                            usage,
+                            revoked,
+                            None,
+                        );
+                        path.map(drop)
+                    };
+                    revoked
+                        .as_ref()
+                        .map_or_else(|| verify(None), |lists| lists.apply(verify))
                         .map_err(refused)?;
                 }
             }
         }
-        self.check_names(leaf)
+        self.check_names(leaf)?;
+        self.checks.pins.check(leaf).map_err(Error::from)
     }
 
     /// A signature of the handshake, TLS 1.2: every algorithm of the scheme is tried, as the scheme does not name the
@@ -148,12 +160,12 @@ impl PeerVerifier {
     }
 
     fn check_names(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        if self.names.is_empty() {
+        if self.checks.names.is_empty() {
             return Ok(());
         }
         let peer = PeerCertificate::from_der(leaf).map_err(|_| Error::from(CertificateError::BadEncoding))?;
         let accepted = |kind, names: &[String]| {
-            names.iter().any(|name| self.names.iter().any(|rule| rule.accepts(kind, name)))
+            names.iter().any(|name| self.checks.names.iter().any(|rule| rule.accepts(kind, name)))
         };
         if accepted(SanKind::Uri, &peer.uris) || accepted(SanKind::Dns, &peer.dns_names) {
             Ok(())
@@ -170,6 +182,8 @@ fn refused(error: webpki::Error) -> Error {
         E::CertExpired { .. } => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::CertRevoked => CertificateError::Revoked,
+        E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
         E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
     };

@@ -79,6 +79,15 @@ static INTERNAL_ONLY: [HeaderName; 14] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
 ];
 
+/// What proxies of the mesh tell one another, and nobody outside may say where the mesh begins.
+static MESH_ONLY: [HeaderName; 5] = [
+    names::DECORATOR,
+    names::ORIGINAL_HOST,
+    names::ORIGINAL_PATH,
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+];
+
 /// What comes of a head that was cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prepared {
@@ -111,6 +120,11 @@ pub(crate) fn prepare(exchange: &mut Exchange) -> Result<Prepared, Failure> {
     } else {
         for name in INTERNAL_ONLY.iter().chain([&names::INTERNAL]) {
             sieve.remove(&mut head.headers, name);
+        }
+        if settings.client_address.use_remote_address {
+            for name in &MESH_ONLY {
+                sieve.remove(&mut head.headers, name);
+            }
         }
     }
     if let Some(scheme) = settings.scheme_overwrite {
@@ -236,8 +250,8 @@ fn clean_path(head: &mut Head, settings: &HttpManager) -> Result<Prepared, Failu
     Ok(prepared)
 }
 
-/// RFC 3986, 6.2.2: unreserved characters unescaped, dot segments resolved; backslashes are slashes. `None` for a path
-/// with a broken escape or an escaped NUL.
+/// RFC 3986, 6.2.2: unreserved characters unescaped, dot segments resolved; backslashes are slashes. Parameters do not
+/// hide a dot segment: servers that cut them off take `..;x` for `..`, so both are, as in Envoy. `None` for a path with a broken escape or an escaped NUL.
 pub(crate) fn normalize(path: &str) -> Option<String> {
     let mut plain = Vec::with_capacity(path.len());
     let bytes = path.as_bytes();
@@ -271,7 +285,7 @@ pub(crate) fn normalize(path: &str) -> Option<String> {
         match segment {
             "." if last => out.push(""),
             "." => {}
-            ".." => {
+            segment if segment == ".." || segment.starts_with("..;") => {
                 out.pop();
                 if last {
                     out.push("");
@@ -362,16 +376,13 @@ fn element(settings: &HttpManager, down: &Downstream) -> Option<HeaderValue> {
     let tls = down.tls.as_ref()?;
     let peer = tls.peer.as_ref()?;
     let rules = settings.client_cert;
-    let mut parts = Vec::new();
-    if let Some(uri) = &tls.local_uri {
-        parts.push(format!("By={uri}"));
-    }
+    let mut parts: Vec<String> = tls.local_uris.iter().map(|uri| format!("By={uri}")).collect();
     parts.push(format!("Hash={}", peer.sha256));
     if rules.cert {
         parts.push(format!("Cert=\"{}\"", peer.url_encoded_pem()));
     }
     if rules.subject {
-        parts.push(format!("Subject=\"{}\"", peer.subject.replace('"', "\\\"")));
+        parts.push(format!("Subject=\"{}\"", peer.subject));
     }
     if rules.uri {
         parts.push(format!("URI={}", peer.uris.join(",")));
@@ -465,6 +476,10 @@ mod tests {
             ("/a%zz", None),
             ("/a%00", None),
             ("/a//b", Some("/a//b")),
+            ("/a/..;/b", Some("/b")),
+            ("/a/..;x=y/b", Some("/b")),
+            ("/a/%2e%2e;/b", Some("/b")),
+            ("/a/b..;/..c", Some("/a/b..;/..c")),
         ] {
             assert_eq!(normalize(path).as_deref(), want, "{path}");
         }
@@ -472,9 +487,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normalizing_twice_changes_nothing(path in "/[a-z./%0-9\\\\]{0,40}") {
+        fn normalizing_twice_changes_nothing(path in "/[a-z./;%0-9\\\\]{0,40}") {
             if let Some(once) = normalize(&path) {
-                prop_assert!(!once.split('/').any(|segment| segment == ".." || segment == "."));
+                prop_assert!(!once.split('/').any(|segment| segment == ".." || segment == "." || segment.starts_with("..;")));
                 // %25 stays escaped, so nothing new can be unescaped.
                 prop_assert_eq!(normalize(&once), Some(once.clone()));
             }

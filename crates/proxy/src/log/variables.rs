@@ -93,7 +93,9 @@ impl Record<'_> {
             Variable::FilterChainName => text(Some(&*down.chain).filter(|name| !name.is_empty()), out),
             Variable::DownstreamTlsVersion => text(tls.map(|tls| tls.version), out),
             Variable::DownstreamTlsCipher => text(tls.map(|tls| &*tls.cipher), out),
-            Variable::DownstreamLocalUriSan => text(tls.and_then(|tls| tls.local_uri.as_deref()), out),
+            Variable::DownstreamLocalUriSan => {
+                text(tls.map(|tls| tls.local_uris.join(",")).filter(|uris| !uris.is_empty()).as_deref(), out)
+            }
             Variable::DownstreamPeerUriSan => {
                 text(peer.map(|peer| peer.uris.join(",")).filter(|uris| !uris.is_empty()).as_deref(), out)
             }

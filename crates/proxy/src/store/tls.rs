@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lateen_ca::tls::{
-    self as ca, ClientAuth, ClientSettings, PeerCertificate, SanRule, ServerSettings, Trust,
+    self as ca, ClientAuth, ClientSettings, Offers, PeerCertificate, PeerChecks, Pins, Revocations, SanRule,
+    ServerSettings, Trust,
 };
 use lateen_route::cluster::{HttpProtocol, UpstreamHttp};
 use lateen_route::tls::{
@@ -36,30 +37,29 @@ type Secrets = BTreeMap<Arc<str>, SecretEntry>;
 /// The server's side.
 pub(super) fn server(tls: &DownstreamTls, secrets: &Secrets) -> Result<ServerIdentity, TlsError> {
     let mut identities = Vec::new();
-    let mut local_uri = None;
+    let mut local_uris = Vec::new();
     for source in &tls.common.certificates {
         let certificate = certificate(source, secrets)?;
         let chain = read(&certificate.chain)?;
-        if local_uri.is_none() {
-            local_uri = first_uri(&chain);
+        if local_uris.is_empty() {
+            local_uris = uris(&chain);
         }
         identities.push(ca::identity(&chain, &read(&certificate.key)?).map_err(wrong)?);
     }
-    let trust = validation(&tls.common, secrets)?;
-    let client_auth = match (trust, tls.require_client_certificate) {
+    let client_auth = match (validation(&tls.common, secrets)?, tls.require_client_certificate) {
         (None, false) => ClientAuth::None,
-        (None, true) => ClientAuth::Required(None, Vec::new()),
-        (Some((trust, names)), false) => ClientAuth::Optional(trust, names),
-        (Some((trust, names)), true) => ClientAuth::Required(trust, names),
+        (Some(checks), false) => ClientAuth::Optional(checks),
+        (checks, true) => ClientAuth::Required(checks.unwrap_or_default()),
     };
     let settings = ServerSettings {
         identities,
         client_auth,
         alpn: alpn(&tls.common),
         versions: versions(&tls.common),
+        offers: offers(&tls.common),
         resumption: tls.resumption,
     };
-    Ok(ServerIdentity { server: ca::server_config(settings).map_err(wrong)?, local_uri })
+    Ok(ServerIdentity { server: ca::server_config(settings).map_err(wrong)?, local_uris: local_uris.into() })
 }
 
 /// The client's side. What the secrets of discovery are for was checked when they came, so that the configuration is made
@@ -73,11 +73,9 @@ pub(super) fn client(
         tls.common.certificates.first().map(|source| certificate(source, secrets)).transpose()?;
     let by_discovery = |source: &CertificateSource| matches!(source, CertificateSource::Sds(_));
     let inline = !tls.common.certificates.iter().all(by_discovery)
-        || tls
-            .common
-            .validation
-            .as_ref()
-            .is_some_and(|own| own.context.trusted_ca.is_some() || own.context.system_roots);
+        || tls.common.validation.as_ref().is_some_and(|own| {
+            own.context.trusted_ca.is_some() || own.context.system_roots || own.context.revoked.is_some()
+        });
     // The request's host, where the cluster says so, goes before a fixed name; the context's own wish does not.
     let auto_server_name = http.auto_sni || (tls.auto_host_sni && tls.sni.is_none());
     let recipe = ClientRecipe {
@@ -141,17 +139,17 @@ impl ClientRecipe {
             }
         };
         let common = &self.tls.common;
-        let (trust, names) = checks(common, self.discovered.as_deref())?.unwrap_or_default();
+        let checks = checks(common, self.discovered.as_deref())?.unwrap_or_default();
         let mut alpn = alpn(common);
         if alpn.is_empty() && self.http2 {
             alpn.push(b"h2".to_vec());
         }
         let settings = ClientSettings {
             identity,
-            trust,
-            names,
+            checks,
             alpn,
             versions: versions(common),
+            offers: offers(common),
             sni: self.sni,
             match_server_name: self.match_server_name,
         };
@@ -167,7 +165,9 @@ pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
             let key = read(&certificate.key).map_err(|error| error.to_string())?;
             ca::identity(&chain, &key).map(drop).map_err(|error| error.to_string())
         }
-        SecretValue::Validation(context) => trust_of(context).map(drop).map_err(|error| error.to_string()),
+        SecretValue::Validation(context) => {
+            trust_of(context).and_then(|_| revoked(context)).map(drop).map_err(|error| error.to_string())
+        }
         SecretValue::Generic(_) => Ok(()),
     }
 }
@@ -194,10 +194,8 @@ fn certificate(source: &CertificateSource, secrets: &Secrets) -> Result<Arc<Cert
     }
 }
 
-type Checks = (Option<Trust>, Vec<SanRule>);
-
 /// The checks of a context, as they are now.
-fn validation(common: &CommonTls, secrets: &Secrets) -> Result<Option<Checks>, TlsError> {
+fn validation(common: &CommonTls, secrets: &Secrets) -> Result<Option<PeerChecks>, TlsError> {
     checks(common, discovered(common, secrets)?.as_deref())
 }
 
@@ -213,21 +211,41 @@ fn discovered(common: &CommonTls, secrets: &Secrets) -> Result<Option<Arc<Valida
     }
 }
 
-fn checks(common: &CommonTls, discovered: Option<&ValidationContext>) -> Result<Option<Checks>, TlsError> {
+/// A context with what a secret adds: lists of both hold, single values of the secret replace the context's.
+fn checks(
+    common: &CommonTls,
+    discovered: Option<&ValidationContext>,
+) -> Result<Option<PeerChecks>, TlsError> {
     let Some(validation) = &common.validation else { return Ok(None) };
-    let mut matchers = validation.context.subject_alt_names.clone();
-    let mut trust = trust_of(&validation.context)?;
-    let mut accept = validation.context.accept_untrusted;
-    if let Some(context) = discovered {
-        matchers.extend(context.subject_alt_names.iter().cloned());
-        trust = trust_of(context)?.or(trust);
-        accept |= context.accept_untrusted;
+    let both = || [Some(&validation.context), discovered].into_iter().flatten();
+    if both().any(|context| context.accept_untrusted) {
+        return Ok(Some(PeerChecks::default()));
     }
-    if accept {
-        return Ok(Some((None, Vec::new())));
+    let matchers: Vec<_> = both().flat_map(|context| &context.subject_alt_names).cloned().collect();
+    let out = PeerChecks {
+        trust: both().rev().find_map(|context| trust_of(context).transpose()).transpose()?,
+        names: if matchers.is_empty() { Vec::new() } else { vec![rule(matchers)] },
+        pins: Pins {
+            certificates: both().flat_map(|context| &context.certificate_hashes).copied().collect(),
+            keys: both().flat_map(|context| &context.key_hashes).copied().collect(),
+        },
+        revoked: both().rev().find_map(|context| revoked(context).transpose()).transpose()?,
+    };
+    match (&out.trust, &out.revoked) {
+        (None, _) if !out.names.is_empty() => Err(TlsError::Wrong(
+            "names of peers are asked for without trust anchors: anybody could have them; give trusted_ca".into(),
+        )),
+        (None, Some(_)) => Err(TlsError::Wrong(
+            "revoked certificates are listed without trust anchors: the list would have no effect; give trusted_ca"
+                .into(),
+        )),
+        _ => Ok(Some(out)),
     }
-    let names = if matchers.is_empty() { Vec::new() } else { vec![rule(matchers)] };
-    Ok(Some((trust, names)))
+}
+
+fn revoked(context: &ValidationContext) -> Result<Option<Revocations>, TlsError> {
+    let Some(source) = &context.revoked else { return Ok(None) };
+    Revocations::from_pem(&read(source)?, context.revoked_leaf_only).map(Some).map_err(wrong)
 }
 
 fn rule(matchers: Vec<SanMatcher>) -> SanRule {
@@ -268,13 +286,18 @@ fn read(source: &DataSource) -> Result<Bytes, TlsError> {
     }
 }
 
-fn first_uri(chain: &[u8]) -> Option<Box<str>> {
-    let certificates = PeerCertificate::all_from_pem(chain).ok()?;
-    Some(certificates.first()?.uris.first()?.as_str().into())
+fn uris(chain: &[u8]) -> Vec<String> {
+    let certificates = PeerCertificate::all_from_pem(chain).unwrap_or_default();
+    certificates.into_iter().next().map(|leaf| leaf.uris).unwrap_or_default()
 }
 
 fn alpn(common: &CommonTls) -> Vec<Vec<u8>> {
     common.alpn.iter().map(|name| name.to_vec()).collect()
+}
+
+fn offers(common: &CommonTls) -> Offers {
+    let text = |names: &[Arc<str>]| names.iter().map(|name| (**name).to_owned()).collect();
+    Offers { ciphers: text(&common.ciphers), groups: text(&common.curves) }
 }
 
 fn versions(common: &CommonTls) -> (ca::Version, ca::Version) {

@@ -38,10 +38,8 @@ super::fields! {
         ],
     }
     envoy::extensions::transport_sockets::tls::v3::TlsParameters as "envoy.extensions.transport_sockets.tls.v3.TlsParameters" {
-        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version],
+        supported: [tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites, ecdh_curves],
         ignored: [
-            cipher_suites = "the library decides: ECDHE with AES-GCM or ChaCha20-Poly1305 only",
-            ecdh_curves = "the library decides: X25519, P-256 and P-384, with and without ML-KEM",
             signature_algorithms = "the library decides",
         ],
         refused: [
@@ -57,16 +55,12 @@ super::fields! {
         ],
     }
     envoy::extensions::transport_sockets::tls::v3::CertificateValidationContext as "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext" {
-        supported: [trusted_ca, system_root_certs, match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification],
+        supported: [trusted_ca, system_root_certs, match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification, verify_certificate_spki, verify_certificate_hash, crl, only_verify_leaf_cert_crl],
         ignored: [
             watched_directory = "secret discovery watches",
             suppress_client_ca_list = "the list is not sent",
         ],
         refused: [
-            verify_certificate_spki = "use names and trust anchors",
-            verify_certificate_hash = "use names and trust anchors",
-            crl = "revocation is not checked",
-            only_verify_leaf_cert_crl = "revocation is not checked",
             allow_expired_certificate = "an expired certificate is never good",
             max_verify_depth = "the library limits chains",
             ca_certificate_provider_instance = "use secret discovery",

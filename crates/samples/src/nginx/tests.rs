@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use lateen_ca::tls::{ClientSettings, Trust, Version, client_config, identity};
+use lateen_ca::tls::{ClientSettings, Offers, PeerChecks, Trust, Version, client_config, identity};
 use lateen_ca::{Authority, Certified};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
@@ -47,10 +47,10 @@ async fn get(
 ) -> Result<String, std::io::Error> {
     let config = client_config(ClientSettings {
         identity: shown.map(|own| identity(own.chain_pem.as_bytes(), own.key_pem.as_bytes()).unwrap()),
-        trust: Some(Trust::from_pem(trusted.root_pem().as_bytes()).unwrap()),
-        names: vec![],
+        checks: PeerChecks::trusting(Trust::from_pem(trusted.root_pem().as_bytes()).unwrap()),
         alpn: vec![],
         versions: (Version::Tls12, Version::Tls13),
+        offers: Offers::default(),
         sni: true,
         match_server_name: true,
     })

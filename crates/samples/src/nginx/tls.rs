@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use lateen_ca::tls::{ClientAuth, Server, ServerSettings, Trust, Version, identity, server_config};
+use lateen_ca::tls::{
+    ClientAuth, Offers, PeerChecks, Server, ServerSettings, Trust, Version, identity, server_config,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
@@ -24,7 +26,7 @@ pub(super) fn server(wanted: &config::Tls, root: &Path) -> Result<Server, AppErr
         Verify::On | Verify::Optional => {
             let anchors = read(root, wanted.client_ca.as_deref())?;
             let trust = Trust::from_pem(&anchors).map_err(|error| bad(&wanted.client_ca, &error))?;
-            ClientAuth::Optional(Some(trust), Vec::new())
+            ClientAuth::Optional(PeerChecks::trusting(trust))
         }
     };
     let settings = ServerSettings {
@@ -32,6 +34,7 @@ pub(super) fn server(wanted: &config::Tls, root: &Path) -> Result<Server, AppErr
         client_auth,
         alpn: vec![b"http/1.1".to_vec()],
         versions: (Version::Tls12, Version::Tls13),
+        offers: Offers::default(),
         resumption: true,
     };
     server_config(settings).map_err(|error| bad(&wanted.certificate, &error))

@@ -39,6 +39,10 @@ pub(crate) struct Call {
     pub(crate) tls: Option<String>,
     /// A client certificate of this name.
     pub(crate) certificate: Option<String>,
+    /// The only TLS version to offer, `1.2` or `1.3`.
+    pub(crate) version: Option<String>,
+    /// The only cipher suite to offer, as rustls calls it.
+    pub(crate) cipher: Option<String>,
     /// The application protocol to offer in the place of the protocol's own.
     pub(crate) alpn: Option<String>,
     /// The port to connect to, when it is not the authority's.
@@ -104,6 +108,8 @@ impl FromStr for Call {
             protocol: if tcp { Protocol::Tcp } else { Protocol::Http1 },
             tls: (method == "TLS").then(String::new),
             certificate: None,
+            version: None,
+            cipher: None,
             alpn: None,
             port: None,
             address: None,
@@ -146,6 +152,9 @@ impl Call {
                 "sni" => self.tls = Some(value.to_owned()),
                 "alpn" => self.alpn = Some(value.to_owned()),
                 "cert" => self.certificate = Some(value.to_owned()),
+                "tls" => self.version = Some(value.to_owned()),
+                "cipher" => self.cipher = Some(value.to_owned()),
+                "bearer" => self.headers.push(("authorization".to_owned(), format!("Bearer {value}"))),
                 "port" => self.port = Some(value.parse().map_err(|_| format!("{word:?} is no port"))?),
                 "to" => self.address = Some(value.to_owned()),
                 "source" => {
@@ -165,7 +174,7 @@ impl Call {
                 "@h10" => self.protocol = Protocol::Http10,
                 "@tls" => self.tls = Some(String::new()),
                 "keep" => self.keep = true,
-                "fin" | "hold" | "expect" | "chunked" | "raw" | "case" | "any" => {
+                "fin" | "hold" | "expect" | "chunked" | "raw" | "case" | "any" | "resume" => {
                     self.ways.push(word.to_owned())
                 }
                 _ => return Err(format!("unknown word {word:?}")),

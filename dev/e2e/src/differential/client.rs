@@ -8,10 +8,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 use super::Problem;
 use super::authority::{Authority, common_name, parts};
@@ -25,20 +28,61 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A connection, and the common name of the certificate that its server showed.
+/// A connection.
 pub(crate) struct Connection {
     pub(crate) stream: BufReader<Box<dyn Stream>>,
     /// The client's own address, by which a log tells of the connection.
     pub(crate) own: Option<SocketAddr>,
+    /// The common name of the certificate that the server showed.
     pub(crate) shown: Option<String>,
+    /// TLS version, group of the key exchange, and kind of handshake.
+    pub(crate) spoken: Option<String>,
 }
 
 /// Connects to a proxy as a call wants it.
-pub(crate) async fn connect(
-    call: &Call,
-    to: SocketAddr,
-    authority: &Authority,
-) -> Result<Connection, Problem> {
+pub(crate) struct Dialer<'a> {
+    call: &'a Call,
+    /// What it says in TLS, and to whom; none without TLS.
+    secure: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl<'a> Dialer<'a> {
+    /// Of a call. What it does all resumes what it can, if the call wants it.
+    pub(crate) fn of(call: &'a Call, authority: &Authority) -> Result<Self, Problem> {
+        let secure = match &call.tls {
+            None => None,
+            Some(name) => {
+                let told = if name.is_empty() { "no-name.test" } else { name };
+                let server = told.to_owned().try_into().map_err(|_| format!("{name:?} is no server name"))?;
+                let mut config = security(call, authority)?;
+                config.enable_sni = !name.is_empty();
+                Some((TlsConnector::from(Arc::new(config)), server))
+            }
+        };
+        Ok(Self { call, secure })
+    }
+
+    /// One more connection.
+    pub(crate) async fn connect(&self, to: SocketAddr) -> Result<Connection, Problem> {
+        let tcp = dial(self.call, to).await?;
+        let own = tcp.local_addr().ok();
+        let Some((connector, server)) = &self.secure else {
+            return Ok(Connection { stream: BufReader::new(Box::new(tcp)), own, shown: None, spoken: None });
+        };
+        let stream = connector.connect(server.clone(), tcp).await.map_err(|_| "tls".to_owned())?;
+        let session = stream.get_ref().1;
+        let shown = session.peer_certificates().and_then(<[_]>::first).map(common_name);
+        let spoken = format!(
+            "{:?} {:?} {:?}",
+            session.protocol_version().unwrap_or(rustls::ProtocolVersion::Unknown(0)),
+            session.negotiated_key_exchange_group().map_or(NamedGroup::Unknown(0), |group| group.name()),
+            session.handshake_kind().unwrap_or(HandshakeKind::Full),
+        );
+        Ok(Connection { stream: BufReader::new(Box::new(stream)), own, shown, spoken: Some(spoken) })
+    }
+}
+
+async fn dial(call: &Call, to: SocketAddr) -> Result<TcpStream, Problem> {
     let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
     if let Some(last) = call.source {
         let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
@@ -46,21 +90,25 @@ pub(crate) async fn connect(
     }
     let tcp = socket.connect(to).await.map_err(|error| format!("connect: {}", error.kind()))?;
     tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-    let own = tcp.local_addr().ok();
-    match &call.tls {
-        None => Ok(Connection { stream: BufReader::new(Box::new(tcp)), own, shown: None }),
-        Some(name) => secure(call, tcp, name, authority).await,
-    }
+    Ok(tcp)
 }
 
-async fn secure(
-    call: &Call,
-    tcp: TcpStream,
-    name: &str,
-    authority: &Authority,
-) -> Result<Connection, Problem> {
-    let builder =
-        rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anything));
+fn security(call: &Call, authority: &Authority) -> Result<rustls::ClientConfig, Problem> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if let Some(cipher) = &call.cipher {
+        provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()) == *cipher);
+    }
+    let versions: &[&rustls::SupportedProtocolVersion] = match call.version.as_deref() {
+        None => rustls::ALL_VERSIONS,
+        Some("1.2") => &[&rustls::version::TLS12],
+        Some("1.3") => &[&rustls::version::TLS13],
+        Some(other) => return Err(format!("tls:{other}: expected 1.2 or 1.3")),
+    };
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything));
     let mut config = match &call.certificate {
         Some(name) => {
             let (chain, key) = parts(&*authority.leaf(name)?)?;
@@ -76,19 +124,15 @@ async fn secure(
     if let Some(alpn) = &call.alpn {
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     }
-    config.enable_sni = !name.is_empty();
-    let own = tcp.local_addr().ok();
-    let name = if name.is_empty() { "no-name.test" } else { name };
-    let server = name.to_owned().try_into().map_err(|_| format!("{name:?} is no server name"))?;
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(server, tcp).await;
-    let stream = stream.map_err(|_| "tls".to_owned())?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(common_name);
-    Ok(Connection { stream: BufReader::new(Box::new(stream)), own, shown })
+    if !call.is("resume") {
+        config.resumption = rustls::client::Resumption::disabled();
+    }
+    Ok(config)
 }
 
 /// Sends a call over a connection of HTTP/1 and reads its answer.
 pub(crate) async fn http1(call: &Call, step: &str, connection: &mut Connection) -> Answer {
-    let mut answer = Answer { shown: connection.shown.clone(), own: connection.own, ..Answer::default() };
+    let mut answer = Answer::over(connection);
     let (head, body) = request(call, step);
     let sent = connection.stream.write_all(head.as_bytes()).await;
     if !call.is("expect") && call.method != "CONNECT" && sent.is_ok() {
@@ -261,12 +305,7 @@ async fn read_chunks(stream: &mut Reader, answer: &mut Answer) -> Result<(), &'s
 
 /// Sends a call over a connection of its own of HTTP/2.
 pub(crate) async fn http2(call: &Call, step: &str, connection: Connection) -> Answer {
-    let mut answer = Answer {
-        shown: connection.shown.clone(),
-        own: connection.own,
-        version: "HTTP/2".to_owned(),
-        ..Answer::default()
-    };
+    let mut answer = Answer { version: "HTTP/2".to_owned(), ..Answer::over(&connection) };
     let result = tokio::time::timeout(PATIENCE, exchange(call, step, connection, &mut answer)).await;
     if let Err(end) = result.unwrap_or(Err("silent")) {
         answer.end = end.to_owned();

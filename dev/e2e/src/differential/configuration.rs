@@ -1,7 +1,6 @@
 //! A scenario's configuration for one proxy: its world and objects through `translate`, with listeners that can be reached.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use lateen_api::mesh::{MeshConfig, MeshNetworks};
@@ -12,18 +11,19 @@ use lateen_registry::manifests::Manifests;
 use lateen_translate::{Proxy, Resources, generate, offline};
 use serde_json::{Value, json};
 
-use super::Problem;
+use super::authority::Authority;
 use super::observe::log_format;
 use super::scenario::Scenario;
 use super::subject::Subject;
 use super::world::Place;
+use super::{Problem, tokens};
 
 /// What a proxy is to have.
 pub(super) fn translate(
     subject: &Subject,
     scenario: &Scenario,
     place: &Place,
-    certs: &Path,
+    authority: &Authority,
 ) -> Result<Resources, Problem> {
     let setting = &scenario.setting;
     let kind = setting.proxy.unwrap_or_default();
@@ -35,8 +35,8 @@ pub(super) fn translate(
     let mesh = MeshConfig::istio_default().overlaid(&mesh).map_err(|error| error.to_string())?;
     let over = setting.mesh.clone().unwrap_or(Value::Null);
     let mesh = mesh.overlaid(&over).map_err(|error| format!("mesh: {error}"))?;
-    let config = scenario.config.replace("${certs}", &certs.display().to_string());
-    let config = place.filled(&config);
+    let config = tokens::filled(&place.filled(&scenario.config), setting.tokens())?;
+    let config = authority.filled(&config)?;
     let mut manifests = Manifests::default();
     manifests.read("world", &place.manifests(kind, subject.own));
     manifests.read("config", &completed(&config)?);

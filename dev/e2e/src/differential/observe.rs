@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 
+use super::client::Connection;
 use super::workload::Seen;
 
 /// A call's answer, as the client saw it.
@@ -34,6 +35,16 @@ pub(crate) struct Answer {
     pub(crate) own: Option<SocketAddr>,
     /// Answers before this one, to what was sent together with its request.
     pub(crate) before: Vec<String>,
+    /// What TLS was spoken.
+    pub(crate) spoken: Option<String>,
+}
+
+impl Answer {
+    /// One that is still to come over a connection.
+    pub(crate) fn over(connection: &Connection) -> Self {
+        let (shown, spoken) = (connection.shown.clone(), connection.spoken.clone());
+        Self { own: connection.own, shown, spoken, ..Self::default() }
+    }
 }
 
 /// What was observed, by name. A missing name reads as `-`.
@@ -98,6 +109,7 @@ impl Observation {
         out.put("body", &answer.body, own);
         out.put("shown", answer.shown.as_deref().unwrap_or("-"), own);
         out.put("before", &answer.before.join(" | "), own);
+        out.put("spoken", answer.spoken.as_deref().unwrap_or("-"), own);
         if answer.until_close {
             out.put("until-close", "true", own);
         }

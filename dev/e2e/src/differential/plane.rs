@@ -211,7 +211,8 @@ impl Catalog for Secrets {
     }
 }
 
-/// A secret by its name: `default` and `ROOTCA` of the mesh, files, and `kubernetes://NAME`, whose certificate is that of NAME.
+/// A secret by its name: `default` and `ROOTCA` of the mesh, files, and `kubernetes://NAME`, whose certificate is that of NAME;
+/// where NAME ends in `-crl`, a list of revoked certificates goes with the anchors.
 fn secret(name: &str, authority: &Authority) -> Option<Resource> {
     let chain = |chain: &str, key: &str| json!({"certificateChain": {"inlineString": chain}, "privateKey": {"inlineString": key}});
     let leaf = |leaf: &str| {
@@ -235,6 +236,9 @@ fn secret(name: &str, authority: &Authority) -> Option<Resource> {
         let asked = name.strip_prefix("kubernetes://")?;
         let asked = asked.rsplit('/').next()?;
         match asked.strip_suffix("-cacert") {
+            Some(base) if base.ends_with("-crl") => json!({"name": name, "validationContext": {
+                "trustedCa": {"inlineString": authority.root()},
+                "crl": {"inlineString": authority.revocations().ok()?}}}),
             Some(_) => roots(authority.root()),
             None => leaf(asked)?,
         }

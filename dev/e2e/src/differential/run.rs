@@ -12,7 +12,7 @@ use testkit::envoy::Envoy;
 
 use super::authority::Authority;
 use super::call::{Call, Protocol};
-use super::client::{connect, http1, http2};
+use super::client::{Dialer, http1, http2};
 use super::configuration::{rebind, translate};
 use super::judge::Pair;
 use super::log::{Awaited, byte_lines, is_of_connection, length};
@@ -21,10 +21,10 @@ use super::observe::{Answer, Observation};
 use super::plane::Plane;
 use super::scenario::{File, Kind, Pause, Scenario};
 use super::subject::{Site, Subject, Who};
-use super::tcp_client;
 use super::workload::Workloads;
 use super::world::Place;
 use super::{DEADLINE, Problem};
+use super::{tcp_client, tokens};
 
 /// How long figures may take to agree.
 const FIGURES: Duration = Duration::from_secs(3);
@@ -93,7 +93,7 @@ pub async fn run_all(
 impl Lane {
     async fn start(envoy: &Envoy, kept: &Path) -> Result<Self, Problem> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let authority = Arc::new(Authority::new(folder.path(), &["client", "mesh"])?);
+        let authority = Arc::new(Authority::new(folder.path(), &["client", "mesh", "revoked"])?);
         let (lease, network) = lease().await?;
         let at = |last: u8| SocketAddr::from((Ipv4Addr::new(127, network, 0, last), 5353));
         let (names, elsewhere, resolver) = (Names::default(), Names::default(), at(1));
@@ -157,7 +157,8 @@ impl Lane {
 
     async fn try_run(&self, scenario: &Scenario) -> Result<(), Problem> {
         let place = Place::of(scenario.setting.world.as_ref(), &self.workloads, self.elsewhere_at).await?;
-        let steps = scenario.steps(|text| place.filled(text))?;
+        let tokens = scenario.setting.tokens();
+        let steps = scenario.steps(|text| tokens::filled(&place.filled(text), tokens))?;
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = place.names.clone();
         *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = place.elsewhere.clone();
         let ready = |subject| self.configure(subject, scenario, &place);
@@ -218,7 +219,7 @@ impl Lane {
 
     /// Gives a proxy the scenario's configuration, and waits until it listens.
     async fn configure(&self, subject: &Subject, scenario: &Scenario, place: &Place) -> Result<(), Problem> {
-        let mut resources = translate(subject, scenario, place, self.authority.folder())?;
+        let mut resources = translate(subject, scenario, place, &self.authority)?;
         let addresses = rebind(&mut resources, subject)?;
         self.plane.publish(&subject.node, Some(&resources)).await?;
         let deadline = Instant::now() + DEADLINE;
@@ -252,9 +253,10 @@ impl Lane {
         place: &Place,
     ) -> Result<Vec<Answer>, Problem> {
         let to = target(subject, call, kind, place)?;
+        let dialer = Dialer::of(call, &self.authority)?;
         let mut answers = Vec::new();
         if call.keep {
-            let mut connection = match connect(call, to, &self.authority).await {
+            let mut connection = match dialer.connect(to).await {
                 Ok(connection) => connection,
                 Err(end) => return Ok(vec![Answer { end, ..Answer::default() }; call.times]),
             };
@@ -266,9 +268,9 @@ impl Lane {
         let all: Vec<usize> = (0..call.times).collect();
         for group in all.chunks(call.at_once.max(1)) {
             let one = |at: &usize| {
-                let step = format!("{index}.{at}");
+                let (step, dialer) = (format!("{index}.{at}"), &dialer);
                 async move {
-                    let mut connection = match connect(call, to, &self.authority).await {
+                    let mut connection = match dialer.connect(to).await {
                         Ok(connection) => connection,
                         Err(end) => return Answer { end, ..Answer::default() },
                     };

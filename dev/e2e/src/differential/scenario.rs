@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Problem;
 use super::call::Call;
+use super::tokens::Token;
 use super::world::World;
 
 /// A file of scenarios on one topic.
@@ -37,6 +38,8 @@ pub struct Setting {
     pub world: Option<World>,
     /// What lies over the default mesh configuration.
     pub mesh: Option<Value>,
+    /// Tokens by name, which steps have as `${jwt:NAME}`; those of a scenario lie over those of its file.
+    pub tokens: Option<BTreeMap<String, Token>>,
 }
 
 /// The kind of proxy that a scenario is about.
@@ -133,14 +136,18 @@ impl Pause {
 }
 
 impl Scenario {
-    /// The scenario's calls and pauses; `filled` puts addresses in the place of pods.
+    /// The scenario's calls and pauses; `filled` puts addresses in the place of pods, and tokens in that of their names.
     ///
     /// # Errors
     /// Says which line cannot be read, or that nothing is expected.
-    pub(crate) fn steps(&self, filled: impl Fn(&str) -> String) -> Result<Vec<Result<Call, Pause>>, Problem> {
+    pub(crate) fn steps(
+        &self,
+        filled: impl Fn(&str) -> Result<String, Problem>,
+    ) -> Result<Vec<Result<Call, Pause>>, Problem> {
         let read = |step: &Step| match step {
             Step::Call(text) => {
-                filled(text).parse().map(Ok).map_err(|error| format!("step {text:?}: {error}"))
+                let call = filled(text).and_then(|text| text.parse());
+                call.map(Ok).map_err(|error| format!("step {text:?}: {error}"))
             }
             Step::Pause(pause) => Ok(Err(pause.clone())),
         };
@@ -181,5 +188,14 @@ impl Setting {
         self.node = self.node.take().or_else(|| defaults.node.clone());
         self.world = self.world.take().or_else(|| defaults.world.clone());
         self.mesh = self.mesh.take().or_else(|| defaults.mesh.clone());
+        let mut tokens = defaults.tokens.clone().unwrap_or_default();
+        tokens.extend(self.tokens.take().unwrap_or_default());
+        self.tokens = Some(tokens);
+    }
+
+    /// Tokens by name.
+    pub(crate) fn tokens(&self) -> &BTreeMap<String, Token> {
+        static NONE: BTreeMap<String, Token> = BTreeMap::new();
+        self.tokens.as_ref().unwrap_or(&NONE)
     }
 }

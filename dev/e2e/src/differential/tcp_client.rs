@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends what the call says and reads one line, or (`fin`, which also ends the client's side, and `hold`) all there is.
 pub(crate) async fn talk(call: &Call, connection: &mut Connection) -> Answer {
-    let mut answer = Answer { shown: connection.shown.clone(), own: connection.own, ..Answer::default() };
+    let mut answer = Answer::over(connection);
     let talking = async {
         let said = call.body.clone().unwrap_or_default();
         connection.stream.write_all(said.as_bytes()).await.map_err(|_| "closed")?;
@@ -30,6 +30,8 @@ pub(crate) async fn talk(call: &Call, connection: &mut Connection) -> Answer {
             size => format!("{size} bytes"),
         };
         match read {
+            // A server that refuses a client may have read what it said meanwhile, or not.
+            Err(_) if bytes.is_empty() && call.tls.is_some() => Err("closed"),
             Err(_) => Err("reset"),
             Ok(0) => Err("closed"),
             Ok(_) => Ok(()),
