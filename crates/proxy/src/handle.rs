@@ -14,6 +14,7 @@ use lateen_telemetry::log_file::LogFiles;
 use tokio::sync::{Notify, oneshot};
 
 use crate::admin::Admin;
+use crate::rest::Rest;
 use crate::source::{self, Resources};
 use crate::store::{Rejected, Store};
 use crate::worker::{Command, Shared, WorkerHandle};
@@ -141,7 +142,11 @@ impl Config {
             control: Some((stop, control)),
         };
         match start.recv() {
-            Ok(Ok(())) => Ok(handle),
+            Ok(Ok(())) => {
+                // Resources that came by file were read by this thread.
+                lateen_sys::heap::give_back();
+                Ok(handle)
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ProxyError::Bootstrap("the control thread ended while it started".to_owned())),
         }
@@ -193,15 +198,22 @@ fn control(
         let work = source::discovery::run(store.clone(), bootstrap, questions);
         let sweeps = async {
             let found = lock(store).shared.found.clone();
+            let mut rest = Rest::default();
             loop {
-                tokio::select! {
-                    () = tokio::time::sleep(OUTLIER_SWEEP) => {}
-                    () = found.notified() => {}
+                let ticked = tokio::select! {
+                    () = tokio::time::sleep(OUTLIER_SWEEP) => true,
+                    () = found.notified() => false,
+                };
+                let updates = {
+                    let mut store = lock(store);
+                    store.sweep_outliers();
+                    store.warm_found_clusters();
+                    store.publish();
+                    store.updates()
+                };
+                if ticked && rest.begins(updates) {
+                    lateen_sys::heap::give_back();
                 }
-                let mut store = lock(store);
-                store.sweep_outliers();
-                store.warm_found_clusters();
-                store.publish();
             }
         };
         tokio::select! {

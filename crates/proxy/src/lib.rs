@@ -20,6 +20,7 @@ mod inspect;
 mod listener;
 mod log;
 mod on_demand;
+mod rest;
 mod scratch;
 mod snapshot;
 mod source;

@@ -154,6 +154,7 @@ impl Resources {
         let updated = SystemTime::now();
         let version: Arc<str> = "".into();
         let mut rejected = Vec::new();
+        store.note_update();
         while let Some((list, take)) = work.pop_front() {
             for any in list {
                 let source = Source { any, version: version.clone(), updated, is_static };

@@ -88,6 +88,7 @@ pub(crate) struct Store {
     resolver_addresses: Vec<SocketAddr>,
     bind: Option<std::net::IpAddr>,
     publish_due: bool,
+    updates: u64,
 }
 
 /// A refused resource.
@@ -142,7 +143,18 @@ impl Store {
             resolver_addresses,
             bind,
             publish_due: false,
+            updates: 0,
         }
+    }
+
+    /// Takes note that resources came.
+    pub(crate) fn note_update(&mut self) {
+        self.updates += 1;
+    }
+
+    /// How many updates there were, from whichever source.
+    pub(crate) fn updates(&self) -> u64 {
+        self.updates
     }
 
     /// The workers.
@@ -228,7 +240,8 @@ impl Store {
     }
 
     /// Counts an update.
-    pub(crate) fn count_update(&self, type_url: &str, accepted: bool) {
+    pub(crate) fn count_update(&mut self, type_url: &str, accepted: bool) {
+        self.note_update();
         let stats = &self.shared.stats;
         let (success, refused) = if type_url.ends_with(".Listener") {
             (&stats.listener_manager.lds_update_success, &stats.listener_manager.lds_update_rejected)
