@@ -54,6 +54,7 @@ mod tests {
         samples/bookinfo/networking/virtual-service-reviews-test-v2.yaml
         samples/bookinfo/networking/virtual-service-reviews-v3.yaml
         samples/bookinfo/platform/kube/bookinfo.yaml samples/bookinfo/platform/kube/cleanup.sh
+        samples/egress/gateway-patch.json samples/egress/mesh.yaml samples/egress/nginx.conf samples/egress/nginx.yaml
         samples/extauthz/ext-authz.yaml
         samples/helloworld/helloworld.yaml samples/httpbin/httpbin.yaml
         samples/httpbin/sample-client/fortio-deploy.yaml samples/jwt/demo.jwt samples/jwt/jwks.json

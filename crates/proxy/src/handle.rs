@@ -206,7 +206,7 @@ fn control(
                 };
                 let updates = {
                     let mut store = lock(store);
-                    store.sweep_outliers();
+                    store.sweep_hosts();
                     store.warm_found_clusters();
                     store.publish();
                     store.updates()

@@ -291,10 +291,11 @@ impl Store {
         }
     }
 
-    /// Ends the ejections of hosts whose time is over.
-    pub(crate) fn sweep_outliers(&self) {
+    /// Ends the ejections of hosts whose time is over, and weighs hosts by what they report.
+    pub(crate) fn sweep_hosts(&self) {
         for cluster in self.clusters.values().filter_map(|entry| entry.active.as_ref()) {
             cluster.sweep_outliers();
+            cluster.sweep_load();
         }
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod host;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod limits;
+pub(crate) mod load;
 pub(crate) mod outlier;
 pub(crate) mod pool;
 pub(crate) mod pools;

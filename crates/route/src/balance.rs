@@ -32,6 +32,11 @@ pub trait HostView {
         false
     }
 
+    /// The weight that a host has instead of its assignment's.
+    fn weight(&self, _host: usize) -> Option<u32> {
+        None
+    }
+
     /// The share of its weight that a host gets while it warms up; `None` once it is warm.
     fn warmth(&self, _host: usize, _rules: &SlowStart) -> Option<f64> {
         None
@@ -206,13 +211,13 @@ impl Tier {
                 let weight = u64::from(locality.weight.unwrap_or(0)) * available;
                 if weight > 0 {
                     upper += weight;
-                    groups.push((upper, Group::new(assignment, balancing, &hosts)));
+                    groups.push((upper, Group::new(assignment, balancing, &hosts, view)));
                 }
             }
         } else {
             let hosts: Vec<usize> = localities.iter().flat_map(|l| l.hosts.clone()).filter(fits).collect();
             if !hosts.is_empty() {
-                groups.push((1, Group::new(assignment, balancing, &hosts)));
+                groups.push((1, Group::new(assignment, balancing, &hosts, view)));
             }
         }
         (!groups.is_empty()).then_some(Self { priority, panic: matches!(which, Which::All), groups })

@@ -341,6 +341,7 @@ impl<'p, 't> Attempts<'p, 't> {
             match result {
                 Ok(response) => {
                     cluster.judge_response(&picked.host, response.status(), response.headers());
+                    cluster.take_report(&picked.host, response.headers());
                     exchange.upstream = Some(Upstream { lease, pool, active });
                     return Ok(response);
                 }

@@ -247,8 +247,12 @@ impl Exchange {
 
     /// Keeps what logs will say of a response's trailers.
     pub(crate) fn take_trailers(&mut self, trailers: Option<&HeaderMap>) {
-        if let Some(status) = trailers.and_then(grpc_status) {
+        let Some(trailers) = trailers else { return };
+        if let Some(status) = grpc_status(trailers) {
             self.grpc_status = Some(status);
+        }
+        if let Some(Upstream { active, .. }) = &self.upstream {
+            active.cluster.take_report(&active.host, trailers);
         }
     }
 

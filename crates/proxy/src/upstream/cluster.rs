@@ -16,6 +16,7 @@ use lateen_route::{Cluster as Compiled, Entropy};
 use super::connect::{Tls, Transport};
 use super::host::{Address, Host};
 use super::limits::Limits;
+use super::load;
 use super::pool::{Http2Settings, Pool, PoolSettings, Protocol};
 use super::pools::PoolKey;
 use super::proxy_header;
@@ -53,6 +54,8 @@ pub(crate) struct Cluster {
     pub resolver: Option<Arc<crate::dns::Resolver>>,
     /// When outliers are looked at next, on the clock of outlier detection.
     pub(super) next_sweep: AtomicU64,
+    /// When weights are made anew next, on the same clock.
+    pub(super) next_weighing: AtomicU64,
     found: Mutex<HashMap<SocketAddr, Arc<Host>>>,
 }
 
@@ -101,6 +104,8 @@ pub(crate) struct HostSet {
     pub hosts: Vec<Member>,
     /// The resource they come from.
     pub assignment: Option<Arc<Assignment>>,
+    /// As the hosts; empty where the assignment's weights count.
+    pub(super) weights: Box<[u32]>,
     plan: Plan,
 }
 
@@ -120,6 +125,10 @@ impl HostView for HostSet {
 
     fn degraded(&self, host: usize) -> bool {
         self.hosts.get(host).is_some_and(|member| member.host.checked.degraded.load(Ordering::Relaxed))
+    }
+
+    fn weight(&self, host: usize) -> Option<u32> {
+        self.weights.get(host).copied()
     }
 
     fn warmth(&self, host: usize, rules: &SlowStart) -> Option<f64> {
@@ -208,6 +217,7 @@ impl Cluster {
             ways: ArcSwap::default(),
             resolver,
             next_sweep: AtomicU64::new(0),
+            next_weighing: AtomicU64::new(0),
             found: Mutex::default(),
             compiled,
         }
@@ -241,7 +251,7 @@ impl Cluster {
             })
             .collect();
         self.stats.update_success.inc();
-        self.publish(HostSet { hosts, assignment: Some(assignment), plan: Plan::default() });
+        self.publish(HostSet { hosts, assignment: Some(assignment), ..HostSet::default() });
     }
 
     /// Makes the plan again: a host's health has changed.
@@ -250,11 +260,12 @@ impl Cluster {
         self.publish(HostSet {
             hosts: now.hosts.clone(),
             assignment: now.assignment.clone(),
-            plan: Plan::default(),
+            ..HostSet::default()
         });
     }
 
     fn publish(&self, mut set: HostSet) {
+        set.weights = load::weights(self.compiled.balancing.by_load.as_ref(), &set.hosts);
         if let Some(assignment) = &set.assignment {
             set.plan = Plan::new(assignment, &self.compiled.balancing, &set);
         }

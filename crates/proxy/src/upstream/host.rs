@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::check::Checked;
+use super::load::Reported;
 use super::outlier::{self, Conduct};
 
 /// Where a host is.
@@ -44,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) conduct: Conduct,
     /// Its health by active checks.
     pub(crate) checked: Checked,
+    /// What it reported of its load, where that is asked for.
+    pub(super) reported: OnceLock<Box<Reported>>,
     /// Since when it may be used, in milliseconds of the process's own clock.
     pub(super) well_since: AtomicU64,
     /// Its counters.
@@ -82,6 +85,7 @@ impl Host {
             active: AtomicU32::new(0),
             conduct: Conduct::default(),
             checked: Checked::default(),
+            reported: OnceLock::new(),
             well_since: AtomicU64::new(outlier::now()),
             stats: HostStats::default(),
         })

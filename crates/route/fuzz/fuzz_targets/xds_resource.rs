@@ -102,7 +102,7 @@ fn drive_endpoints(bytes: &[u8]) {
     let Ok(message) = endpoint::v3::ClusterLoadAssignment::decode(bytes) else { return };
     let Ok(compiled) = lateen_route::compile_endpoints(&message) else { return };
     for (policy, locality_weighted) in [(Policy::RoundRobin, false), (Policy::LeastRequest(LeastRequest { choices: 2, bias: 1.0 }), true)] {
-        let balancing = Balancing { policy, panic_threshold: 50.0, locality_weighted, slow_start: None };
+        let balancing = Balancing { policy, panic_threshold: 50.0, locality_weighted, slow_start: None, by_load: None };
         let plan = Plan::new(&compiled.value, &balancing, &AllHealthy);
         let _ = plan.pick(Draw { entropy: Entropy(3), turn: 5, hash: None, attempt: 0 }, &AllHealthy);
         plan.describe(&compiled.value, &mut Vec::new());

@@ -29,7 +29,12 @@ enum PickBy {
 
 impl Group {
     /// `hosts` is not empty.
-    pub(super) fn new(assignment: &Assignment, balancing: &Balancing, hosts: &[usize]) -> Self {
+    pub(super) fn new(
+        assignment: &Assignment,
+        balancing: &Balancing,
+        hosts: &[usize],
+        view: &impl HostView,
+    ) -> Self {
         let policy = match balancing.policy {
             Policy::RoundRobin | Policy::ClusterProvided => PickBy::Turn,
             Policy::Random => PickBy::Chance,
@@ -38,7 +43,7 @@ impl Group {
                 return Self::of_table(balancing, entries(assignment, balancing, hosts, 1.0));
             }
         };
-        let weight = |host: &usize| u64::from(assignment.hosts[*host].weight);
+        let weight = |host: &usize| u64::from(view.weight(*host).unwrap_or(assignment.hosts[*host].weight));
         let first = weight(&hosts[0]);
         let mut upper = 0;
         let weights = if hosts.iter().all(|host| weight(host) == first) {

@@ -13,6 +13,7 @@ struct View {
     sick: Vec<usize>,
     active: Vec<u32>,
     warm: Vec<f64>,
+    weights: Vec<u32>,
 }
 
 impl HostView for View {
@@ -24,13 +25,17 @@ impl HostView for View {
         self.active.get(host).copied().unwrap_or(0)
     }
 
+    fn weight(&self, host: usize) -> Option<u32> {
+        self.weights.get(host).copied()
+    }
+
     fn warmth(&self, host: usize, _: &SlowStart) -> Option<f64> {
         self.warm.get(host).copied()
     }
 }
 
 fn balancing(policy: Policy) -> Balancing {
-    Balancing { policy, panic_threshold: 50.0, locality_weighted: false, slow_start: None }
+    Balancing { policy, panic_threshold: 50.0, locality_weighted: false, slow_start: None, by_load: None }
 }
 
 /// Groups of (priority, locality weight, host weights).
@@ -76,7 +81,7 @@ fn near(shares: &BTreeMap<usize, u32>, wanted: &[(usize, u32)]) {
 
 const LEAST: Policy = Policy::LeastRequest(LeastRequest { choices: 2, bias: 1.0 });
 
-const IDLE: View = View { sick: vec![], active: vec![], warm: vec![] };
+const IDLE: View = View { sick: vec![], active: vec![], warm: vec![], weights: vec![] };
 
 #[test]
 fn weights_are_obeyed_by_every_policy() {
@@ -152,6 +157,13 @@ fn nothing_to_pick_is_no_panic() {
 fn chance_alone_takes_no_account_of_weights() {
     let plan = Plan::new(&assignment(&[(0, 1, &[1, 3])]), &balancing(Policy::Random), &IDLE);
     near(&shares(&plan, &IDLE, false), &[(0, 5000), (1, 5000)]);
+}
+
+#[test]
+fn weights_that_are_found_at_run_time_go_before_the_assignments() {
+    let view = View { weights: vec![1, 3], ..IDLE };
+    let plan = Plan::new(&assignment(&[(0, 1, &[5, 1])]), &balancing(Policy::RoundRobin), &view);
+    near(&shares(&plan, &view, false), &[(0, 2500), (1, 7500)]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use lateen_proto::envoy::config::cluster::v3 as proto;
 use lateen_proto::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
 use lateen_proto::envoy::config::cluster::v3::cluster::{LbConfig, LbPolicy};
 
-use super::policies;
+use super::{ByLoad, policies};
 use crate::error::{Cx, Result};
 
 /// How an endpoint is picked.
@@ -20,6 +20,8 @@ pub struct Balancing {
     pub locality_weighted: bool,
     /// How new endpoints come to their full share; `None` is at once.
     pub slow_start: Option<SlowStart>,
+    /// How weights follow from what hosts report; `None` takes those of the assignment.
+    pub by_load: Option<ByLoad>,
 }
 
 /// A load balancing policy.
@@ -85,6 +87,7 @@ pub(super) struct Chosen {
     pub(super) policy: Policy,
     pub(super) locality_weighted: bool,
     pub(super) slow_start: Option<SlowStart>,
+    pub(super) by_load: Option<ByLoad>,
 }
 
 impl LeastRequest {
@@ -187,11 +190,12 @@ impl Balancing {
                 policy: policy(cx, message, hashing.use_hostname_for_hashing)?,
                 locality_weighted,
                 slow_start: slow_start(cx, message)?,
+                by_load: None,
             },
         };
-        let Chosen { policy, locality_weighted, slow_start } = chosen;
+        let Chosen { policy, locality_weighted, slow_start, by_load } = chosen;
         let panic_threshold = common.healthy_panic_threshold.as_ref().map_or(50.0, |p| p.value);
-        Ok(Self { policy, panic_threshold, locality_weighted, slow_start })
+        Ok(Self { policy, panic_threshold, locality_weighted, slow_start, by_load })
     }
 }
 

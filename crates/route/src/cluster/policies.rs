@@ -1,11 +1,15 @@
 //! Load balancing policies in the form of extensions (`load_balancing_policy`), which goes before `lb_policy`.
 
+use std::time::Duration;
+
 use lateen_proto::Any;
 use lateen_proto::envoy::config::cluster::v3::LoadBalancingPolicy;
 use lateen_proto::envoy::config::core::v3::TypedExtensionConfig;
 use lateen_proto::envoy::extensions::load_balancing_policies as policies;
+use lateen_proto::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use lateen_proto::envoy::extensions::load_balancing_policies::common::v3 as common;
 
+use super::ByLoad;
 use super::balancing::{Chosen, LeastRequest, MAGLEV_SIZE, Policy, RING_MAX, RING_MIN, SlowStart};
 use crate::error::{Cx, Result};
 
@@ -21,7 +25,7 @@ pub(super) fn choose(cx: &mut Cx<'_>, list: &LoadBalancingPolicy) -> Result<Chos
             None => unknown.push(extension.name.as_str()),
         }
     }
-    let known = "round_robin, least_request, random, ring_hash, maglev, wrr_locality or cluster_provided";
+    let known = "round_robin, client_side_weighted_round_robin, least_request, random, ring_hash, maglev, wrr_locality or cluster_provided";
     Err(cx.refuse_at("policies", format!("[{}] is not supported: give {known}", unknown.join(", "))))
 }
 
@@ -39,6 +43,7 @@ fn read_any(cx: &mut Cx<'_>, any: &Any) -> Result<Option<Chosen>> {
             policy: Policy::RoundRobin,
             locality_weighted: locality(cx, &message.locality_lb_config)?,
             slow_start: slow_start(cx, &message.slow_start_config)?,
+            by_load: None,
         }));
     }
     if any.is::<policies::least_request::v3::LeastRequest>() {
@@ -49,13 +54,19 @@ fn read_any(cx: &mut Cx<'_>, any: &Any) -> Result<Option<Chosen>> {
             policy: Policy::LeastRequest(LeastRequest::checked(cx, message.choice_count, bias)?),
             locality_weighted: locality(cx, &message.locality_lb_config)?,
             slow_start: slow_start(cx, &message.slow_start_config)?,
+            by_load: None,
         }));
     }
     if any.is::<policies::random::v3::Random>() {
         let message: policies::random::v3::Random = cx.unpack(any)?;
         cx.check(&message)?;
         let locality_weighted = locality(cx, &message.locality_lb_config)?;
-        return Ok(Some(Chosen { policy: Policy::Random, locality_weighted, slow_start: None }));
+        return Ok(Some(Chosen {
+            policy: Policy::Random,
+            locality_weighted,
+            slow_start: None,
+            by_load: None,
+        }));
     }
     if any.is::<policies::ring_hash::v3::RingHash>() {
         let message: policies::ring_hash::v3::RingHash = cx.unpack(any)?;
@@ -68,7 +79,11 @@ fn read_any(cx: &mut Cx<'_>, any: &Any) -> Result<Option<Chosen>> {
         let size = message.table_size.unwrap_or(MAGLEV_SIZE);
         let policy = Policy::maglev(cx, "table_size", size, by_hostname)?;
         let locality_weighted = message.locality_weighted_lb_config.is_some();
-        return Ok(Some(Chosen { policy, locality_weighted, slow_start: None }));
+        return Ok(Some(Chosen { policy, locality_weighted, slow_start: None, by_load: None }));
+    }
+    if any.is::<ClientSideWeightedRoundRobin>() {
+        let message: ClientSideWeightedRoundRobin = cx.unpack(any)?;
+        return Ok(Some(by_load(cx, &message)?));
     }
     if any.is::<policies::wrr_locality::v3::WrrLocality>() {
         let message: policies::wrr_locality::v3::WrrLocality = cx.unpack(any)?;
@@ -82,6 +97,7 @@ fn read_any(cx: &mut Cx<'_>, any: &Any) -> Result<Option<Chosen>> {
             policy: Policy::ClusterProvided,
             locality_weighted: false,
             slow_start: None,
+            by_load: None,
         }));
     }
     Ok(None)
@@ -96,7 +112,38 @@ fn ring_hash(cx: &mut Cx<'_>, message: &policies::ring_hash::v3::RingHash) -> Re
     let murmur = message.hash_function() == HashFunction::MurmurHash2;
     let policy = Policy::ring_hash(cx, "minimum_ring_size", sizes, by_hostname, murmur)?;
     let locality_weighted = message.locality_weighted_lb_config.is_some();
-    Ok(Chosen { policy, locality_weighted, slow_start: None })
+    Ok(Chosen { policy, locality_weighted, slow_start: None, by_load: None })
+}
+
+/// Turns by weights that follow from what hosts report.
+fn by_load(cx: &mut Cx<'_>, message: &ClientSideWeightedRoundRobin) -> Result<Chosen> {
+    cx.check(message)?;
+    if message.enable_oob_load_report == Some(true) {
+        return Err(cx.refuse_at("enable_oob_load_report", "is not supported: reports come with responses"));
+    }
+    let penalty = message.error_utilization_penalty.unwrap_or(1.0);
+    if !(penalty >= 0.0 && penalty.is_finite()) {
+        return Err(cx.refuse_at("error_utilization_penalty", "has to be 0 or more"));
+    }
+    let period = |field: &str, value, unset| Ok(cx.duration(field, value)?.unwrap_or(unset));
+    let rules = ByLoad {
+        blackout: period("blackout_period", &message.blackout_period, Duration::from_secs(10))?,
+        expiration: period(
+            "weight_expiration_period",
+            &message.weight_expiration_period,
+            Duration::from_secs(180),
+        )?,
+        update: period("weight_update_period", &message.weight_update_period, Duration::from_secs(1))?
+            .max(Duration::from_millis(100)),
+        error_penalty: penalty.into(),
+        metrics: message.metric_names_for_computing_utilization.iter().map(|name| (&**name).into()).collect(),
+    };
+    Ok(Chosen {
+        policy: Policy::RoundRobin,
+        locality_weighted: false,
+        slow_start: slow_start(cx, &message.slow_start_config)?,
+        by_load: Some(rules),
+    })
 }
 
 /// Whether host names are hashed.

@@ -170,6 +170,14 @@ super::fields! {
         ignored: [],
         refused: [],
     }
+    envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin as "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin" {
+        supported: [blackout_period, weight_expiration_period, weight_update_period, error_utilization_penalty, metric_names_for_computing_utilization, slow_start_config, enable_oob_load_report],
+        ignored: [
+            oob_reporting_period = "reports come with responses",
+            oob_reporting_config = "reports come with responses",
+        ],
+        refused: [],
+    }
     envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest as "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" {
         supported: [choice_count, active_request_bias, slow_start_config, locality_lb_config],
         ignored: [

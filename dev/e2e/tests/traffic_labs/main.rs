@@ -3,18 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod egress_tls;
+
 use e2e::{Answer, Cluster, DataPlane, curl, eventually, repository, tools};
 
 #[test]
 fn on_our_proxy() {
-    if tools(&["kubectl", "curl"]) {
+    if tools(&["kubectl", "curl", "openssl"]) {
         labs(&Cluster::up(DataPlane::Lateen));
     }
 }
 
 #[test]
 fn on_stock_envoy() {
-    if tools(&["kubectl", "curl", "envoy"]) {
+    if tools(&["kubectl", "curl", "openssl", "envoy"]) {
         labs(&Cluster::up(DataPlane::Envoy));
     }
 }
@@ -25,6 +27,7 @@ fn labs(cluster: &Cluster) {
     rollout(cluster, "sleep");
     rollout(cluster, "httpbin");
     lab_3_6_egress_gateway(cluster);
+    egress_tls::through_the_egress_gateway(cluster);
     lab_3_4_service_entry(cluster);
     lab_3_5_ingress(cluster);
     lab_4_2_circuit_breaker(cluster);
