@@ -1,6 +1,7 @@
-//! The words of the mesh: hosts, namespaces, labels, identities, localities, durations, the clock.
+//! The words of the mesh: hosts, namespaces, labels, identities, localities, durations, regular expressions, the clock.
 //!
 //! Everything here is a value: cheap to clone, ordered, hashable, with one textual form that is Istio's.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clock;
 mod duration;
@@ -8,6 +9,7 @@ mod host;
 mod labels;
 mod locality;
 mod names;
+pub mod re2;
 mod spiffe;
 
 pub use clock::{Clock, FakeClock, SystemClock};

@@ -292,11 +292,13 @@ impl VirtualHost {
             None => None,
             Some(policy) => Some(Arc::new(cx.field("retry_policy", |cx| RetryPolicy::compile(cx, policy))?)),
         };
+        let routes = cx.each("routes", &message.routes, |cx, route| {
+            Route::compile(cx, route, mirrors, matchers).map(Arc::new)
+        })?;
+        matching::build_shared(routes.iter().map(|route| &route.matcher));
         Ok(Self {
             name: message.name.as_str().into(),
-            routes: cx.each("routes", &message.routes, |cx, route| {
-                Route::compile(cx, route, mirrors, matchers).map(Arc::new)
-            })?,
+            routes,
             require_tls: match message.require_tls() {
                 proto::virtual_host::TlsRequirementType::None => RequireTls::None,
                 proto::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::External,

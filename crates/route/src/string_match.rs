@@ -1,5 +1,6 @@
 //! String matchers.
 
+use lateen_base::re2::Regex;
 use lateen_proto::envoy::r#type::matcher::v3 as matcher;
 use lateen_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
@@ -70,7 +71,7 @@ impl StringMatcher {
     }
 
     pub(crate) fn regex(cx: &mut Cx<'_>, message: &matcher::RegexMatcher) -> Result<Self> {
-        Ok(Self { pattern: Pattern::Regex(FullRegex::compile(cx, message)?), ignore_case: false })
+        Ok(Self { pattern: Pattern::Regex(built(cx, message)?), ignore_case: false })
     }
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &matcher::StringMatcher) -> Result<Self> {
@@ -81,7 +82,7 @@ impl StringMatcher {
             Some(MatchPattern::Suffix(text)) => Pattern::Suffix(non_empty(cx, "suffix", text)?),
             Some(MatchPattern::Contains(text)) => Pattern::Contains(non_empty(cx, "contains", text)?),
             Some(MatchPattern::SafeRegex(regex)) => {
-                Pattern::Regex(cx.field("safe_regex", |cx| FullRegex::compile(cx, regex))?)
+                Pattern::Regex(cx.field("safe_regex", |cx| built(cx, regex))?)
             }
             Some(MatchPattern::Custom(_)) => return Err(cx.refuse_at("custom", "is not supported")),
             None => return Err(cx.refuse("needs a pattern: exact, prefix, suffix, contains or safe_regex")),
@@ -97,9 +98,14 @@ impl std::fmt::Display for StringMatcher {
             Pattern::Prefix(p) => write!(f, "starts with {p:?}"),
             Pattern::Suffix(p) => write!(f, "ends with {p:?}"),
             Pattern::Contains(p) => write!(f, "contains {p:?}"),
-            Pattern::Regex(r) => write!(f, "matches {:?}", r.source),
+            Pattern::Regex(r) => write!(f, "matches {:?}", r.source()),
         }
     }
+}
+
+/// An expression that is built at once: few are on no request's way.
+fn built(cx: &mut Cx<'_>, message: &matcher::RegexMatcher) -> Result<FullRegex> {
+    FullRegex::compile(cx, message).inspect(FullRegex::build)
 }
 
 fn non_empty(cx: &Cx<'_>, field: &str, text: &str) -> Result<Box<str>> {
@@ -108,63 +114,67 @@ fn non_empty(cx: &Cx<'_>, field: &str, text: &str) -> Result<Box<str>> {
 
 /// A regular expression that has to match the whole text, as Envoy's `safe_regex` does.
 #[derive(Clone, Debug)]
-pub struct FullRegex {
-    whole: regex::bytes::Regex,
-    source: Box<str>,
-}
-
-/// The largest compiled expression, in bytes: as much as RE2 gives Envoy's patterns, and small enough for thousands.
-const REGEX_SIZE_LIMIT: usize = 1 << 20;
+pub struct FullRegex(Regex);
 
 impl FullRegex {
     /// Whether the whole of `text` matches.
     pub fn matches(&self, text: &[u8]) -> bool {
-        self.whole.is_match(text)
+        self.0.matches(text)
     }
 
     /// The expression.
     pub(crate) fn source(&self) -> &str {
-        &self.source
+        self.0.source()
+    }
+
+    /// What every text that matches begins with.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        self.0.prefix()
+    }
+
+    /// Builds it now, rather than when a text needs it.
+    pub(crate) fn build(&self) {
+        self.0.build();
+    }
+
+    /// Whether it is built.
+    #[cfg(test)]
+    pub(crate) fn is_built(&self) -> bool {
+        self.0.is_built()
     }
 
     /// An expression of our own.
     pub(crate) fn of(source: &str) -> Result<Self, String> {
-        let whole = build(&format!("^(?:{source})$")).map_err(|error| error.to_string())?;
-        Ok(Self { whole, source: source.into() })
+        Regex::whole(source).map(Self).map_err(|error| error.to_string())
     }
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &matcher::RegexMatcher) -> Result<Self> {
         if message.regex.is_empty() {
             return Err(cx.refuse_at("regex", "must not be empty"));
         }
-        if message.regex.contains(')') {
-            // On its own first: "a)(b" is whole only inside the group below.
-            build(&message.regex).map_err(|error| cx.refuse_at("regex", error))?;
-        }
-        let whole =
-            build(&format!("^(?:{})$", message.regex)).map_err(|error| cx.refuse_at("regex", error))?;
-        Ok(Self { whole, source: message.regex.as_str().into() })
+        Self::of(&message.regex).map_err(|error| cx.refuse_at("regex", error))
     }
 }
 
 /// Search and replace, as `RegexMatchAndSubstitute`.
 #[derive(Clone, Debug)]
 pub struct Substitution {
-    pattern: regex::bytes::Regex,
+    pattern: Regex,
     replacement: Box<[u8]>,
 }
 
 impl Substitution {
     /// Every match in `text` replaced.
     pub fn apply(&self, text: &[u8]) -> Vec<u8> {
-        self.pattern.replace_all(text, &self.replacement[..]).into_owned()
+        self.pattern.replace_all(text, &self.replacement)
     }
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &matcher::RegexMatchAndSubstitute) -> Result<Self> {
         let pattern = cx.required("pattern", &message.pattern)?;
-        let pattern = build(&pattern.regex).map_err(|error| cx.refuse_at("pattern.regex", error))?;
+        let pattern =
+            Regex::part(&pattern.regex).map_err(|error| cx.refuse_at("pattern.regex", error.to_string()))?;
         let replacement = replacement(&message.substitution).map_err(|e| cx.refuse_at("substitution", e))?;
-        if replacement.groups >= pattern.captures_len() {
+        if replacement.groups > pattern.groups() {
             let reason = format!("names group {}, which the pattern does not have", replacement.groups);
             return Err(cx.refuse_at("substitution", reason));
         }
@@ -196,14 +206,6 @@ fn replacement(text: &str) -> Result<Replacement, &'static str> {
         }
     }
     Ok(out)
-}
-
-fn build(pattern: &str) -> Result<regex::bytes::Regex, String> {
-    regex::bytes::RegexBuilder::new(pattern)
-        .size_limit(REGEX_SIZE_LIMIT)
-        .dfa_size_limit(REGEX_SIZE_LIMIT)
-        .build()
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

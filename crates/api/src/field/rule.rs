@@ -1,5 +1,8 @@
 //! Rules of a schema beyond types: written into the CRDs for the API server, and checked here by the same declaration.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -99,8 +102,11 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-fn contains(pattern: &str, text: &str) -> bool {
-    Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+fn contains(pattern: &'static str, text: &str) -> bool {
+    static BUILT: LazyLock<Mutex<HashMap<&'static str, Option<Regex>>>> = LazyLock::new(Mutex::default);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let regex = built.entry(pattern).or_insert_with(|| Regex::new(pattern).ok());
+    regex.as_ref().is_some_and(|regex| regex.is_match(text))
 }
 
 fn each(rules: &[Rule], value: &Value, reader: &mut Reader) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lateen_base::Host;
-use regex::Regex;
+use lateen_base::re2::Regex;
 
 use super::Problems;
 use super::path::Path;
@@ -296,7 +296,7 @@ pub(super) fn percent(value: i64) -> Check {
 
 /// A regular expression, as RE2 has them.
 pub(super) fn regex(text: &str) -> Check {
-    Regex::new(text).map(|_| ()).map_err(|error| {
+    Regex::whole(text).map(drop).map_err(|error| {
         let reason = error.to_string();
         format!("invalid regular expression {text:?}: {}", reason.lines().last().unwrap_or_default())
     })

@@ -1,5 +1,6 @@
 //! Which requests a route takes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -68,6 +69,22 @@ impl Interned {
                 kept
             }
         }
+    }
+}
+
+/// How many expressions of one beginning wait for the first request that begins so.
+const WAITING: usize = 64;
+
+/// Builds the expressions that one request would have to build too many of: those that begin alike.
+pub(super) fn build_shared<'m>(matchers: impl Iterator<Item = &'m RouteMatcher>) {
+    let mut by_prefix: HashMap<&[u8], Vec<&FullRegex>> = HashMap::new();
+    for matcher in matchers {
+        if let PathMatch::Regex(regex) = &matcher.path {
+            by_prefix.entry(regex.prefix()).or_default().push(regex);
+        }
+    }
+    for regex in by_prefix.into_values().filter(|alike| alike.len() > WAITING).flatten() {
+        regex.build();
     }
 }
 
@@ -253,5 +270,73 @@ impl fmt::Display for Mismatch<'_> {
             Reason::Header(header) => write!(f, "not {header}"),
             Reason::Other(text) => f.write_str(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::VirtualHost;
+
+    use super::super::{RouteTable, compile_routes};
+    use super::*;
+
+    fn table(patterns: impl Iterator<Item = String>) -> RouteTable {
+        use lateen_proto::json::from_value;
+        let route = |regex: String| {
+            from_value(
+                &serde_json::json!({"match": {"safeRegex": {"regex": regex}}, "route": {"cluster": "c"}}),
+            )
+            .unwrap()
+        };
+        let host = VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: patterns.map(route).collect(),
+            ..VirtualHost::default()
+        };
+        let message = proto::RouteConfiguration { virtual_hosts: vec![host], ..Default::default() };
+        compile_routes(&message).unwrap().value
+    }
+
+    fn built(table: &RouteTable) -> usize {
+        let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
+        routes
+            .filter(|route| matches!(&route.matcher.path, PathMatch::Regex(regex) if regex.is_built()))
+            .count()
+    }
+
+    fn takes(table: &RouteTable, path: &str) -> bool {
+        let request = RequestView {
+            method: "GET",
+            scheme: "http",
+            authority: "a",
+            path,
+            headers: &http::HeaderMap::new(),
+            connection: &crate::request::ConnectionView::default(),
+            metadata: None,
+            remote: None,
+        };
+        let selected = table.route(&request, false, crate::Entropy(0), &mut ());
+        selected.is_some_and(|selected| selected.route.is_some())
+    }
+
+    #[test]
+    fn of_ten_thousand_expressions_a_request_builds_the_one_it_begins_like() {
+        let patterns = || (0..10_000).map(|n| format!("/ten/{n}/[a-z]+"));
+        let first = table(patterns());
+        assert_eq!(built(&first), 0);
+        assert!(takes(&first, "/ten/7777/x"));
+        assert_eq!(built(&first), 1);
+        let next = table(patterns());
+        assert_eq!(built(&next), 1, "the next version of the configuration has it");
+    }
+
+    #[test]
+    fn expressions_that_begin_alike_do_not_wait_for_a_request() {
+        let few = table((0..60).map(|n| format!("/few/[a-z]+/{n}")));
+        assert_eq!(built(&few), 0);
+        let many = table((0..100).map(|n| format!("/many/[a-z]+/{n}")));
+        assert_eq!(built(&many), 100);
+        assert!(takes(&many, "/many/a/99") && !takes(&many, "/many/a/100"));
     }
 }
