@@ -1,5 +1,7 @@
 //! Pods asked by way of the API server: the control plane's debug API, a proxy's admin interface.
 
+mod admin;
+
 use lateen_kube::{Client, ResourceKind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -9,9 +11,6 @@ use crate::globals::Globals;
 
 /// Where the control plane answers debug requests.
 const DEBUG_PORT: u16 = 15014;
-
-/// Where a proxy answers administrators.
-const ADMIN_PORT: u16 = 15000;
 
 /// A pod by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +41,17 @@ impl PodName {
         let Self { namespace, name } = self;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy{path}");
         Ok(client.raw_get(&path, "application/json").await?)
+    }
+
+    /// What `GET path` on the admin interface of its proxy answers, as JSON.
+    pub(crate) async fn ask_proxy(&self, client: &Client, path: &str) -> Result<Value, CliError> {
+        let text = admin::ask(client, self, "GET", path).await?;
+        serde_json::from_str(&text).map_err(|error| {
+            CliError(format!(
+                "the proxy of {}.{} answers {path} with no JSON: {error}",
+                self.name, self.namespace
+            ))
+        })
     }
 }
 
@@ -99,14 +109,12 @@ impl ProxyAdmin {
 
     /// What `GET path` answers, as JSON.
     pub(crate) async fn json(&self, path: &str) -> Result<Value, CliError> {
-        self.pod.ask(&self.client, ADMIN_PORT, path).await
+        self.pod.ask_proxy(&self.client, path).await
     }
 
     /// What a request to `path` answers, as text.
     pub(crate) async fn text(&self, method: &str, path: &str) -> Result<String, CliError> {
-        let PodName { namespace, name } = &self.pod;
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{ADMIN_PORT}/proxy{path}");
-        Ok(self.client.raw_text(method, &path).await?)
+        admin::ask(&self.client, &self.pod, method, path).await
     }
 }
 

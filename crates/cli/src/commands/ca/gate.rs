@@ -55,7 +55,7 @@ impl Gate {
             lag("webhook configuration", name, self.unmet(roots, None));
         }
         for seen in &look.proxies {
-            lag("proxy", &seen.proxy, self.of_proxy(seen));
+            lag("proxy", &look.name(seen), self.of_proxy(seen));
         }
         all
     }
@@ -123,7 +123,8 @@ mod tests {
 
     fn seen(proxy: &str, trusts: &[&str], shows: &str) -> Seen {
         let trusts = trusts.iter().map(|root| (*root).to_owned()).collect();
-        Seen { proxy: proxy.into(), trusts, shows: Some(shows.into()), problem: None }
+        let (proxy, cluster) = (proxy.into(), "Kubernetes".into());
+        Seen { proxy, cluster, trusts, shows: Some(shows.into()), problem: None }
     }
 
     fn names(gate: &Gate, look: &Look) -> Vec<String> {

@@ -15,8 +15,6 @@ use crate::commands::CliError;
 use crate::globals::Globals;
 use crate::pods::{self, PodName};
 
-/// A proxy's admin interface.
-const ADMIN_PORT: u16 = 15000;
 /// Proxies that are asked at once.
 const AT_ONCE: usize = 16;
 /// The ConfigMap of the roots, in every namespace, and its key.
@@ -37,12 +35,29 @@ pub(super) struct Look {
     pub(super) proxies: Vec<Seen>,
 }
 
+impl Look {
+    /// A proxy's name, with its cluster where there are several.
+    pub(super) fn name(&self, seen: &Seen) -> String {
+        name(&self.proxies, seen)
+    }
+}
+
+/// A proxy's name among others, with its cluster where they are of several.
+pub(super) fn name(all: &[Seen], seen: &Seen) -> String {
+    match all.iter().any(|other| other.cluster != seen.cluster) {
+        true => format!("{} of cluster {}", seen.proxy, seen.cluster),
+        false => seen.proxy.clone(),
+    }
+}
+
 /// What one proxy has in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Seen {
     /// `POD.NAMESPACE`.
     pub(super) proxy: String,
+    /// The cluster that it runs in, by the name the mesh has for it.
+    pub(super) cluster: String,
     /// The roots that it trusts.
     pub(super) trusts: Fingerprints,
     /// The root, of all that are known, that its own certificate leads to.
@@ -53,14 +68,19 @@ pub(super) struct Seen {
     pub(super) problem: Option<String>,
 }
 
-/// Asks everybody. `roots` are the PEM texts of all roots that matter.
-pub(super) async fn look(client: &Client, globals: &Globals, roots: &str) -> Result<Look, CliError> {
+/// Asks everybody, proxies also where the clients of other clusters reach. `roots` are the PEM texts of all roots that matter.
+pub(super) async fn look(
+    client: &Client,
+    others: &[Client],
+    globals: &Globals,
+    roots: &str,
+) -> Result<Look, CliError> {
     let control_planes = control_planes(client, globals).await?;
     Ok(Look {
         control_planes: control_planes.into_iter().map(|(pod, authority)| (pod.name, authority)).collect(),
         maps: maps(client).await?,
         webhooks: webhooks(client, globals).await?,
-        proxies: proxies(client, globals, roots).await?,
+        proxies: proxies(client, others, globals, roots).await?,
     })
 }
 
@@ -110,51 +130,70 @@ async fn webhooks(client: &Client, globals: &Globals) -> Result<BTreeMap<String,
     Ok(found)
 }
 
-/// The proxies that are connected, and those that run in pods here whether connected or not.
-async fn proxies(client: &Client, globals: &Globals, roots: &str) -> Result<Vec<Seen>, CliError> {
-    let pods = client.list(&ResourceKind::core("Pod", "pods"), None, None).await?;
-    let here = pods.iter().filter(|pod| pod["status"]["phase"] == "Running" && has_proxy(pod));
-    let mut all: BTreeMap<(String, String), Option<String>> = here
-        .map(|pod| ((text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"])), None))
-        .collect();
+/// Cluster, namespace and name.
+type Place = (String, String, String);
+
+/// The proxies that are connected, and those that run in pods within reach whether connected or not.
+async fn proxies(
+    client: &Client,
+    others: &[Client],
+    globals: &Globals,
+    roots: &str,
+) -> Result<Vec<Seen>, CliError> {
+    let mut all: BTreeMap<Place, Option<&Client>> = BTreeMap::new();
+    for reached in [client].into_iter().chain(others) {
+        let pods = reached.list(&ResourceKind::core("Pod", "pods"), None, None).await?;
+        let running = pods.iter().filter(|pod| pod["status"]["phase"] == "Running");
+        all.extend(running.filter_map(place).map(|place| (place, Some(reached))));
+    }
     let connected = pods::debug::<Vec<ProxySync>>(client, globals, "/debug/syncz").await?;
     for proxy in connected.into_iter().flat_map(|(_, proxies)| proxies) {
         let Some((name, namespace)) = proxy.proxy.rsplit_once('.') else { continue };
-        let known = (namespace.to_owned(), name.to_owned());
-        all.entry(known).or_insert(Some(proxy.cluster_id));
+        let place = (proxy.cluster_id.clone(), namespace.to_owned(), name.to_owned());
+        all.entry(place).or_insert(None);
     }
-    let seen = futures::stream::iter(all).map(|((namespace, name), elsewhere)| async move {
-        let pod = PodName { namespace, name };
-        see(client, &pod, elsewhere, roots).await
+    let seen = futures::stream::iter(all).map(|((cluster, namespace, name), reached)| async move {
+        let seen = match reached {
+            Some(client) => see(client, &PodName { namespace, name }, roots).await,
+            None => Seen::lost(format!("{name}.{namespace}"), out_of_reach(&cluster)),
+        };
+        Seen { cluster, ..seen }
     });
     let mut seen: Vec<Seen> = seen.buffer_unordered(AT_ONCE).collect().await;
-    seen.sort_by(|a, b| a.proxy.cmp(&b.proxy));
+    seen.sort_by(|a, b| (&a.proxy, &a.cluster).cmp(&(&b.proxy, &b.cluster)));
     Ok(seen)
 }
 
-fn has_proxy(pod: &Value) -> bool {
-    ["containers", "initContainers"].iter().any(|list| {
-        let containers = pod["spec"][*list].as_array();
-        containers.into_iter().flatten().any(|container| container["name"] == "istio-proxy")
-    })
+/// Where the proxy of a pod runs, if it has one.
+fn place(pod: &Value) -> Option<Place> {
+    const CLUSTER: &str = "ISTIO_META_CLUSTER_ID";
+    let containers = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten());
+    let proxy = containers.into_iter().find(|container| container["name"] == "istio-proxy")?;
+    let said = proxy["env"].as_array().into_iter().flatten().find(|variable| variable["name"] == CLUSTER);
+    let cluster = said.and_then(|variable| variable["value"].as_str()).unwrap_or("Kubernetes");
+    Some((cluster.to_owned(), text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"])))
 }
 
-async fn see(client: &Client, pod: &PodName, elsewhere: Option<String>, roots: &str) -> Seen {
+fn out_of_reach(cluster: &str) -> String {
+    format!(
+        "it is connected from cluster {cluster}, where no running pod of it is within reach, so nobody knows what it trusts: \
+         name the kubeconfig's context of that cluster (--remote-contexts)"
+    )
+}
+
+async fn see(client: &Client, pod: &PodName, roots: &str) -> Seen {
     let proxy = format!("{}.{}", pod.name, pod.namespace);
-    let unknown = |problem: String| Seen {
-        proxy: proxy.clone(),
-        trusts: Vec::new(),
-        shows: None,
-        problem: Some(problem),
-    };
-    if let Some(cluster) = elsewhere {
-        return unknown(format!(
-            "it runs in cluster {cluster}, or not at all any more: here is no running pod of it"
-        ));
-    }
-    match pod.ask(client, ADMIN_PORT, "/config_dump?resource=dynamic_active_secrets").await {
+    match pod.ask_proxy(client, "/config_dump?resource=dynamic_active_secrets").await {
         Ok(dump) => of_dump(proxy, &dump, roots),
-        Err(error) => unknown(format!("its admin interface does not answer: {error}")),
+        Err(error) => Seen::lost(proxy, format!("its admin interface does not answer: {error}")),
+    }
+}
+
+impl Seen {
+    fn lost(proxy: String, problem: String) -> Self {
+        Self { proxy, cluster: String::new(), trusts: Vec::new(), shows: None, problem: Some(problem) }
     }
 }
 
@@ -174,12 +213,11 @@ fn of_dump(proxy: String, dump: &Value, roots: &str) -> Seen {
     let chain = named("default").map(|secret| inline(&secret["tls_certificate"]["certificate_chain"]));
     let trusted = named("ROOTCA").map(|secret| inline(&secret["validation_context"]["trusted_ca"]));
     let (Some(chain), Some(trusted)) = (chain, trusted) else {
-        let problem = "it has no certificate and roots of the mesh in use".to_owned();
-        return Seen { proxy, trusts: Vec::new(), shows: None, problem: Some(problem) };
+        return Seen::lost(proxy, "it has no certificate and roots of the mesh in use".to_owned());
     };
     let known = format!("{roots}\n{trusted}");
     let shows = chain::root_of(&chain, &known).ok().flatten().map(|root| root.sha256);
-    Seen { proxy, trusts: fingerprints(&trusted), shows, problem: None }
+    Seen { proxy, cluster: String::new(), trusts: fingerprints(&trusted), shows, problem: None }
 }
 
 fn inline(source: &Value) -> String {
@@ -233,5 +271,19 @@ mod tests {
         assert_eq!(strange.shows, None, "of a root that nobody knows");
         let empty = of_dump("a.b".into(), &json!({"configs": []}), &both);
         assert!(empty.problem.is_some());
+    }
+
+    #[test]
+    fn a_pod_with_a_proxy_tells_its_cluster() {
+        let pod = |list: &str, containers: Value| {
+            let (metadata, mut spec) = (json!({"name": "p", "namespace": "ns"}), json!({}));
+            spec[list] = containers;
+            place(&json!({"metadata": metadata, "spec": spec}))
+        };
+        let at = |cluster: &str| Some((cluster.to_owned(), "ns".to_owned(), "p".to_owned()));
+        let east = json!([{"name": "ISTIO_META_CLUSTER_ID", "value": "east"}]);
+        assert_eq!(pod("containers", json!([{"name": "app"}])), None);
+        assert_eq!(pod("containers", json!([{"name": "app"}, {"name": "istio-proxy"}])), at("Kubernetes"));
+        assert_eq!(pod("initContainers", json!([{"name": "istio-proxy", "env": east}])), at("east"));
     }
 }

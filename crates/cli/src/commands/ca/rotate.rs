@@ -12,7 +12,7 @@ use lateen_kube::Client;
 use serde::Serialize;
 
 use super::gate::{Gate, Laggard, short};
-use super::look::{Look, Seen, control_planes, look};
+use super::look::{self, Look, Seen, control_planes, look};
 use super::store::{Stored, from_folder, self_signed};
 use crate::cluster::{block_on, client};
 use crate::commands::{CliError, Outcome};
@@ -43,6 +43,9 @@ pub(super) struct Rotate {
     /// Go on although some lag; they are named, and will refuse others or be refused
     #[arg(long)]
     force: bool,
+    /// Contexts of other clusters of the mesh, by commas: their proxies are asked, too
+    #[arg(long, value_delimiter = ',', value_name = "CONTEXTS")]
+    remote_contexts: Vec<String>,
     /// How long a step waits for everybody
     #[arg(long, default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
     timeout: Duration,
@@ -54,6 +57,9 @@ pub(super) struct Rotate {
 /// Arguments of `x ca status`.
 #[derive(clap::Args)]
 pub(super) struct Status {
+    /// Contexts of other clusters of the mesh, by commas: their proxies are asked, too
+    #[arg(long, value_delimiter = ',', value_name = "CONTEXTS")]
+    remote_contexts: Vec<String>,
     /// Output format: table, json or yaml
     #[arg(long, short, default_value = "table", value_parser = ["table", "json", "yaml"])]
     output: String,
@@ -97,7 +103,8 @@ impl Rotate {
         let report = block_on(async {
             let client = client(globals).await?;
             let stored = stored(&client, globals).await?;
-            let mut rotation = Rotation { arguments: &self, globals, client, to_stderr: !text };
+            let others = remote_clients(&self.remote_contexts, globals).await?;
+            let mut rotation = Rotation { arguments: &self, globals, client, others, to_stderr: !text };
             let stored = rotation.run(stored).await?;
             rotation.report(&stored).await
         })?;
@@ -113,7 +120,8 @@ impl Status {
         let report = block_on(async {
             let client = client(globals).await?;
             let stored = stored(&client, globals).await?;
-            let look = look(&client, globals, &roots(&stored.holding)).await?;
+            let others = remote_clients(&self.remote_contexts, globals).await?;
+            let look = look(&client, &others, globals, &roots(&stored.holding)).await?;
             report(&stored, look)
         })?;
         match self.output.as_str() {
@@ -123,6 +131,16 @@ impl Status {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Clients of the clusters that these contexts of the kubeconfig name.
+async fn remote_clients(contexts: &[String], globals: &Globals) -> Result<Vec<Client>, CliError> {
+    let mut clients = Vec::new();
+    for context in contexts {
+        let globals = Globals { context: Some(context.clone()), ..globals.clone() };
+        clients.push(client(&globals).await?);
+    }
+    Ok(clients)
 }
 
 /// The secret that every control plane takes its authority from.
@@ -144,6 +162,8 @@ struct Rotation<'a> {
     arguments: &'a Rotate,
     globals: &'a Globals,
     client: Client,
+    /// Those of other clusters.
+    others: Vec<Client>,
     to_stderr: bool,
 }
 
@@ -245,7 +265,7 @@ impl Rotation<'_> {
         let mut said = String::new();
         loop {
             let out_of_time = started.elapsed() >= self.arguments.timeout;
-            match look(&self.client, self.globals, &roots(&stored.holding)).await {
+            match look(&self.client, &self.others, self.globals, &roots(&stored.holding)).await {
                 Ok(look) => {
                     let lagging = gate.laggards(&look);
                     let words =
@@ -267,7 +287,7 @@ impl Rotation<'_> {
     }
 
     async fn report(&self, stored: &Stored) -> Result<Report, CliError> {
-        report(stored, look(&self.client, self.globals, &roots(&stored.holding)).await?)
+        report(stored, look(&self.client, &self.others, self.globals, &roots(&stored.holding)).await?)
     }
 
     fn say(&self, words: &str) {
@@ -346,7 +366,7 @@ impl Report {
         for seen in &self.proxies {
             let trusts: Vec<&str> = seen.trusts.iter().map(|root| short(root)).collect();
             let shows = seen.shows.as_deref().map_or("unknown", short);
-            rows.push(vec![seen.proxy.clone(), trusts.join(","), shows.to_owned()]);
+            rows.push(vec![look::name(&self.proxies, seen), trusts.join(","), shows.to_owned()]);
         }
         text += &format!("\n{}", columns(&rows));
         for laggard in &self.lagging {
