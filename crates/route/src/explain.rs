@@ -17,6 +17,7 @@ use crate::trail::Trail;
 
 mod connection;
 mod request;
+mod tokens;
 mod upstream;
 
 /// Everything that one proxy was given, compiled.
@@ -62,6 +63,8 @@ pub struct Call {
     pub principal: String,
     /// The caller's address.
     pub source: Option<IpAddr>,
+    /// When, in seconds since 1970, for the times of tokens.
+    pub now: u64,
 }
 
 /// Values of a header.
@@ -72,6 +75,22 @@ pub enum HeaderValues {
     One(String),
     /// Several.
     Many(Vec<String>),
+}
+
+impl Default for HeaderValues {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl HeaderValues {
+    /// One more.
+    pub fn push(&mut self, value: String) {
+        match self {
+            Self::Many(values) => values.push(value),
+            Self::One(first) => *self = Self::Many(vec![std::mem::take(first), value]),
+        }
+    }
 }
 
 /// The protocol of a call.

@@ -528,3 +528,70 @@ fn a_denial_names_the_policy_and_the_nearest_one() {
     }
     assert_eq!(ask("/near/x").response.unwrap().status, 204);
 }
+
+/// A proxy whose inbound requests may bring tokens of `issuer.test`, and its issuer's key.
+fn with_tokens() -> (World, aws_lc_rs::signature::EcdsaKeyPair) {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use base64::Engine as _;
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let text = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let point = key.public_key().as_ref();
+    let jwk =
+        json!({"kty": "EC", "crv": "P-256", "kid": "k", "x": text(&point[1..33]), "y": text(&point[33..])});
+    let jwks = json!({"keys": [jwk]}).to_string();
+    let mut manager = manager(
+        json!({"routeConfig": {"name": "in", "virtualHosts": [{"name": "in", "domains": ["*"],
+        "routes": [to_cluster("v2", json!({"prefix": "/", "headers": [{"name": "x-sub", "stringMatch": {"exact": "jane"}}]})),
+                   to_cluster("v1", json!({"prefix": "/"}))]}]}}),
+    );
+    let filters = manager["typedConfig"]["httpFilters"].as_array_mut().unwrap();
+    filters.insert(0, json!({"name": "jwt", "typedConfig": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        "providers": {"p": {"issuer": "issuer.test", "payloadInMetadata": "payload", "localJwks": {"inlineString": jwks},
+            "claimToHeaders": [{"headerName": "x-sub", "claimName": "sub"}]}},
+        "rules": [{"match": {"prefix": "/"},
+            "requires": {"requiresAny": {"requirements": [{"providerName": "p"}, {"allowMissing": {}}]}}}]}}));
+    let listener = json!({"name": "in", "address": address("0.0.0.0", 81), "trafficDirection": "INBOUND",
+        "filterChains": [chain("in", json!({}), manager)]});
+    let listener: listener_proto::v3::Listener = from_value(&listener).unwrap();
+    let world = World::compile(&[listener], &[], &[], &[]);
+    assert_eq!(world.refused, []);
+    (world, key)
+}
+
+#[test]
+fn a_calls_token_is_judged_as_the_proxy_does() {
+    use base64::Engine as _;
+    let (world, key) = with_tokens();
+    let text = |json: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string());
+    let token = |claims: Value| {
+        let signed = format!("{}.{}", text(json!({"alg": "ES256", "kid": "k"})), text(claims));
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let signature = key.sign(&random, signed.as_bytes()).unwrap();
+        let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(signature);
+        format!("Bearer {signed}.{signature}")
+    };
+    let call = |authorization: &str| {
+        let call = json!({"port": 81, "protocol": "http", "callMode": "inbound", "now": 1_800_000_000,
+            "headers": {"authorization": authorization}});
+        world.explain(&serde_json::from_value(call).unwrap(), IpAddr::from([1, 1, 1, 1]), false)
+    };
+    let good = call(&token(json!({"iss": "issuer.test", "sub": "jane", "exp": 1_800_000_100})));
+    assert_eq!(
+        good.cluster_matched.as_deref(),
+        Some("v2"),
+        "by a header that the token sets: {:#?}",
+        good.why
+    );
+    assert!(good.why.iter().any(|step| step.contains("issuer.test/jane")), "{:#?}", good.why);
+    for (claims, words) in [
+        (json!({"iss": "issuer.test", "sub": "jane", "exp": 1_700_000_000}), "Jwt is expired"),
+        (json!({"iss": "other.test", "sub": "jane"}), "Jwt issuer is not configured"),
+    ] {
+        let refused = call(&token(claims));
+        assert_eq!(refused.response.as_ref().map(|response| response.status), Some(401), "{refused:?}");
+        assert!(refused.why.iter().any(|step| step.contains(words)), "{:#?}", refused.why);
+    }
+    let without = call("Basic x");
+    assert_eq!(without.cluster_matched.as_deref(), Some("v1"));
+}

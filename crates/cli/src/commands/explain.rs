@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lateen_proto::{Message, Name};
 use lateen_route::explain::{Answer, Call, World as Judge};
@@ -22,6 +23,9 @@ pub(crate) struct Cmd {
     /// The call: {port, address, path, hostHeader, headers, protocol, callMode, tls, sni, alpn} as JSON
     #[arg(long, value_name = "FILE")]
     call: PathBuf,
+    /// A header of the call beside those of the file, such as 'authorization: Bearer TOKEN'; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(String, String)>,
     #[command(flatten)]
     world: WorldArgs,
     /// Output format: json; words without
@@ -33,7 +37,10 @@ impl Cmd {
     /// Prints the answer. The exit code is 0 also for a call that fails: that is an answer.
     pub(crate) fn run(self, _globals: &Globals) -> Outcome {
         let proxy = world::proxy(&self.proxy)?;
-        let call = call(&self.call)?;
+        let mut call = call(&self.call)?;
+        for (name, value) in self.header {
+            call.headers.entry(name).or_default().push(value);
+        }
         let world = World::read(&self.world)?;
         let resources = generate(&world.snapshot, &proxy);
         for patch in &resources.patches {
@@ -58,10 +65,23 @@ impl Cmd {
     }
 }
 
+/// The call in a file; it takes place now, unless the file says when.
 fn call(path: &Path) -> Result<Call, CliError> {
     let wrong = |error: &dyn std::fmt::Display| CliError(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    serde_json::from_str(&text).map_err(|error| wrong(&error))
+    let mut call: Call = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    if call.now == 0 {
+        call.now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    }
+    Ok(call)
+}
+
+/// `NAME: VALUE`
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+    let name = name.trim().parse::<http::HeaderName>().map_err(|error| error.to_string())?;
+    http::HeaderValue::from_str(value.trim()).map_err(|error| error.to_string())?;
+    Ok((name.to_string(), value.trim().to_owned()))
 }
 
 fn address(proxy: &Proxy) -> IpAddr {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use lateen_proto::envoy::config::core::v3::Metadata;
 
-use super::{Answer, Call, CallTls, Failure, HeaderValues, Protocol, Response, World};
+use super::{Answer, Call, CallTls, Failure, HeaderValues, Protocol, Response, World, tokens};
 use crate::entropy::Entropy;
 use crate::ext_authz::Service;
 use crate::http_manager::{HttpFilterKind, HttpManager, RouteSource};
@@ -109,22 +109,23 @@ impl World {
             }
         };
         answer.route_config_matched = Some(table.name.to_string());
-        let head = Head::of(call, connection.destination, proxied);
-        let request = RequestView {
-            method: &head.method,
-            scheme: if terminated { "https" } else { "http" },
-            authority: &head.authority,
-            path: &head.path,
-            headers: &head.headers,
-            connection,
-            metadata: None,
-            remote: None,
-        };
+        let mut head = Head::of(call, connection.destination, proxied);
+        let scheme = if terminated { "https" } else { "http" };
         let mut metadata = Metadata::default();
         for filter in &manager.filters {
-            let request = RequestView { metadata: Some(&metadata), ..request };
+            let request = head.view(scheme, connection, Some(&metadata));
             let subject = Subject { connection, request: Some(&request) };
             let facts = match &filter.kind {
+                HttpFilterKind::Jwt(filter) => {
+                    match tokens::judge(filter, &request, call.now, &mut answer.why) {
+                        Ok(accepted) => tokens::apply(accepted, &mut head, &mut metadata),
+                        Err(status) => {
+                            answer.response = Some(Response { status, location: None });
+                            return Ok(());
+                        }
+                    }
+                    continue;
+                }
                 HttpFilterKind::Rbac(rbac) => {
                     let facts = tried(rbac, subject, &mut answer.why);
                     if !permitted(rbac, subject, &mut answer.why) {
@@ -147,7 +148,7 @@ impl World {
             };
             keep(&mut metadata, rbac::HTTP_METADATA, facts);
         }
-        self.route(table, &request, answer)
+        self.route(table, &head.view(scheme, connection, Some(&metadata)), answer)
     }
 
     fn route(
@@ -261,14 +262,32 @@ fn permitted(rbac: &RbacFilter, subject: Subject<'_>, why: &mut Vec<String>) -> 
 }
 
 /// The head of a call's request.
-struct Head {
+pub(super) struct Head {
     method: String,
     authority: String,
-    path: String,
-    headers: HeaderMap,
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
 }
 
 impl Head {
+    fn view<'v>(
+        &'v self,
+        scheme: &'v str,
+        connection: &'v ConnectionView<'v>,
+        metadata: Option<&'v Metadata>,
+    ) -> RequestView<'v> {
+        RequestView {
+            method: &self.method,
+            scheme,
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+            connection,
+            metadata,
+            remote: None,
+        }
+    }
+
     fn of(call: &Call, destination: SocketAddr, proxied: bool) -> Self {
         let usual =
             |text: &str, unset: &str| if text.is_empty() { unset.to_owned() } else { text.to_owned() };
