@@ -67,7 +67,8 @@ fn keys() -> Result<&'static Keys, Problem> {
     KEYS.get_or_init(make).as_ref().map_err(|_| "no keys for tokens can be made".to_owned())
 }
 
-/// A text with keys in the place of `${jwks}` (all of them) and `${jwks:NAME,NAME}`, and with tokens in that of `${jwt:NAME}`.
+/// A text with keys in the place of `${jwks}` (all of them), `${jwks:NAME,NAME}` and `${jwk:NAME}` (one, which is no set), and with
+/// tokens in that of `${jwt:NAME}`.
 pub(crate) fn filled(text: &str, tokens: &BTreeMap<String, Token>) -> Result<String, Problem> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -77,11 +78,16 @@ pub(crate) fn filled(text: &str, tokens: &BTreeMap<String, Token>) -> Result<Str
         match (name, name.split_once(':')) {
             ("ks", None) => out.push_str(&key_set(&["rs", "es", "es384", "ed"])?),
             (_, Some(("ks", names))) => out.push_str(&key_set(&names.split(',').collect::<Vec<_>>())?),
+            (_, Some(("k", name))) => out.push_str(&key(name)?.to_string()),
             (_, Some(("t", name))) => {
                 let token = tokens.get(name).ok_or_else(|| format!("there is no token {name:?}"))?;
                 out.push_str(&token.text()?);
             }
-            _ => return Err(format!("${{jw{name}}}: expected ${{jwks}}, ${{jwks:NAME}} or ${{jwt:NAME}}")),
+            _ => {
+                return Err(format!(
+                    "${{jw{name}}}: expected ${{jwks}}, ${{jwks:NAME}}, ${{jwk:NAME}} or ${{jwt:NAME}}"
+                ));
+            }
         }
         rest = after;
     }
@@ -90,29 +96,32 @@ pub(crate) fn filled(text: &str, tokens: &BTreeMap<String, Token>) -> Result<Str
 }
 
 fn key_set(names: &[&str]) -> Result<String, Problem> {
+    let all: Vec<Value> = names.iter().map(|name| key(name)).collect::<Result<_, _>>()?;
+    Ok(json!({ "keys": all }).to_string())
+}
+
+fn key(name: &str) -> Result<Value, Problem> {
     let keys = keys()?;
-    let point = |pair: &EcdsaKeyPair, curve: &str, name: &str| {
+    let point = |pair: &EcdsaKeyPair, curve: &str| {
         let point = &pair.public_key().as_ref()[1..];
         let (x, y) = point.split_at(point.len() / 2);
         json!({"kty": "EC", "crv": curve, "kid": name, "x": BASE64.encode(x), "y": BASE64.encode(y)})
     };
-    let one = |name: &&str| match *name {
+    match name {
         "rs" => {
             // PKCS #1: a sequence of two numbers, the first with a leading zero, the second 65537.
             let der = keys.rsa.public_key().as_ref();
             let (n, e) = (BASE64.encode(&der[9..265]), BASE64.encode(&der[der.len() - 3..]));
             Ok(json!({"kty": "RSA", "kid": "rs", "n": n, "e": e}))
         }
-        "es" => Ok(point(&keys.es, "P-256", "es")),
-        "es384" => Ok(point(&keys.es384, "P-384", "es384")),
+        "es" => Ok(point(&keys.es, "P-256")),
+        "es384" => Ok(point(&keys.es384, "P-384")),
         "ed" => {
             let x = BASE64.encode(keys.ed.public_key().as_ref());
             Ok(json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": x}))
         }
         other => Err(format!("no key {other:?}: there are rs, es, es384 and ed")),
-    };
-    let all: Vec<Value> = names.iter().map(one).collect::<Result<_, _>>()?;
-    Ok(json!({ "keys": all }).to_string())
+    }
 }
 
 impl Token {

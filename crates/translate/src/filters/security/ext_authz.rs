@@ -19,14 +19,14 @@ use crate::names::{self, Direction};
 
 pub(crate) const HTTP_FILTER: &str = "envoy.filters.http.ext_authz";
 pub(crate) const TCP_FILTER: &str = "envoy.filters.network.ext_authz";
-/// Under which the policy that asks for the provider is found in the metadata of the filter before.
-const POLICY: &str = "istio_ext_authz_shadow_effective_policy_id";
+/// What follows the prefix of the filter before, in the name under which its metadata has the policy that asks.
+const POLICY: &str = "shadow_effective_policy_id";
 /// How long a provider may take that sets no limit.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The filter that asks a provider about requests.
-pub(crate) fn http(provider: &ExtensionProvider) -> Option<HttpFilter> {
-    let enabled = enabled("envoy.filters.http.rbac", &provider.name);
+/// The filter that asks a provider about requests which the filter before has chosen; its metadata have this prefix.
+pub(crate) fn http(provider: &ExtensionProvider, prefix: &str) -> Option<HttpFilter> {
+    let enabled = enabled("envoy.filters.http.rbac", prefix, &provider.name);
     let config = if let Some(given) = &provider.envoy_ext_authz_grpc {
         http::ExtAuthz {
             services: Some(http::ext_authz::Services::GrpcService(grpc(given)?)),
@@ -56,14 +56,14 @@ pub(crate) fn http(provider: &ExtensionProvider) -> Option<HttpFilter> {
 }
 
 /// The filter that asks a provider about connections; only those that speak gRPC can be.
-pub(crate) fn tcp(provider: &ExtensionProvider) -> Option<Filter> {
+pub(crate) fn tcp(provider: &ExtensionProvider, prefix: &str) -> Option<Filter> {
     let given = provider.envoy_ext_authz_grpc.as_ref()?;
     let config = network::ExtAuthz {
         stat_prefix: "tcp.".into(),
         grpc_service: Some(grpc(given)?),
         failure_mode_allow: given.fail_open,
         transport_api_version: core::ApiVersion::V3.into(),
-        filter_enabled_metadata: Some(enabled("envoy.filters.network.rbac", &provider.name)),
+        filter_enabled_metadata: Some(enabled("envoy.filters.network.rbac", prefix, &provider.name)),
         ..Default::default()
     };
     Some(network_filter(TCP_FILTER, &config))
@@ -77,9 +77,9 @@ fn base(enabled: MetadataMatcher) -> http::ExtAuthz {
     }
 }
 
-fn enabled(filter: &str, provider: &str) -> MetadataMatcher {
-    let prefix = string(&format!("istio-ext-authz-{provider}*"));
-    metadata(filter, &[POLICY], text_value(prefix))
+fn enabled(filter: &str, prefix: &str, provider: &str) -> MetadataMatcher {
+    let named = string(&format!("istio-ext-authz-{provider}*"));
+    metadata(filter, &[&format!("{prefix}{POLICY}")], text_value(named))
 }
 
 fn grpc(given: &ExtAuthzGrpcProvider) -> Option<core::GrpcService> {

@@ -76,6 +76,16 @@ fn authorizations(snapshot: &Snapshot, proxy: &Proxy) -> Authorizations {
         .collect()
 }
 
+/// A provider with the policies that name it.
+struct Asked<'a> {
+    name: &'a str,
+    /// Of the metadata by which the policies choose.
+    prefix: &'a str,
+    /// None: it cannot be asked.
+    provider: Option<&'a ExtensionProvider>,
+    policies: &'a Authorizations,
+}
+
 struct Builder<'a> {
     snapshot: &'a Snapshot,
     proxy: &'a Proxy,
@@ -151,8 +161,8 @@ impl Builder<'_> {
         out
     }
 
-    /// CUSTOM: the rules say, without effect of their own, which requests a provider is asked about. Where it cannot be asked, and
-    /// where policies name several, these requests are denied, as in Istio.
+    /// CUSTOM: the rules say, without effect of their own, which requests a provider is asked about. Several providers are asked
+    /// one after the other, by name, about what their own policies match. What is for one that cannot be asked is denied.
     fn custom(&self, policies: &Authorizations, security: &mut Security, notes: &mut Vec<Note>) {
         let mut by_provider: BTreeMap<String, Authorizations> = BTreeMap::new();
         let custom = policies.iter().filter(|(_, spec)| spec.action == AuthorizationAction::Custom);
@@ -160,23 +170,20 @@ impl Builder<'_> {
             let name = spec.provider.as_ref().map(|provider| provider.name.clone()).unwrap_or_default();
             by_provider.entry(name).or_default().push((object.clone(), spec.clone()));
         }
-        let several = (by_provider.len() > 1).then(|| {
-            let names: Vec<&str> = by_provider.keys().map(String::as_str).collect();
-            format!("a workload can ask one provider, and its policies name {}", names.join(", "))
-        });
+        let several = by_provider.len() > 1;
         for (name, policies) in &by_provider {
-            let provider = match &several {
-                None => self.provider(name),
-                Some(reason) => Err(reason.clone()),
-            };
+            // Filters of one name share their metadata, in which the last policy of another provider would be found.
+            let prefix = if several { format!("{CUSTOM}{name}_") } else { CUSTOM.to_owned() };
+            let provider = self.provider(name);
             if let Err(reason) = &provider {
                 for (object, _) in policies {
                     let text = format!("{reason}: what the policy matches is denied");
                     notes.push(Note::on(&object.reference(), text));
                 }
             }
-            self.ask_about_requests(name, provider.clone().ok(), policies, security);
-            self.ask_about_connections(name, provider.ok(), policies, security);
+            let asked = Asked { name, prefix: &prefix, provider: provider.ok(), policies };
+            self.ask_about_requests(&asked, security);
+            self.ask_about_connections(&asked, security);
         }
     }
 
@@ -186,23 +193,17 @@ impl Builder<'_> {
         let known = known.ok_or_else(|| {
             format!("provider {name:?} is not among the extensionProviders of the mesh configuration")
         })?;
-        match ext_authz::http(known) {
+        match ext_authz::http(known, CUSTOM) {
             None => Err(format!("provider {name:?} is neither envoyExtAuthzHttp nor envoyExtAuthzGrpc")),
             Some(_) if !self.has(ext_authz::HTTP_FILTER) => Err("the proxy cannot ask providers".to_owned()),
             Some(_) => Ok(known),
         }
     }
 
-    fn ask_about_requests(
-        &self,
-        name: &str,
-        provider: Option<&ExtensionProvider>,
-        policies: &Authorizations,
-        security: &mut Security,
-    ) {
-        let asks = provider.and_then(ext_authz::http);
-        let rules = self.custom_rules(name, policies, false, asks.is_some());
-        let mut rbac = HttpRbac { shadow_rules_stat_prefix: CUSTOM.into(), ..Default::default() };
+    fn ask_about_requests(&self, asked: &Asked<'_>, security: &mut Security) {
+        let asks = asked.provider.and_then(|provider| ext_authz::http(provider, asked.prefix));
+        let rules = self.custom_rules(asked, false, asks.is_some());
+        let mut rbac = HttpRbac { shadow_rules_stat_prefix: asked.prefix.into(), ..Default::default() };
         match asks {
             Some(_) => rbac.shadow_rules = Some(rules),
             None => rbac.rules = Some(rules),
@@ -211,21 +212,16 @@ impl Builder<'_> {
         security.http.extend(asks);
     }
 
-    fn ask_about_connections(
-        &self,
-        name: &str,
-        provider: Option<&ExtensionProvider>,
-        policies: &Authorizations,
-        security: &mut Security,
-    ) {
+    fn ask_about_connections(&self, asked: &Asked<'_>, security: &mut Security) {
         // A provider that speaks HTTP is asked about requests alone, as in Istio.
-        if provider.is_some_and(|provider| provider.envoy_ext_authz_http.is_some()) {
+        if asked.provider.is_some_and(|provider| provider.envoy_ext_authz_http.is_some()) {
             return;
         }
-        let asks = provider.and_then(ext_authz::tcp).filter(|_| self.has(ext_authz::TCP_FILTER));
-        let rules = self.custom_rules(name, policies, true, asks.is_some());
+        let asks = asked.provider.and_then(|provider| ext_authz::tcp(provider, asked.prefix));
+        let asks = asks.filter(|_| self.has(ext_authz::TCP_FILTER));
+        let rules = self.custom_rules(asked, true, asks.is_some());
         let mut rbac = TcpRbac {
-            shadow_rules_stat_prefix: CUSTOM.into(),
+            shadow_rules_stat_prefix: asked.prefix.into(),
             stat_prefix: "tcp.".into(),
             ..Default::default()
         };
@@ -238,12 +234,12 @@ impl Builder<'_> {
     }
 
     /// The rules of CUSTOM policies: their names tell the provider, and where it cannot be asked, why they deny.
-    fn custom_rules(&self, provider: &str, policies: &Authorizations, tcp: bool, asks: bool) -> Rbac {
+    fn custom_rules(&self, asked: &Asked<'_>, tcp: bool, asks: bool) -> Rbac {
         let suffix = if asks { "" } else { BAD_CUSTOM };
-        let named = |rule: String| format!("istio-ext-authz-{provider}-{rule}{suffix}");
+        let named = |rule: String| format!("istio-ext-authz-{}-{rule}{suffix}", asked.name);
         Rbac {
             action: Action::Deny.into(),
-            policies: self.policies(policies, Action::Deny, tcp, named),
+            policies: self.policies(asked.policies, Action::Deny, tcp, named),
             ..Default::default()
         }
     }
