@@ -93,6 +93,7 @@ const ROOTS: &[&str] = &[
     "google/rpc/status.proto",
     "istio/ca.proto",
     "istio/nds.proto",
+    "spiffe/workload.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -104,6 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         file: vec![
             certificate_service(),
             name_table(),
+            workload_api(),
             typed_struct("udpa/type/v1/typed_struct.proto", "udpa.type.v1"),
             typed_struct("xds/type/v3/typed_struct.proto", "xds.type.v3"),
         ],
@@ -245,6 +247,55 @@ fn certificate_service() -> FileDescriptorProto {
         }],
         vec!["google/protobuf/struct.proto"],
     )
+}
+
+/// `SpiffeWorkloadAPI`, which is in no package, with its profile of X.509-SVIDs.
+fn workload_api() -> FileDescriptorProto {
+    let entry = MessageOptions { map_entry: Some(true), ..Default::default() };
+    let bundle = DescriptorProto {
+        options: Some(entry),
+        ..message(
+            "FederatedBundlesEntry",
+            vec![field("key", 1, Type::String), field("value", 2, Type::Bytes)],
+        )
+    };
+    let response = DescriptorProto {
+        nested_type: vec![bundle],
+        ..message(
+            "X509SVIDResponse",
+            vec![
+                repeated(reference("svids", 1, ".X509SVID")),
+                repeated(field("crl", 2, Type::Bytes)),
+                repeated(reference("federated_bundles", 3, ".X509SVIDResponse.FederatedBundlesEntry")),
+            ],
+        )
+    };
+    let svid = message(
+        "X509SVID",
+        vec![
+            field("spiffe_id", 1, Type::String),
+            field("x509_svid", 2, Type::Bytes),
+            field("x509_svid_key", 3, Type::Bytes),
+            field("bundle", 4, Type::Bytes),
+            field("hint", 5, Type::String),
+        ],
+    );
+    let service = ServiceDescriptorProto {
+        name: Some("SpiffeWorkloadAPI".into()),
+        method: vec![MethodDescriptorProto {
+            name: Some("FetchX509SVID".into()),
+            input_type: Some(".X509SVIDRequest".into()),
+            output_type: Some(".X509SVIDResponse".into()),
+            server_streaming: Some(true),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let messages = vec![message("X509SVIDRequest", vec![]), response, svid];
+    FileDescriptorProto {
+        package: None,
+        ..file("spiffe/workload.proto", "", messages, vec![service], vec![])
+    }
 }
 
 /// `istio.networking.nds.v1.NameTable`, the names that the agent's DNS server answers.

@@ -157,8 +157,12 @@ fn write(settings: &Settings, bootstrap: &Value) -> Result<(), AgentError> {
     std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(|source| AgentError::File { path, source })
 }
 
-/// Where the workload's certificate comes from: a socket that somebody else serves, files, or the authority.
+/// Where the workload's certificate comes from: a SPIFFE Workload API that is named, a socket that somebody else serves,
+/// files, or the authority.
 async fn source(settings: &Settings) -> Result<Source, AgentError> {
+    if let Some(path) = &settings.workload_api {
+        return Ok(Source::WorkloadApi(path.clone()));
+    }
     let socket = settings.workload_socket();
     if foreign::answers(&socket).await {
         return Ok(Source::Socket(socket));
@@ -184,6 +188,9 @@ fn tell(settings: &Settings, source: &Source) {
                 "Workload is using file mounted certificates ({}). Skipping connecting to CA",
                 files.chain.display()
             );
+        }
+        Source::WorkloadApi(path) => {
+            tracing::info!("Workload certificates come from the SPIFFE Workload API at {}", path.display());
         }
         Source::Socket(path) => {
             tracing::info!(

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lateen_base::SpiffeId;
 use lateen_proto::Message as _;
 use lateen_proto::envoy::config::core::v3::data_source::Specifier;
 use lateen_proto::envoy::config::core::v3::{DataSource, Node};
@@ -17,9 +18,11 @@ use lateen_xds::{Backoff, types};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
 
 use crate::identity::{Published, Workload};
 use crate::secrets::{ROOT, WORKLOAD};
+use crate::workload_api;
 
 /// gRPC's code of an argument that is wrong.
 const INVALID_ARGUMENT: i32 = 3;
@@ -29,14 +32,18 @@ pub(crate) async fn answers(path: &Path) -> bool {
     UnixStream::connect(path).await.is_ok()
 }
 
-/// Takes certificates from the socket, for ever.
-pub(crate) async fn follow(path: PathBuf, node: String, publish: Published) {
+/// Takes certificates from the socket, for ever; by SPIFFE's Workload API where that is what is served there.
+pub(crate) async fn follow(path: PathBuf, node: String, wanted: SpiffeId, publish: Published) {
     let mut backoff = Backoff::default();
     loop {
         let mut follower = Follower { publish: &publish, parts: Parts::default(), taken: false };
         let reason = match follower.converse(&path, &node).await {
             Ok(()) => "the stream ended".to_owned(),
-            Err(reason) => reason,
+            Err(Broken::Unknown) => {
+                tracing::info!("{}: no secret discovery; asking by the SPIFFE Workload API", path.display());
+                return workload_api::follow(path, wanted, publish).await;
+            }
+            Err(Broken::For(reason)) => reason,
         };
         if follower.taken {
             backoff.reset();
@@ -48,6 +55,29 @@ pub(crate) async fn follow(path: PathBuf, node: String, publish: Published) {
             path.display()
         );
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// Why a conversation ended.
+enum Broken {
+    /// The server does not know secret discovery.
+    Unknown,
+    /// Anything else, in words.
+    For(String),
+}
+
+impl From<String> for Broken {
+    fn from(reason: String) -> Self {
+        Self::For(reason)
+    }
+}
+
+impl From<Status> for Broken {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unimplemented => Self::Unknown,
+            code => Self::For(format!("{code}: {}", status.message())),
+        }
     }
 }
 
@@ -65,7 +95,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn converse(&mut self, path: &Path, node: &str) -> Result<(), String> {
+    async fn converse(&mut self, path: &Path, node: &str) -> Result<(), Broken> {
         let channel = Target::Unix(path.to_owned()).channel().await.map_err(|e| e.to_string())?;
         let (requests, outgoing) = mpsc::channel(4);
         let node = Node { id: node.to_owned(), ..Node::default() };
@@ -73,11 +103,9 @@ impl Follower<'_> {
         requests.send(first).await.map_err(|e| e.to_string())?;
         let mut client = SecretDiscoveryServiceClient::new(channel);
         let answer = client.stream_secrets(ReceiverStream::new(outgoing)).await;
-        let mut responses = answer.map_err(|e| format!("{}: {}", e.code(), e.message()))?.into_inner();
+        let mut responses = answer?.into_inner();
         let mut version = String::new();
-        while let Some(response) =
-            responses.message().await.map_err(|e| format!("{}: {}", e.code(), e.message()))?
-        {
+        while let Some(response) = responses.message().await? {
             let refused = self.take(&response).err();
             match &refused {
                 None => version.clone_from(&response.version_info),
@@ -195,6 +223,10 @@ mod tests {
         publish
     }
 
+    fn id() -> SpiffeId {
+        "spiffe://td/ns/a/sa/b".parse().unwrap()
+    }
+
     async fn until(published: &mut watch::Receiver<Option<Arc<Workload>>>, wanted: &Arc<Workload>) {
         let found = published.wait_for(|now| now.as_ref() == Some(wanted));
         tokio::time::timeout(Duration::from_secs(60), found).await.unwrap().unwrap();
@@ -212,7 +244,7 @@ mod tests {
         let serving = serve(folder.path(), &path);
         assert!(answers(&path).await);
         let (publish, mut published) = watch::channel(None);
-        let following = tokio::spawn(follow(path, "sidecar~1.2.3.4~a.b~c".into(), publish));
+        let following = tokio::spawn(follow(path, "sidecar~1.2.3.4~a.b~c".into(), id(), publish));
         let (first, second) = (workload("first"), workload("second"));
         serving.send_replace(Some(first.clone()));
         until(&mut published, &first).await;

@@ -51,18 +51,20 @@ impl Forwarder {
         if !request.uri().path().starts_with(DISCOVERY) {
             return refuse(Code::Unimplemented, "only aggregated discovery is forwarded");
         }
-        let token = match upstream::token(&self.settings) {
+        let token = match upstream::token_or_certificate(&self.settings) {
             Ok(token) => token,
             Err(reason) => {
                 tracing::warn!(target: "xdsproxy", "{reason}");
                 return refuse(Code::Unauthenticated, &reason);
             }
         };
-        let Ok(authorization) = HeaderValue::from_str(&format!("Bearer {token}")) else {
-            return refuse(Code::Unauthenticated, "the token is not usable in a header");
-        };
         let mut request = request.map(Body::new);
-        request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        if let Some(token) = token {
+            let Ok(authorization) = HeaderValue::from_str(&format!("Bearer {token}")) else {
+                return refuse(Code::Unauthenticated, "the token is not usable in a header");
+            };
+            request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        }
         let address = &self.settings.config.discovery_address;
         match self.send(request).await {
             Ok(response) => {

@@ -16,6 +16,7 @@ use crate::foreign;
 use crate::roots::RootFile;
 use crate::settings::Settings;
 use crate::upstream;
+use crate::workload_api;
 
 /// A key with its certificate and the roots to trust.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub(crate) enum Source {
     Files(CertificateFiles),
     /// Another's secret discovery on the socket of the workload, such as SPIRE's.
     Socket(PathBuf),
+    /// A socket of SPIFFE's Workload API.
+    WorkloadApi(PathBuf),
 }
 
 impl Source {
@@ -51,7 +54,12 @@ impl Source {
         match self {
             Self::Authority => renewed(settings, clock, publish).await,
             Self::Files(files) => certificate_files::follow(files, publish).await,
-            Self::Socket(path) => foreign::follow(path, settings.node_id(), publish).await,
+            Self::Socket(path) => {
+                foreign::follow(path, settings.node_id(), settings.identity.clone(), publish).await;
+            }
+            Self::WorkloadApi(path) => {
+                workload_api::follow(path, settings.identity.clone(), publish).await;
+            }
         }
     }
 }
@@ -98,11 +106,11 @@ async fn renewed(settings: Arc<Settings>, clock: Arc<dyn Clock>, publish: Publis
 
 async fn obtain(settings: &Settings, publish: &Published) -> Result<Workload, String> {
     let request = KeyRequest::new(&settings.identity).map_err(|e| e.to_string())?;
-    let token = upstream::token(settings)?;
+    let token = upstream::token_or_certificate(settings)?;
     let target = upstream::target(settings, &settings.ca_address, Some(publish.subscribe()));
     let channel = target.channel().await.map_err(|e| e.to_string())?;
     let Issued { chain_pem, root_pem } =
-        lateen_ca::client::request(channel, &token, request.csr_pem, settings.certificate_ttl)
+        lateen_ca::client::request(channel, token.as_deref(), request.csr_pem, settings.certificate_ttl)
             .await
             .map_err(|e| e.to_string())?;
     Ok(Workload { chain_pem, key_pem: request.key_pem, root_pem })

@@ -25,6 +25,7 @@ mod secrets;
 mod settings;
 mod typed_bootstrap;
 mod upstream;
+mod workload_api;
 
 pub use agent::{Agent, AgentError};
 pub use envoy::{Envoy, EnvoyError};

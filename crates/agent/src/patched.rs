@@ -43,7 +43,7 @@ impl Patches {
         let target = upstream::target(settings, &settings.config.discovery_address, None);
         let own = settings.clone();
         let config = client::Config {
-            token: Some(Arc::new(move || upstream::token(&own).ok())),
+            token: Some(Arc::new(move || upstream::token_or_certificate(&own).ok().flatten())),
             ..client::Config::new(target, typed_bootstrap::build(settings).node.unwrap_or_default())
         };
         let (handle, mut events) = client::connect(config);

@@ -31,13 +31,13 @@ pub struct Issued {
     pub root_pem: String,
 }
 
-/// Has a request signed.
+/// Has a request signed, by the bearer of the token or the holder of the certificate that the channel shows.
 ///
 /// # Errors
 /// When the token or the request is refused, or the authority cannot be reached.
 pub async fn request(
     channel: Channel,
-    token: &str,
+    token: Option<&str>,
     csr_pem: String,
     ttl: Duration,
 ) -> Result<Issued, ClientError> {
@@ -46,8 +46,10 @@ pub async fn request(
         validity_duration: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
         metadata: None,
     });
-    let header = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
-    request.metadata_mut().insert("authorization", header);
+    if let Some(token) = token {
+        let header = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| ClientError::Token)?;
+        request.metadata_mut().insert("authorization", header);
+    }
     let mut client = IstioCertificateServiceClient::new(channel);
     let mut chain = client.create_certificate(request).await?.into_inner().cert_chain;
     let count = chain.len();

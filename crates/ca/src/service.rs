@@ -1,7 +1,7 @@
 //! The certificate service: `istio.v1.auth.IstioCertificateService`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use lateen_base::{Clock, SpiffeId};
@@ -71,10 +71,28 @@ pub struct NoWitness;
 
 impl Witness for NoWitness {}
 
-/// Tells who a token belongs to.
+/// The holder of a certificate of the mesh that a connection was made with; in the extensions of its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The one identity that the certificate is for.
+    pub id: SpiffeId,
+    /// When it runs out.
+    pub not_after: SystemTime,
+}
+
+/// What a caller shows of itself.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// A bearer token.
+    pub token: Option<&'a str>,
+    /// A certificate that was verified.
+    pub certificate: Option<&'a Holder>,
+}
+
+/// Tells who a caller is.
 pub trait Authenticator: Send + Sync + 'static {
-    /// The identity of the bearer; the text of an error goes to the caller.
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<SpiffeId, String>>;
+    /// The identity of the caller; the text of an error goes to it.
+    fn authenticate<'a>(&'a self, shown: Credentials<'a>) -> BoxFuture<'a, Result<SpiffeId, String>>;
 }
 
 /// What the service is built on.
@@ -103,9 +121,10 @@ pub struct Service {
 
 impl Service {
     async fn caller<T>(&self, request: &Request<T>) -> Result<SpiffeId, Status> {
-        let token = bearer(request)
-            .ok_or_else(|| Status::unauthenticated("no bearer token in the authorization header"))?;
-        self.deps.authenticator.authenticate(&token).await.map_err(Status::unauthenticated)
+        let token = bearer(request);
+        let shown =
+            Credentials { token: token.as_deref(), certificate: request.extensions().get::<Holder>() };
+        self.deps.authenticator.authenticate(shown).await.map_err(Status::unauthenticated)
     }
 
     fn sign(&self, caller: &SpiffeId, request: &IstioCertificateRequest) -> Result<Vec<String>, Status> {

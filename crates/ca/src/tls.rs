@@ -14,7 +14,7 @@ mod verify;
 
 pub use checks::{PeerChecks, Pins, Revocations};
 pub use offers::Offers;
-pub use pem::{PeerCertificate, PemError, Trust, identity};
+pub use pem::{PeerCertificate, PemError, Trust, chain_from_der, identity, key_from_der};
 pub(crate) use pem::{certificates, rfc2253};
 pub use public::public_client;
 pub use settings::{

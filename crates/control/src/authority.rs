@@ -5,10 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use lateen_base::{Clock, SpiffeId};
+use lateen_base::Clock;
 use lateen_ca::chain::Facts;
-use lateen_ca::service::Authenticator;
 use lateen_ca::{Authority, secret_keys};
 use lateen_kube::WatchEvent;
 use lateen_status as status;
@@ -17,7 +15,6 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use crate::cluster::{Backoff, Cluster, SecretData, decode, within};
-use crate::engine::Published;
 use crate::settings::Settings;
 
 /// The secret of an authority that the control plane made.
@@ -276,25 +273,4 @@ fn described(facts: &Facts) -> status::RootCertificate {
 
 fn rfc3339(time: std::time::SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
-}
-
-/// Tells identities by asking the cluster about tokens.
-pub(crate) struct TokenAuthenticator {
-    pub(crate) cluster: Arc<dyn Cluster>,
-    pub(crate) audiences: Vec<String>,
-    pub(crate) published: watch::Receiver<Option<Arc<Published>>>,
-}
-
-impl Authenticator for TokenAuthenticator {
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<SpiffeId, String>> {
-        Box::pin(async move {
-            let reviewed = self.cluster.review(token, &self.audiences).await;
-            let (namespace, service_account) = reviewed
-                .map_err(|reason| format!("the token could not be checked: {reason}"))?
-                .ok_or_else(|| format!("the token is not good for {}", self.audiences.join(" or ")))?;
-            let published = self.published.borrow();
-            let trust_domain = published.as_ref().map_or("cluster.local", |p| p.mesh.trust_domain());
-            Ok(SpiffeId { trust_domain: trust_domain.to_owned(), namespace, service_account })
-        })
-    }
 }

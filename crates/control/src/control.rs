@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::authority::{self, Keeper, TokenAuthenticator};
+use crate::authority::{self, Keeper};
+use crate::callers::Callers;
 use crate::cluster::Cluster;
 use crate::debug::{self, Debug};
 use crate::discovery::Ads;
@@ -151,12 +152,14 @@ impl Control {
         tasks.spawn(webhook::keep_trusted(settings.clone(), cluster.clone(), authority.clone(), webhooks));
         let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;
-        tasks.spawn(serve::serve(ports.webhook, Some(tls.clone()), webhook::router(published.clone()), None));
+        let webhook = Some(tls.webhook);
+        tasks.spawn(serve::serve(ports.webhook, webhook, webhook::router(published.clone()), None));
 
-        let authenticator: Arc<dyn Authenticator> = Arc::new(TokenAuthenticator {
+        let authenticator: Arc<dyn Authenticator> = Arc::new(Callers {
             cluster: cluster.clone(),
             audiences: settings.token_audiences.clone(),
             published: published.clone(),
+            clock: clock.clone(),
         });
         let refusals = Refusals::start(settings.clone(), cluster);
         tasks.spawn(patches::report(proxies.clone(), published.clone(), refusals.clone()));
@@ -183,7 +186,7 @@ impl Control {
         );
         let secure = ads(Some(authenticator)).add_service(certificates);
         tasks.spawn(serve::serve(ports.plain, None, ads(None).into_axum_router(), Some(age)));
-        tasks.spawn(serve::serve(ports.secure, Some(tls), secure.into_axum_router(), Some(age)));
+        tasks.spawn(serve::serve(ports.secure, Some(tls.secure), secure.into_axum_router(), Some(age)));
         tasks.spawn(push(proxies, published));
         tracing::info!("serving discovery on {} and {}", bound.plain, bound.secure);
         Ok(Self { bound, authority, tasks })

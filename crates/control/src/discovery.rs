@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use futures::future::BoxFuture;
 use lateen_base::{Clock, SpiffeId};
-use lateen_ca::service::Authenticator;
+use lateen_ca::service::{Authenticator, Credentials, Holder};
 use lateen_proto::envoy::config::core::v3::Node;
 use lateen_translate::Proxy;
 use lateen_xds::server::{Dialect, Discovery, Heard, Observer, Opened, Peer, Push, Session, Verdict};
@@ -72,10 +72,9 @@ impl Ads {
 
     async fn authenticate(&self, peer: &Peer) -> Result<Option<SpiffeId>, Status> {
         let Some(authenticator) = &self.authenticator else { return Ok(None) };
-        let token = peer.token.as_deref().ok_or_else(|| {
-            Status::unauthenticated("no bearer token: this port is for proxies with a service-account token")
-        })?;
-        authenticator.authenticate(token).await.map(Some).map_err(Status::unauthenticated)
+        let shown =
+            Credentials { token: peer.token.as_deref(), certificate: peer.extensions.get::<Holder>() };
+        authenticator.authenticate(shown).await.map(Some).map_err(Status::unauthenticated)
     }
 
     async fn register(

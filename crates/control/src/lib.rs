@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod authority;
+mod callers;
 mod catalog;
 mod cluster;
 mod control;

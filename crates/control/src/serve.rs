@@ -13,11 +13,14 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use lateen_ca::service::Holder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tower::Service as _;
+
+use crate::tls;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -66,10 +69,15 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Route
         }
         let (routes, tls) = (routes.clone(), tls.clone());
         tokio::spawn(async move {
-            let Some(tls) = tls else { return converse(stream, peer, routes, age).await };
+            let Some(tls) = tls else {
+                return converse(stream, Caller { peer, holder: None }, routes, age).await;
+            };
             let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
             match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
-                Ok(Ok(stream)) => converse(stream, peer, routes, age).await,
+                Ok(Ok(stream)) => {
+                    let holder = tls::holder(stream.get_ref().1);
+                    converse(stream, Caller { peer, holder }, routes, age).await;
+                }
                 Ok(Err(error)) => tracing::debug!("TLS handshake of {peer}: {error}"),
                 Err(_) => tracing::debug!("TLS handshake of {peer} takes too long"),
             }
@@ -77,12 +85,22 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Route
     }
 }
 
-async fn converse<S>(stream: S, peer: SocketAddr, routes: Router, age: Option<Duration>)
+/// Who is at the other end of a connection.
+struct Caller {
+    peer: SocketAddr,
+    holder: Option<Holder>,
+}
+
+async fn converse<S>(stream: S, caller: Caller, routes: Router, age: Option<Duration>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Caller { peer, holder } = caller;
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
+        if let Some(holder) = &holder {
+            request.extensions_mut().insert(holder.clone());
+        }
         let mut routes = routes.clone();
         // A router is always ready, and answers errors itself.
         async move { Ok::<_, Infallible>(routes.call(request).await.unwrap_or_else(|never| match never {})) }

@@ -20,3 +20,9 @@ mod generated {
 }
 
 pub use generated::*;
+
+/// SPIFFE's Workload API, whose messages are in no package of their own.
+pub mod spiffe {
+    pub use super::generated::{X509svid, X509svidRequest, X509svidResponse};
+    pub use super::generated::{spiffe_workload_api_client, spiffe_workload_api_server};
+}

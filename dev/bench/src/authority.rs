@@ -133,7 +133,7 @@ pub(crate) async fn ask(
             let mut issued = 0;
             while Instant::now() < end {
                 let day = Duration::from_secs(86_400);
-                let asked = lateen_ca::client::request(channel.clone(), TOKEN, csr.clone(), day).await;
+                let asked = lateen_ca::client::request(channel.clone(), Some(TOKEN), csr.clone(), day).await;
                 asked.map_err(|error| BenchError::Text(error.to_string()))?;
                 issued += 1;
             }

@@ -148,16 +148,7 @@ impl PeerCertificate {
 
     /// The certificate in PEM, in the form that `x-forwarded-client-cert` has it: what would end a value is written `%XX`.
     pub fn url_encoded_pem(&self) -> String {
-        const LINE: usize = 64;
-        let body = base64::engine::general_purpose::STANDARD.encode(&self.der);
-        let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-        for (at, c) in body.chars().enumerate() {
-            pem.push(c);
-            if (at + 1) % LINE == 0 || at + 1 == body.len() {
-                pem.push('\n');
-            }
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
+        let pem = block("CERTIFICATE", &self.der);
         let mut encoded = String::with_capacity(pem.len() + pem.len() / 8);
         for c in pem.chars() {
             match c {
@@ -179,6 +170,40 @@ impl PeerCertificate {
     pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, PemError> {
         certificates(pem)?.iter().map(|der| Self::from_der(der)).collect()
     }
+}
+
+/// Certificates in DER, one after the other, as PEM.
+///
+/// # Errors
+/// When there is none, or one does not parse.
+pub fn chain_from_der(der: &[u8]) -> Result<String, PemError> {
+    let (mut rest, mut pem) = (der, String::new());
+    while !rest.is_empty() {
+        let (after, _) =
+            X509Certificate::from_der(rest).map_err(|error| PemError::Certificate(error.to_string()))?;
+        pem += &block("CERTIFICATE", &rest[..rest.len() - after.len()]);
+        rest = after;
+    }
+    if pem.is_empty() { Err(PemError::NoCertificate) } else { Ok(pem) }
+}
+
+/// A private key in DER, by PKCS #8, as PEM.
+pub fn key_from_der(pkcs8: &[u8]) -> String {
+    block("PRIVATE KEY", pkcs8)
+}
+
+/// A block of PEM, in lines of 64 characters.
+fn block(label: &str, der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for (at, c) in body.chars().enumerate() {
+        pem.push(c);
+        if (at + 1) % LINE == 0 || at + 1 == body.len() {
+            pem.push('\n');
+        }
+    }
+    pem + &format!("-----END {label}-----\n")
 }
 
 /// The most specific part first, commas without blanks, special characters escaped.

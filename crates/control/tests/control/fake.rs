@@ -15,8 +15,8 @@ use lateen_xds::client::{Config, Event, Handle, Update};
 use lateen_xds::transport::Target;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// A cluster that remembers what it was asked. The token `NAMESPACE:ACCOUNT` is that account's.
@@ -183,10 +183,22 @@ impl World {
     }
 
     pub(crate) fn secure(&self) -> Target {
+        self.secure_as(None)
+    }
+
+    /// The secure port, shown this chain with its key.
+    pub(crate) fn secure_as(&self, shown: Option<(&str, &str)>) -> Target {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.control.root_pem().as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let config = Arc::new(config);
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        let config = Arc::new(match shown {
+            Some((chain, key)) => {
+                let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        });
         Target::Tls {
             address: self.control.bound().secure.to_string(),
             server_name: "istiod.istio-system.svc".into(),

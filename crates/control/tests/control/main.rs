@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod callers;
 mod envoy_filters;
 mod fake;
 mod jwks;
@@ -98,7 +99,7 @@ async fn the_secure_port_knows_who_asks() {
     let request = KeyRequest::new(&reviews).unwrap();
     let day = Duration::from_secs(86_400);
     let sign = |token: &'static str| {
-        lateen_ca::client::request(channel.clone(), token, request.csr_pem.clone(), day)
+        lateen_ca::client::request(channel.clone(), Some(token), request.csr_pem.clone(), day)
     };
     let issued = deadline(sign("default:bookinfo-reviews")).await.unwrap();
     assert_eq!(issued.root_pem, world.control.root_pem());
