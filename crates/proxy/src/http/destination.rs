@@ -10,6 +10,7 @@ use super::exchange::Exchange;
 use super::router::Plan;
 use crate::failure::Failure;
 use crate::upstream::cluster::{Choice, Cluster, Picked, host_of};
+use crate::upstream::host::Address;
 
 /// Where not to go again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +59,8 @@ pub(crate) async fn host(exchange: &Exchange, plan: &Plan<'_>, avoid: Avoid<'_>)
             found(cluster, SocketAddr::new(address.ip(), port.unwrap_or(address.port())))
         }
         Discovery::DynamicForwardProxy(_) => {
-            Box::pin(resolve(cluster, exchange.head.authority(), exchange.head.scheme)).await
+            let picked = Box::pin(resolve(cluster, exchange.head.authority(), exchange.head.scheme)).await?;
+            if is_ourselves(exchange, &picked) { Err(Failure::NoHealthyUpstream) } else { Ok(picked) }
         }
         _ => {
             let entropy = if avoid.hosts.is_empty() { exchange.entropy } else { exchange.worker.entropy() };
@@ -78,6 +80,12 @@ pub(crate) async fn host(exchange: &Exchange, plan: &Plan<'_>, avoid: Avoid<'_>)
     }
 }
 
+/// Whether a request would come back to the listener that took it, again and again until no socket is left. Where a
+/// connection was redirected, its address is where it was going, and that is another place.
+fn is_ourselves(exchange: &Exchange, picked: &Picked) -> bool {
+    exchange.down.original().is_none() && picked.host.address == Address::Socket(exchange.down.local)
+}
+
 fn found(cluster: &Cluster, address: SocketAddr) -> Result<Picked, Failure> {
     if address.port() == 0 || address.ip().is_unspecified() {
         return Err(Failure::NoHealthyUpstream);
@@ -89,7 +97,7 @@ fn found(cluster: &Cluster, address: SocketAddr) -> Result<Picked, Failure> {
 ///
 /// # Errors
 /// When it has no address.
-pub(crate) async fn resolve(cluster: &Cluster, authority: &str, scheme: &str) -> Result<Picked, Failure> {
+async fn resolve(cluster: &Cluster, authority: &str, scheme: &str) -> Result<Picked, Failure> {
     let name = host_of(authority);
     let default = if scheme == "https" { 443 } else { 80 };
     let port = authority[name.len()..].trim_start_matches([']', ':']).parse().unwrap_or(default);

@@ -101,3 +101,24 @@ async fn a_route_that_leads_to_itself_ends() {
     assert_eq!(get(proxy.listener_address("l").unwrap(), "/").await.status, 200);
     until("no request is left", || proxy.figure("http.test.downstream_rq_active") == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_the_forward_proxy_itself_goes_round_no_circle() {
+    let origin = Origin::echo().await;
+    let out = json!({
+        "name": "out",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "5s",
+        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            "dns_cache_config": {"name": "dns"},
+        }},
+    });
+    let proxy =
+        proxy(json!({"listeners": [listener("l", json!([manager(routes("out"))]))], "clusters": [out]}));
+    let address = proxy.listener_address("l").unwrap();
+    let to = |host| format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    assert_eq!(ask(address, &to(address)).await.status, 503);
+    assert_eq!(proxy.figure("http.test.downstream_rq_total"), 1, "it came back");
+    assert_eq!(ask(address, &to(origin.address)).await.status, 200);
+}
