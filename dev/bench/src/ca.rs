@@ -95,6 +95,7 @@ impl Bench {
         }
         match self.output {
             Output::Table => print!("{}", report.table()),
+            Output::Markdown => print!("```text\n{}```\n", report.table()),
             Output::Json => println!("{:#}", report.json()),
         }
         Ok(())

@@ -114,9 +114,13 @@ async fn http1(proxy: SocketAddr, mut pace: Pace) -> Result<Histogram<u64>, Benc
     while let Some(due) = pace.due().await {
         tcp.write_all(request.as_bytes()).await?;
         buffer.clear();
-        while !complete(&buffer)? {
+        let mut end = None;
+        while end.is_none_or(|end| buffer.len() < end) {
             if tcp.read_buf(&mut buffer).await? == 0 {
                 return Err(failed("the connection was closed"));
+            }
+            if end.is_none() {
+                end = length(&buffer)?;
             }
         }
         latency.record(micros(due)).map_err(failed)?;
@@ -124,21 +128,19 @@ async fn http1(proxy: SocketAddr, mut pace: Pace) -> Result<Histogram<u64>, Benc
     Ok(latency)
 }
 
-/// Whether a whole response is there.
-fn complete(buffer: &[u8]) -> Result<bool, BenchError> {
-    let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(false) };
-    let head = std::str::from_utf8(&buffer[..end]).map_err(failed)?;
-    if !head.starts_with("HTTP/1.1 200") {
-        return Err(failed(head.lines().next().unwrap_or_default()));
+/// How long a response is, once its head is there. It is looked at bytewise, so that the machine's time goes to the proxies.
+fn length(buffer: &[u8]) -> Result<Option<usize>, BenchError> {
+    let Some(head) = memchr::memmem::find(buffer, b"\r\n\r\n") else { return Ok(None) };
+    if !buffer.starts_with(b"HTTP/1.1 200") {
+        return Err(failed(String::from_utf8_lossy(&buffer[..head]).lines().next().unwrap_or_default()));
     }
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    match length {
-        Some(length) => Ok(buffer.len() >= end + 4 + length),
-        None => Ok(buffer.ends_with(b"0\r\n\r\n")),
-    }
+    let name = b"content-length: ";
+    let digits = buffer[..head]
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.get(name.len()..).filter(|_| line[..name.len()].eq_ignore_ascii_case(name)));
+    let body = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.trim().parse::<usize>().ok());
+    let body = body.ok_or_else(|| failed("a response does not tell its length"))?;
+    Ok(Some(head + 4 + body))
 }
 
 async fn http2(proxy: SocketAddr, mut pace: Pace) -> Result<Histogram<u64>, BenchError> {

@@ -70,6 +70,8 @@ enum Command {
 enum Output {
     /// For people.
     Table,
+    /// For pages.
+    Markdown,
     /// For programs.
     Json,
 }
@@ -117,6 +119,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
 
 /// Runs the proxy in this process until it is told to stop.
 fn serve(xds_file: PathBuf, concurrency: usize) -> Result<(), BenchError> {
+    // As in service, where somebody listens to what is logged: libraries ask at every step whether that is so.
+    lateen_runtime::logs::init(&lateen_runtime::logs::Config::default())
+        .map_err(|error| BenchError::Text(error.to_string()))?;
     let config = lateen_proxy::Config {
         xds_file: Some(xds_file),
         concurrency,

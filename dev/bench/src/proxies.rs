@@ -104,6 +104,7 @@ impl Bench {
         }
         match self.output {
             Output::Table => print!("{}", report.table()),
+            Output::Markdown => print!("{}", report.markdown()),
             Output::Json => println!("{}", report.json()),
         }
         if let Some(parent) = self.chart.parent() {

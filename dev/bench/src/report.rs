@@ -174,50 +174,49 @@ impl Report {
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let mut row = |cells: [String; 5]| {
-            let [a, b, c, d, e] = cells;
+        for [a, b, c, d, e] in self.rows() {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{a:<8} {b:<22} {c:>12} {d:>12} {e:>8}");
+        }
+        out
+    }
+
+    /// For pages.
+    pub(crate) fn markdown(&self) -> String {
+        let mut rows = self.rows().into_iter();
+        let mut out = String::new();
+        if let Some(titles) = rows.next() {
+            let _ = writeln!(out, "| {} |\n|---|---|---:|---:|---:|", titles.join(" | ").to_lowercase());
+        }
+        for row in rows {
+            let _ = writeln!(out, "| {} |", row.join(" | "));
+        }
+        out
+    }
+
+    /// The titles, and a row for every figure.
+    fn rows(&self) -> Vec<[String; 5]> {
+        let mut rows = vec![["CASE", "FIGURE", "OURS", "ENVOY", "RATIO"].map(str::to_owned)];
+        let mut row = |case: &str, figure: &str, ours: f64, envoy: f64| {
+            let (case, figure) = (case.to_owned(), figure.to_owned());
+            let ratio = ratio(ours, envoy);
+            rows.push([case, figure, format!("{ours:.2}"), format!("{envoy:.2}"), format!("{ratio:.2}")]);
         };
-        row(["CASE", "FIGURE", "OURS", "ENVOY", "RATIO"].map(str::to_owned));
         for case in &self.cases {
             let (ours, envoy) = (median(&case.ours), median(&case.envoy));
             for (name, of) in FIGURES {
-                let (a, b) = (of(&ours), of(&envoy));
-                row([
-                    case.name.clone(),
-                    (*name).to_owned(),
-                    format!("{a:.2}"),
-                    format!("{b:.2}"),
-                    format!("{:.2}", ratio(a, b)),
-                ]);
+                row(&case.name, name, of(&ours), of(&envoy));
             }
         }
         for flow in &self.flows {
             let (ours, envoy) = (Rate::median(&flow.ours), Rate::median(&flow.envoy));
-            for (name, a, b) in [
-                ("MB/s", ours.mb_per_second, envoy.mb_per_second),
-                ("cpu s/GB", ours.cpu_s_per_gb, envoy.cpu_s_per_gb),
-            ] {
-                row([
-                    flow.name.clone(),
-                    name.to_owned(),
-                    format!("{a:.2}"),
-                    format!("{b:.2}"),
-                    format!("{:.2}", ratio(a, b)),
-                ]);
-            }
+            row(&flow.name, "MB/s", ours.mb_per_second, envoy.mb_per_second);
+            row(&flow.name, "cpu s/GB", ours.cpu_s_per_gb, envoy.cpu_s_per_gb);
         }
         for m in &self.memory {
-            row([
-                "memory".to_owned(),
-                format!("MB, {} clusters", m.clusters),
-                format!("{:.1}", m.ours_mb),
-                format!("{:.1}", m.envoy_mb),
-                format!("{:.2}", ratio(m.ours_mb, m.envoy_mb)),
-            ]);
+            row("memory", &format!("MB, {} clusters", m.clusters), m.ours_mb, m.envoy_mb);
         }
-        out
+        rows
     }
 }
 
