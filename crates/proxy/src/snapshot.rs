@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use lateen_route::FastMap;
+
 use crate::listener::{Bound, Served};
 use crate::upstream::cluster::Cluster;
 
@@ -11,7 +13,7 @@ use crate::upstream::cluster::Cluster;
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// Clusters by name.
-    pub clusters: HashMap<Arc<str>, Arc<Cluster>>,
+    pub clusters: FastMap<Arc<str>, Arc<Cluster>>,
     /// Listeners by address, for connections that another listener hands over.
     pub listeners: HashMap<SocketAddr, Arc<Bound>>,
 }

@@ -10,13 +10,14 @@ mod lookups;
 mod secrets;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use lateen_proto::Any;
 use lateen_proto::envoy::config::bootstrap::v3::Bootstrap;
+use lateen_route::FastMap;
 use lateen_route::endpoints::Assignment;
 use lateen_telemetry::log_file::LogFiles;
 
@@ -273,7 +274,7 @@ impl Store {
         if !std::mem::take(&mut self.publish_due) {
             return;
         }
-        let clusters: HashMap<_, _> = self
+        let clusters: FastMap<_, _> = self
             .clusters
             .iter()
             .filter_map(|(name, entry)| Some((name.clone(), entry.active.clone()?)))

@@ -1,7 +1,6 @@
 //! A worker: one thread, one current-thread runtime, everything in it its own but the snapshot and the figures.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use lateen_route::Entropy;
+use lateen_route::FastMap;
 use lateen_route::cluster::Policy;
 use lateen_runtime::DrainGuard;
 use lateen_telemetry::log_file::{Batch, FLUSH_INTERVAL, LogFile};
@@ -112,8 +112,8 @@ pub(crate) struct Worker {
     pub pools: Pools,
     /// Connections of clients that are open, for a drain to wait for.
     pub open: Cell<usize>,
-    logs: RefCell<HashMap<usize, Batch>>,
-    turns: RefCell<HashMap<usize, u64>>,
+    logs: RefCell<FastMap<usize, Batch>>,
+    turns: RefCell<FastMap<usize, u64>>,
     flush_armed: Cell<bool>,
     random: Cell<u64>,
     dates: RefCell<DateCache>,

@@ -77,6 +77,8 @@ pub struct FilterStateValue {
     pub factory: Arc<str>,
     /// The value.
     pub format: Format,
+    /// The value, where it is the same for all.
+    fixed: Option<Arc<str>>,
     /// Whether upstream connections see it.
     pub shared_with_upstream: bool,
     /// Whether an empty value is left out.
@@ -273,12 +275,15 @@ impl NetworkFilter {
 
 impl FilterStateValue {
     /// The application protocols that it has TLS to endpoints offer, joined by commas; `None` when it sets none.
-    pub fn protocols(&self, render: impl FnOnce(&Format) -> Vec<u8>) -> Option<Box<str>> {
+    pub fn protocols(&self, render: impl FnOnce(&Format) -> Vec<u8>) -> Option<Arc<str>> {
         if &*self.factory != APPLICATION_PROTOCOLS || !self.shared_with_upstream {
             return None;
         }
-        let text = String::from_utf8(render(&self.format)).ok()?;
-        (!text.is_empty() || !self.skip_if_empty).then(|| text.into())
+        let text = match &self.fixed {
+            Some(text) => text.clone(),
+            None => String::from_utf8(render(&self.format)).ok()?.into(),
+        };
+        (!text.is_empty() || !self.skip_if_empty).then_some(text)
     }
 
     pub(crate) fn compile(cx: &mut Cx<'_>, message: &state::FilterStateValue) -> Result<Self> {
@@ -305,10 +310,12 @@ impl FilterStateValue {
             "envoy.string" => cx.note_at("factory_key", "nothing reads texts of the filter state"),
             other => return Err(cx.refuse_at("factory_key", format!("{other} is not supported"))),
         }
+        let format = Format::parse(&text).map_err(|reason| cx.refuse_at("format_string", reason))?;
         Ok(Self {
             key: key.as_str().into(),
             factory: factory.as_str().into(),
-            format: Format::parse(&text).map_err(|reason| cx.refuse_at("format_string", reason))?,
+            fixed: format.as_text().map(Into::into),
+            format,
             shared_with_upstream: message.shared_with_upstream != 0,
             skip_if_empty: message.skip_if_empty,
         })

@@ -65,10 +65,26 @@ impl SpanContext {
     /// The value of `x-b3-traceid`.
     pub fn b3_trace(&self) -> String {
         match u64::try_from(self.trace) {
-            Ok(short) => format!("{short:016x}"),
-            Err(_) => format!("{:032x}", self.trace),
+            Ok(short) => span_id(short),
+            Err(_) => digits::<32>(self.trace),
         }
     }
+}
+
+/// The value of `x-b3-spanid` and `x-b3-parentspanid`.
+pub fn span_id(span: u64) -> String {
+    digits::<16>(span.into())
+}
+
+/// The last `N` hexadecimal digits of a number. Formatting does the same in ten times the instructions.
+fn digits<const N: usize>(number: u128) -> String {
+    let mut rest = number;
+    let mut out = [b'0'; N];
+    for place in out.iter_mut().rev() {
+        *place = b"0123456789abcdef"[(rest & 0xf) as usize];
+        rest >>= 4;
+    }
+    out.iter().copied().map(char::from).collect()
 }
 
 fn hex128(text: &str) -> Option<u128> {

@@ -288,7 +288,7 @@ impl<'p, 't> Attempts<'p, 't> {
     ) -> Result<Response<UpstreamBody>, Failed> {
         let cluster = &self.plan.cluster;
         let protocol = cluster.protocol(exchange.head.version, &picked.way);
-        let caller = exchange.caller(self.plan.outcome.upstream_protocols.as_deref());
+        let caller = exchange.caller(self.plan.outcome.upstream_protocols.as_ref());
         let pool = cluster.pool(&exchange.worker, &picked, protocol, self.plan.priority(), caller);
         let Some(pool) = pool else {
             let text = "TLS_error: the secrets of the cluster have not come";

@@ -222,7 +222,7 @@ impl Exchange {
     }
 
     /// For whom upstream connections are made.
-    pub(crate) fn caller<'a>(&'a self, alpn: Option<&'a str>) -> Caller<'a> {
+    pub(crate) fn caller<'a>(&'a self, alpn: Option<&'a Arc<str>>) -> Caller<'a> {
         let peer = self.down.remote;
         let source = match self.remote {
             Some(ip) if ip != peer.ip() => SocketAddr::new(ip, 0),

@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
     /// Changes to the response's headers, by an authorization service.
     pub response_changes: Vec<(HeaderName, HeaderValue, AppendAction)>,
     /// Application protocols for upstream TLS, by `set_filter_state`.
-    pub upstream_protocols: Option<Box<str>>,
+    pub upstream_protocols: Option<Arc<str>>,
 }
 
 /// The route, and what it says about filters.

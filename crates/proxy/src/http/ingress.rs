@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version};
 use lateen_route::http_manager::{ClientCertMode, EscapedSlashes, HttpManager, Underscores};
-use lateen_telemetry::trace_context::{SpanContext, TraceReason, request_id};
+use lateen_telemetry::trace_context::{SpanContext, TraceReason, request_id, span_id};
 
 use super::exchange::Exchange;
 use super::head::Head;
@@ -421,7 +421,8 @@ fn trace(exchange: &mut Exchange, sieve: Sieve) -> bool {
         }
     };
     let mut set = |name: HeaderName, text: String| {
-        if let Ok(value) = HeaderValue::from_str(&text) {
+        if let Ok(mut value) = HeaderValue::try_from(text) {
+            differs(&mut value);
             headers.insert(name, value);
         }
     };
@@ -430,12 +431,18 @@ fn trace(exchange: &mut Exchange, sieve: Sieve) -> bool {
         return context.sampled;
     }
     set(names::B3_TRACE, context.b3_trace());
-    set(names::B3_SPAN, format!("{:016x}", context.span));
+    set(names::B3_SPAN, span_id(context.span));
     if let Some(parent) = context.parent {
-        set(names::B3_PARENT, format!("{parent:016x}"));
+        set(names::B3_PARENT, span_id(parent));
     }
     set(names::B3_SAMPLED, if context.sampled { "1" } else { "0" }.to_owned());
     context.sampled
+}
+
+/// Marks a value that no other request has: HTTP/2 is not to keep it in its table of headers, out of which it would push
+/// those that come again (HPACK's "never indexed", RFC 7541, 6.2.3).
+fn differs(value: &mut HeaderValue) {
+    value.set_sensitive(true);
 }
 
 /// Gives the request an identifier.
@@ -446,13 +453,17 @@ fn identify(exchange: &mut Exchange, sampled: bool) {
     if edge && !rules.preserve_external {
         headers.remove(names::REQUEST_ID);
     }
-    if !rules.generate || headers.contains_key(names::REQUEST_ID) {
+    if let Some(known) = headers.get_mut(names::REQUEST_ID) {
+        return differs(known);
+    }
+    if !rules.generate {
         return;
     }
     let random = (u128::from(exchange.worker.random()) << 64) | u128::from(exchange.worker.random());
     let reason =
         if sampled && rules.pack_trace_reason { TraceReason::Sampled } else { TraceReason::NotTraced };
-    if let Ok(value) = HeaderValue::from_str(&request_id(random, reason)) {
+    if let Ok(mut value) = HeaderValue::try_from(request_id(random, reason)) {
+        differs(&mut value);
         headers.insert(names::REQUEST_ID, value);
     }
 }

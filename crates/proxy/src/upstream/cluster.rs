@@ -175,7 +175,7 @@ pub(crate) struct Caller<'a> {
     /// The host of the request, for TLS that follows it.
     pub authority: &'a str,
     /// Application protocols that a filter chose, joined by commas.
-    pub alpn: Option<&'a str>,
+    pub alpn: Option<&'a Arc<str>>,
     /// The client, and where it connected to.
     pub addresses: (SocketAddr, SocketAddr),
 }
@@ -385,11 +385,11 @@ impl Cluster {
             protocol,
             priority,
             server_name: tls.as_ref().and_then(|tls| tls.server_name.clone()),
-            alpn: alpn.map(Into::into),
+            alpn: alpn.cloned(),
             client,
         };
         let make = || {
-            let tls = tls.map(|tls| tls.offering(alpn).or_offering(protocol.names()));
+            let tls = tls.map(|tls| tls.offering(alpn.map(|alpn| &**alpn)).or_offering(protocol.names()));
             let transport = self.transport(tls, &picked.way, client);
             let settings = self.pool_settings(protocol, transport, priority);
             Pool::new(picked.host.clone(), settings, self.limits[priority].clone(), self.stats.clone())

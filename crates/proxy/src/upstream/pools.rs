@@ -1,10 +1,10 @@
 //! The pools of one worker.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lateen_route::FastMap;
 use tokio::time::Instant;
 
 use super::pool::{Pool, Protocol};
@@ -23,14 +23,14 @@ pub(crate) struct PoolKey {
     /// The server name, where it follows the request's host.
     pub server_name: Option<Arc<str>>,
     /// Application protocols that a filter chose, joined by commas.
-    pub alpn: Option<Box<str>>,
+    pub alpn: Option<Arc<str>>,
     /// The client and where it connected to, where upstream is told of them.
     pub client: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
 }
 
 /// Pools by key.
 #[derive(Debug, Default)]
-pub(crate) struct Pools(RefCell<HashMap<PoolKey, Rc<Pool>>>);
+pub(crate) struct Pools(RefCell<FastMap<PoolKey, Rc<Pool>>>);
 
 impl Pools {
     /// The pool of a key, made if it is the first time.

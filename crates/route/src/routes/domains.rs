@@ -1,19 +1,18 @@
 //! Which virtual host takes a host: exact, then `*suffix` longest first, then `prefix*` longest first, then `*`.
 
-use std::collections::HashMap;
-
 use lateen_proto::envoy::config::route::v3::VirtualHost;
 
+use crate::FastMap;
 use crate::error::{Cx, Result};
 
 /// The domains of a route configuration.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Domains {
-    exact: HashMap<Box<str>, usize>,
+    exact: FastMap<Box<str>, usize>,
     /// By length of the part after the `*`, longest first.
-    suffixes: Vec<(usize, HashMap<Box<str>, usize>)>,
+    suffixes: Vec<(usize, FastMap<Box<str>, usize>)>,
     /// By length of the part before the `*`, longest first.
-    prefixes: Vec<(usize, HashMap<Box<str>, usize>)>,
+    prefixes: Vec<(usize, FastMap<Box<str>, usize>)>,
     any: Option<usize>,
 }
 
@@ -80,13 +79,13 @@ impl Domains {
 }
 
 fn by_length(
-    tables: &mut Vec<(usize, HashMap<Box<str>, usize>)>,
+    tables: &mut Vec<(usize, FastMap<Box<str>, usize>)>,
     length: usize,
-) -> &mut HashMap<Box<str>, usize> {
+) -> &mut FastMap<Box<str>, usize> {
     let position = match tables.iter().position(|(l, _)| *l == length) {
         Some(position) => position,
         None => {
-            tables.push((length, HashMap::new()));
+            tables.push((length, FastMap::default()));
             tables.len() - 1
         }
     };
