@@ -1,4 +1,5 @@
-//! Labs 6 to 8 on our proxy and on stock Envoy: TLS at the gateway, mutual TLS between workloads, tokens.
+//! Labs 6 to 8 on our proxy and on stock Envoy: TLS at the gateway, mutual TLS between workloads, tokens; and the task of a
+//! service that decides (docs/authorization.md).
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,6 +26,7 @@ fn labs(cluster: &Cluster) {
     lab_6_gateway(cluster);
     lab_7_mutual_tls(cluster);
     lab_8_tokens(cluster);
+    external_authorization(cluster);
 }
 
 fn manual(cluster: &Cluster, file: &str) {
@@ -277,4 +279,64 @@ fn lab_8_tokens(cluster: &Cluster) {
     asks("no token where one is demanded", &[], "403");
     asks("a good token where one is demanded", &["-H", &good], "200");
     asks("a token that is none where one is demanded", &["-H", "Authorization: Bearer invalidToken"], "401");
+}
+
+/// What is added to the providers of the mesh configuration, as docs/authorization.md does.
+const PROVIDERS: &str = "\
+extensionProviders:
+- name: sample-ext-authz-http
+  envoyExtAuthzHttp:
+    service: ext-authz.foo.svc.cluster.local
+    port: 8000
+    includeRequestHeadersInCheck: [x-ext-authz]
+- name: sample-ext-authz-grpc
+  envoyExtAuthzGrpc:
+    service: ext-authz.foo.svc.cluster.local
+    port: 9000
+";
+
+/// A service is asked about some paths, over HTTP and over gRPC, and decides by a header.
+fn external_authorization(cluster: &Cluster) {
+    for kind in ["authorizationpolicy", "requestauthentication"] {
+        cluster.kubectl(&["delete", kind, "--all-namespaces", "--all"]);
+    }
+    let sample = repository().join("samples/extauthz/ext-authz.yaml");
+    cluster.kubectl(&["apply", "-n", "foo", "-f", sample.to_str().unwrap()]);
+    cluster.kubectl(&["rollout", "status", "-n", "foo", "deploy/ext-authz", "--timeout=60s"]);
+    let path = ["-n", "istio-system", "configmap", "istio"];
+    let mesh = cluster.kubectl(&[&["get"], &path[..], &["-o", "jsonpath={.data.mesh}"]].concat());
+    assert!(mesh.contains("extensionProviders:\n"), "{mesh}");
+    let mesh = mesh.replace("extensionProviders:\n", PROVIDERS);
+    let patch = serde_json::json!({ "data": { "mesh": mesh } }).to_string();
+    cluster.kubectl(&[&["patch"], &path[..], &["--type=merge", "-p", &patch]].concat());
+    for provider in ["http", "grpc"] {
+        cluster.apply(&format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: ext-authz, namespace: foo}}\n\
+             spec: {{selector: {{matchLabels: {{app: httpbin}}}}, action: CUSTOM, provider: {{name: sample-ext-authz-{provider}}}, \
+             rules: [{{to: [{{operation: {{paths: [/headers]}}}}]}}]}}"
+        ));
+        let asks = |what: &str, path: &str, flags: &[&str], wanted: &str, words: &str| {
+            eventually(&format!("{provider}: {what}"), || {
+                let (code, body) = spoken(cluster, flags, &format!("http://httpbin.foo:8000{path}"));
+                if code == wanted && body.contains(words) { Ok(()) } else { Err(format!("{code} {body}")) }
+            });
+        };
+        asks("no header", "/headers", &[], "403", "denied by ext_authz");
+        asks("denied", "/headers", &["-H", "x-ext-authz: deny"], "403", "denied by ext_authz");
+        // Only over gRPC the service adds to the request, of which httpbin's answer is.
+        let told = if provider == "grpc" { "grpc-additional-header-override-value" } else { "httpbin.foo" };
+        asks("allowed", "/headers", &["-H", "x-ext-authz: allow"], "200", told);
+        asks("not asked", "/ip", &["-H", "x-ext-authz: deny"], "200", "origin");
+    }
+    let listed = cluster.lateen(&["x", "authz", "check", "deploy/httpbin", "-n", "foo"]);
+    assert!(listed.contains("CUSTOM") && listed.contains("ext-authz.foo"), "{listed}");
+}
+
+/// The status and body of what curl gets inside of foo's sleep.
+fn spoken(cluster: &Cluster, flags: &[&str], url: &str) -> (String, String) {
+    let exec =
+        ["exec", "deploy/sleep", "-c", "sleep", "-n", "foo", "--", "curl", "-s", "-w", "\n%{http_code}"];
+    let output = cluster.try_kubectl(&[&exec[..], flags, &[url]].concat(), "");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.rsplit_once('\n').map(|(body, code)| (code.to_owned(), body.to_owned())).unwrap_or_default()
 }
