@@ -10,6 +10,7 @@ pub(crate) mod http2;
 pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod outlier;
+mod planning;
 pub(crate) mod pool;
 pub(crate) mod pools;
 pub(crate) mod proxy_header;

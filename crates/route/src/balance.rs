@@ -5,7 +5,7 @@
 
 use lateen_base::Locality;
 
-use crate::cluster::{Balancing, SlowStart};
+use crate::cluster::{Balancing, Policy, SlowStart};
 use crate::endpoints::Assignment;
 use crate::entropy::Entropy;
 use crate::trail::Trail;
@@ -112,6 +112,30 @@ impl Plan {
         }
         let some = counts.iter().any(Count::has_usable);
         Self::of_counts(if some { &counts } else { &all }, assignment, balancing, view)
+    }
+
+    /// The most entries that a table of a plan has, which is what making it costs.
+    pub fn table_entries(assignment: &Assignment, balancing: &Balancing) -> u64 {
+        let spread = |weights: &mut dyn Iterator<Item = u32>| {
+            let (mut least, mut total) = (u64::MAX, 0u64);
+            for weight in weights.map(u64::from).filter(|weight| *weight > 0) {
+                (least, total) = (least.min(weight), total.saturating_add(weight));
+            }
+            if total == 0 { 1 } else { total.div_ceil(least) }
+        };
+        match balancing.policy {
+            Policy::Maglev { size, .. } => size,
+            // The lightest host has a whole point: the others have as many more as they are heavier.
+            Policy::RingHash { min_size, max_size, .. } => {
+                let hosts = spread(&mut assignment.hosts.iter().map(|host| host.weight));
+                let localities = match balancing.locality_weighted {
+                    true => spread(&mut assignment.localities.iter().filter_map(|locality| locality.weight)),
+                    false => 1,
+                };
+                min_size.max(hosts.saturating_mul(localities)).min(max_size)
+            }
+            _ => 0,
+        }
     }
 
     fn of_counts(

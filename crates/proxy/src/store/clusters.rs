@@ -58,7 +58,8 @@ impl Store {
         let previous = self.clusters.get(&compiled.name).map(|entry| entry.newest.clone());
         let active = self.clusters.get(&compiled.name).and_then(|entry| entry.active.clone());
         let resolver = self.resolver(&compiled.discovery);
-        let cluster = Arc::new(Cluster::new(compiled.clone(), previous.as_deref(), resolver));
+        let found = self.shared.found.clone();
+        let cluster = Cluster::new(compiled.clone(), previous.as_deref(), resolver, found);
         self.make_ways(&cluster).map_err(|reason| Rejected::new(&message.name, reason))?;
         let known = previous.as_ref().map(|previous| previous.hosts.load_full()).unwrap_or_default();
         let mut lookups = None;
@@ -117,18 +118,20 @@ impl Store {
         let checked =
             entry.newest.compiled.health_checks.is_empty() || entry.newest.checked.load(Ordering::Relaxed);
         let secrets = entry.newest.ways.load().iter().all(|way| !matches!(way.security, Security::Waiting));
-        if endpoints && secrets && checked {
+        if endpoints && secrets && checked && !entry.newest.waits_for_plan() {
             entry.active = Some(entry.newest.clone());
             self.publish_due = true;
         }
     }
 
-    /// Puts clusters into force whose endpoints were all checked, or looked up, once.
+    /// Puts clusters into force whose endpoints were all checked, looked up, or planned once.
     pub(crate) fn warm_found_clusters(&mut self) {
         let done = self.clusters.iter().filter(|(_, entry)| {
             let newest = &entry.newest;
             !entry.is_warm()
-                && (newest.checked.load(Ordering::Relaxed) || newest.looked_up.load(Ordering::Relaxed))
+                && (newest.checked.load(Ordering::Relaxed)
+                    || newest.looked_up.load(Ordering::Relaxed)
+                    || newest.is_planned())
         });
         for name in done.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.warm_cluster(&name);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use lateen_route::balance::{Draw, HostView, Plan};
@@ -16,7 +16,7 @@ use lateen_route::{Cluster as Compiled, Entropy};
 use super::connect::{Tls, Transport};
 use super::host::{Address, Host};
 use super::limits::Limits;
-use super::load;
+use super::planning::Planning;
 use super::pool::{Http2Settings, Pool, PoolSettings, Protocol};
 use super::pools::PoolKey;
 use super::proxy_header;
@@ -56,7 +56,13 @@ pub(crate) struct Cluster {
     pub(super) next_sweep: AtomicU64,
     /// When weights are made anew next, on the same clock.
     pub(super) next_weighing: AtomicU64,
-    found: Mutex<HashMap<SocketAddr, Arc<Host>>>,
+    /// Told when its first plan was made elsewhere.
+    pub(super) found: Arc<tokio::sync::Notify>,
+    /// Whether it had a plan once.
+    pub(super) planned: std::sync::atomic::AtomicBool,
+    pub(super) planning: Mutex<Planning>,
+    pub(super) me: Weak<Self>,
+    found_hosts: Mutex<HashMap<SocketAddr, Arc<Host>>>,
 }
 
 /// A way to connect to a host.
@@ -106,7 +112,7 @@ pub(crate) struct HostSet {
     pub assignment: Option<Arc<Assignment>>,
     /// As the hosts; empty where the assignment's weights count.
     pub(super) weights: Box<[u32]>,
-    plan: Plan,
+    pub(super) plan: Plan,
 }
 
 /// A host in its set.
@@ -186,7 +192,8 @@ impl Cluster {
         compiled: Arc<Compiled>,
         previous: Option<&Self>,
         resolver: Option<Arc<crate::dns::Resolver>>,
-    ) -> Self {
+        found: Arc<tokio::sync::Notify>,
+    ) -> Arc<Self> {
         let limits = [0, 1].map(|priority| {
             let wanted = &compiled.circuit_breakers[priority];
             match previous.map(|previous| previous.limits[priority].clone()) {
@@ -205,7 +212,7 @@ impl Cluster {
                 )),
             }
         });
-        Self {
+        Arc::new_cyclic(|me| Self {
             stats: previous.map(|previous| previous.stats.clone()).unwrap_or_default(),
             outlier: previous.map(|previous| previous.outlier.clone()).unwrap_or_default(),
             checks: previous.map(|previous| previous.checks.clone()).unwrap_or_default(),
@@ -218,9 +225,13 @@ impl Cluster {
             resolver,
             next_sweep: AtomicU64::new(0),
             next_weighing: AtomicU64::new(0),
-            found: Mutex::default(),
+            found,
+            planned: std::sync::atomic::AtomicBool::new(false),
+            planning: Mutex::default(),
+            me: me.clone(),
+            found_hosts: Mutex::default(),
             compiled,
-        }
+        })
     }
 
     /// Takes new hosts. Those whose address is known already stay the same, with their figures and connections.
@@ -251,29 +262,16 @@ impl Cluster {
             })
             .collect();
         self.stats.update_success.inc();
-        self.publish(HostSet { hosts, assignment: Some(assignment), ..HostSet::default() });
+        self.publish(|_| HostSet { hosts, assignment: Some(assignment), ..HostSet::default() });
     }
 
     /// Makes the plan again: a host's health has changed.
     pub(crate) fn replan(&self) {
-        let now = self.hosts.load();
-        self.publish(HostSet {
+        self.publish(|now| HostSet {
             hosts: now.hosts.clone(),
             assignment: now.assignment.clone(),
             ..HostSet::default()
         });
-    }
-
-    fn publish(&self, mut set: HostSet) {
-        set.weights = load::weights(self.compiled.balancing.by_load.as_ref(), &set.hosts);
-        if let Some(assignment) = &set.assignment {
-            set.plan = Plan::new(assignment, &self.compiled.balancing, &set);
-        }
-        let healthy = set.plan.hosts().count();
-        self.stats.membership_total.set(set.hosts.len() as u64);
-        self.stats.membership_healthy.set(healthy as u64);
-        self.hosts.store(Arc::new(set));
-        self.hosts_changed.notify_one();
     }
 
     fn way_index(&self, metadata: Option<&lateen_proto::envoy::config::core::v3::Metadata>) -> usize {
@@ -285,7 +283,8 @@ impl Cluster {
     pub(crate) fn pick(&self, choice: Choice<'_>) -> Option<Picked> {
         let set = self.hosts.load();
         let own = match &set.assignment {
-            Some(assignment) if !choice.without.is_empty() => {
+            // A large table is not made for one request: it may meet a priority again.
+            Some(assignment) if !choice.without.is_empty() && !self.is_large(&set) => {
                 Some(Plan::without(assignment, &self.compiled.balancing, &**set, choice.without))
             }
             _ => None,
@@ -313,7 +312,7 @@ impl Cluster {
 
     /// The host at an address that was found rather than configured.
     pub(crate) fn found_host(&self, address: SocketAddr, hostname: &str) -> Option<Picked> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found_hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if found.len() >= FOUND_HOSTS {
             found.retain(|_, host| Arc::strong_count(host) > 1);
         }
