@@ -147,7 +147,8 @@ pub(crate) async fn debug<T: DeserializeOwned>(
 ) -> Result<Vec<(PodName, T)>, CliError> {
     let mut answers = Vec::new();
     for pod in control_plane(client, globals).await? {
-        let value = pod.ask(client, DEBUG_PORT, path).await?;
+        // The control plane answers its own pod without more; who may forward its ports is the cluster's to say.
+        let value = client.forwarded_get(&pod.namespace, &pod.name, DEBUG_PORT, path).await?;
         let answer = serde_json::from_value(value)
             .map_err(|error| CliError(format!("{}: {path}: {error}; is it of another version?", pod.name)))?;
         answers.push((pod, answer));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::{AsyncBufRead, TryFutureExt};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, LogParams, Patch as KubePatch, PatchParams, PostParams,
 };
@@ -370,6 +371,29 @@ impl Client {
             })),
             None => Err(KubeError::Transport(format!("token review: {name:?} is no service account"))),
         }
+    }
+
+    /// Whether a service account may list the secrets of its namespace, by the server's own rules.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn may_list_secrets(&self, namespace: &str, service_account: &str) -> Result<bool, KubeError> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:{namespace}:{service_account}")),
+                resource_attributes: Some(ResourceAttributes {
+                    verb: Some("list".to_owned()),
+                    resource: Some("secrets".to_owned()),
+                    namespace: Some(namespace.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let api: Api<SubjectAccessReview> = Api::all(self.inner.clone());
+        let status = api.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        Ok(status.allowed && status.denied != Some(true))
     }
 
     /// The log of a pod's container.

@@ -6,6 +6,7 @@
 mod client;
 mod discovery;
 mod exec;
+mod forward;
 pub mod install;
 mod kind;
 mod overload;

@@ -3,6 +3,7 @@
 
 mod command;
 mod forward;
+mod ports;
 mod upgrade;
 mod websocket;
 

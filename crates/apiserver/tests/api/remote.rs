@@ -131,6 +131,7 @@ async fn kubectl_reaches_into_pods() {
     );
     server.handle.serve_streams(Arc::new(Host));
     server.handle.serve_logs(Arc::new(Lines));
+    by_library(server.handle.kubeconfig_path()).await;
     let kubeconfig = server.handle.kubeconfig_path().to_owned();
     let work = tokio::task::spawn_blocking(move || {
         for (program, _) in crate::kubectls::kubectls() {
@@ -167,6 +168,31 @@ fn commands(k: &Kubectl<'_>) {
     let (code, _, err) = k.run(&["attach", "-i", "p", "-c", "a"], "hello\n");
     assert_eq!(code, Some(1));
     assert!(err.contains("container a has no standard input"), "{err}");
+}
+
+/// kube-rs forwards ports by channels.
+async fn by_library(kubeconfig: &Path) {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    let client = kube::Client::try_from(config).unwrap();
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(client, "default");
+    let mut forwarded = pods.portforward("p", &[8080, 1, 9090]).await.unwrap();
+    for port in [9090, 8080] {
+        let mut stream = forwarded.take_stream(port).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = [0; 64];
+        let mut count = 0;
+        while !String::from_utf8_lossy(&answer[..count]).ends_with(&format!("p:{port}")) {
+            let read = tokio::time::timeout(crate::rest::DEADLINE, stream.read(&mut answer[count..]));
+            let read = read.await.expect("an answer in time").unwrap();
+            assert!(read > 0, "{:?}", String::from_utf8_lossy(&answer[..count]));
+            count += read;
+        }
+    }
+    let refused = forwarded.take_error(1).unwrap();
+    let refused = tokio::time::timeout(crate::rest::DEADLINE, refused).await.expect("an answer in time");
+    let refused = refused.expect("a refusal");
+    assert!(refused.contains("error forwarding port 1 to pod p: connection refused"), "{refused}");
 }
 
 fn forwarding(k: &Kubectl<'_>) {

@@ -1,6 +1,7 @@
 //! Forwarded ports: per connection the client opens a stream for its bytes and one for an error's text.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use super::super::handler::Job;
 use super::super::response::Body;
 use super::upgrade::{Protocol, Upgrade};
-use super::websocket;
+use super::{ports, websocket};
 use crate::providers::PodStreams;
 use crate::spdy::session::{Session, Stream, StreamReader, StreamWriter};
 use crate::status::Status;
@@ -18,6 +19,8 @@ use crate::status::Status;
 const PROTOCOL: &str = "portforward.k8s.io";
 /// The SPDY connection inside of a WebSocket, as kubectl does it since 1.31.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+/// One connection per port, by channels.
+const CHANNELS: &str = "v4.channel.k8s.io";
 const PIECE: usize = 32 << 10;
 /// Streams that wait for their partner: more is no honest client.
 const MOST_HALVES: usize = 1024;
@@ -26,24 +29,30 @@ const MOST_HALVES: usize = 1024;
 pub(super) fn answer(mut job: Job<'_>) -> Result<Response<Body>, Status> {
     let upgrade = Upgrade::of(&mut job)?;
     let streams = job.api.providers.streams()?;
-    let pod = Pod { streams, namespace: job.place.namespace, name: job.place.name };
+    let asked = ports::asked(&job)?;
+    let pod = Arc::new(Pod { streams, namespace: job.place.namespace, name: job.place.name });
     let mut stopped = job.stopped;
-    upgrade.accept(&[PROTOCOL], &[(TUNNEL, Protocol::Tunnel)], async move |io, protocol| {
-        let session = match protocol {
-            Protocol::Tunnel => Session::serve(websocket::tunnel(io).await),
-            Protocol::Spdy | Protocol::WebSocket { .. } => Session::serve(io),
+    let inside = [(TUNNEL, Protocol::Tunnel), (CHANNELS, Protocol::WebSocket { version5: false })];
+    upgrade.accept(&[PROTOCOL], &inside, async move |io, protocol| {
+        let serving = async {
+            match protocol {
+                Protocol::Tunnel => pod.serve(Session::serve(websocket::tunnel(io).await)).await,
+                Protocol::Spdy => pod.serve(Session::serve(io)).await,
+                Protocol::WebSocket { .. } => ports::serve(pod, io, asked).await,
+            }
         };
         tokio::select! {
-            () = pod.serve(session) => {}
+            () = serving => {}
             () = crate::server::until(&mut stopped) => {}
         }
     })
 }
 
-struct Pod {
-    streams: std::sync::Arc<dyn PodStreams>,
-    namespace: String,
-    name: String,
+/// Whose ports they are.
+pub(super) struct Pod {
+    pub(super) streams: Arc<dyn PodStreams>,
+    pub(super) namespace: String,
+    pub(super) name: String,
 }
 
 /// One connection's two streams.
@@ -55,8 +64,8 @@ struct Halves {
 
 impl Pod {
     /// Connections end with this, the session's end included.
-    async fn serve(self, mut session: Session) {
-        let pod = std::sync::Arc::new(self);
+    async fn serve(self: Arc<Self>, mut session: Session) {
+        let pod = self;
         let mut waiting: HashMap<(String, String), Halves> = HashMap::new();
         let mut connections = JoinSet::new();
         while let Some(stream) = session.accept().await {
@@ -78,7 +87,7 @@ impl Pod {
         }
     }
 
-    async fn connection(self: std::sync::Arc<Self>, port: String, data: Stream, error: Stream) {
+    async fn connection(self: Arc<Self>, port: String, data: Stream, error: Stream) {
         let Stream { mut reader, writer, .. } = data;
         let done = self.exchange(&port, &mut reader, &writer).await;
         writer.finish().await;
