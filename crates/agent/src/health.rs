@@ -1,6 +1,6 @@
 //! The agent's own port: readiness of the proxy, merged metrics, and the order to quit.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -108,10 +108,12 @@ impl Health {
 }
 
 impl Health {
-    /// Whether a request comes from the pod itself.
+    /// Whether a request comes from the pod itself. Other addresses of 127.0.0.0/8 are those of pods, on a cluster that lives
+    /// on the loopback.
     fn is_own(&self, peer: SocketAddr) -> bool {
         let address = peer.ip().to_canonical();
-        address.is_loopback() || self.own.contains(&address)
+        let local = matches!(address, IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST));
+        local || self.own.contains(&address)
     }
 }
 
@@ -217,7 +219,9 @@ mod tests {
         let (address, mut asks) = admin().await;
         let router = router(Health::new(&settings, Admin::new(address), Arc::new(Notify::new())));
         for (method, path) in [("POST", "/drain"), ("POST", "/quitquitquit"), ("GET", "/scopej")] {
-            assert_eq!(ask(&router, method, path, [10, 9, 9, 9]).await, StatusCode::FORBIDDEN, "{path}");
+            for other in [[10, 9, 9, 9], [127, 11, 0, 9]] {
+                assert_eq!(ask(&router, method, path, other).await, StatusCode::FORBIDDEN, "{path}");
+            }
         }
         assert_eq!(ask(&router, "POST", "/drain", [10, 1, 2, 3]).await, StatusCode::OK);
         assert_eq!(asks.try_recv().unwrap(), "/drain_listeners?graceful&inboundonly");

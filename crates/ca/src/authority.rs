@@ -57,13 +57,19 @@ pub enum CaError {
     Sign(#[from] rcgen::Error),
 }
 
-/// A certificate with its key, both PEM.
-#[derive(Clone, Debug)]
+/// A certificate with its key, both PEM. `Debug` leaves the key out.
+#[derive(Clone)]
 pub struct Certified {
     /// The certificate, and its intermediates.
     pub chain_pem: String,
     /// The private key, PKCS #8.
     pub key_pem: String,
+}
+
+impl std::fmt::Debug for Certified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certified").field("chain_pem", &self.chain_pem).finish_non_exhaustive()
+    }
 }
 
 /// The signing authority.

@@ -107,9 +107,15 @@ pub struct Deps {
     pub witness: Arc<dyn Witness>,
 }
 
+/// The largest message that is read, in bytes. The request within is looked at up to a quarter of it.
+const LARGEST: usize = 64 << 10;
+/// The member of a request's metadata by which a node's proxy asks for a pod of its own (Istio's ambient mode).
+const IMPERSONATED: &str = "ImpersonatedIdentity";
+
 /// Builds the gRPC service.
 pub fn service(policy: Policy, deps: Deps) -> IstioCertificateServiceServer<Service> {
     IstioCertificateServiceServer::new(Service { policy, limiter: Limiter::new(policy.rate), deps })
+        .max_decoding_message_size(LARGEST)
 }
 
 /// The adapter around an [`Authority`].
@@ -128,6 +134,12 @@ impl Service {
     }
 
     fn sign(&self, caller: &SpiffeId, request: &IstioCertificateRequest) -> Result<Vec<String>, Status> {
+        let asked_for = request.metadata.as_ref().and_then(|metadata| metadata.fields.get(IMPERSONATED));
+        if asked_for.is_some() {
+            let text =
+                format!("{caller} asks in the name of another ({IMPERSONATED}): that is granted to nobody");
+            return Err(Status::permission_denied(text));
+        }
         let ttl = self.policy.ttl(request.validity_duration)?;
         let authority = self.deps.authority.borrow().clone();
         let signed = authority.sign(&request.csr, caller, self.deps.clock.now(), ttl);
@@ -164,7 +176,7 @@ impl IstioCertificateService for Service {
             Err(status) => {
                 tracing::warn!("{caller}: {}", status.message());
                 match status.code() {
-                    Code::InvalidArgument => witness.refused(),
+                    Code::InvalidArgument | Code::PermissionDenied => witness.refused(),
                     _ => witness.failed(),
                 }
                 Err(status)

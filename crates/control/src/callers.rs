@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use lateen_base::{Clock, SpiffeId};
 use lateen_ca::service::{Authenticator, Credentials, Holder};
+use lateen_kube::TokenIdentity;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
@@ -19,30 +20,52 @@ pub(crate) struct Callers {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
+/// The longest token that the cluster is asked about, in bytes: its own have about a thousand.
+const LONGEST_TOKEN: usize = 16 << 10;
+
 impl Authenticator for Callers {
     fn authenticate<'a>(&'a self, shown: Credentials<'a>) -> BoxFuture<'a, Result<SpiffeId, String>> {
         Box::pin(async move {
-            let by_token = match shown.token {
-                Some(token) => self.bearer(token).await,
-                None => {
-                    Err("no bearer token in the authorization header, and no certificate of the mesh".into())
-                }
-            };
-            match (by_token, shown.certificate) {
-                (Err(_), Some(holder)) => self.holder(holder),
-                (by_token, _) => by_token,
-            }
+            let TokenIdentity { namespace, service_account, .. } = self.identify(shown).await?;
+            Ok(SpiffeId { trust_domain: self.trust_domain(), namespace, service_account })
         })
     }
 }
 
 impl Callers {
-    async fn bearer(&self, token: &str) -> Result<SpiffeId, String> {
+    /// Who a caller is; bound to no pod where its certificate says it.
+    ///
+    /// # Errors
+    /// When nothing that it shows is good; for the caller.
+    pub(crate) async fn identify(&self, shown: Credentials<'_>) -> Result<TokenIdentity, String> {
+        let by_token = match shown.token.filter(|token| !token.is_empty()) {
+            Some(token) => self.owner(token).await,
+            None => Err("no bearer token in the authorization header, and no certificate of the mesh".into()),
+        };
+        match (by_token, shown.certificate) {
+            (Err(_), Some(holder)) => {
+                let SpiffeId { namespace, service_account, .. } = self.holder(holder)?;
+                Ok(TokenIdentity { namespace, service_account, pod: None })
+            }
+            (by_token, _) => by_token,
+        }
+    }
+
+    /// Whose a token is.
+    ///
+    /// # Errors
+    /// When it is not good for one of the audiences, or the cluster does not tell; for the caller.
+    pub(crate) async fn owner(&self, token: &str) -> Result<TokenIdentity, String> {
+        if token.len() > LONGEST_TOKEN {
+            return Err(format!(
+                "the token has {} bytes: at most {LONGEST_TOKEN} are looked at",
+                token.len()
+            ));
+        }
         let reviewed = self.cluster.review(token, &self.audiences).await;
-        let (namespace, service_account) = reviewed
+        reviewed
             .map_err(|reason| format!("the token could not be checked: {reason}"))?
-            .ok_or_else(|| format!("the token is not good for {}", self.audiences.join(" or ")))?;
-        Ok(SpiffeId { trust_domain: self.trust_domain(), namespace, service_account })
+            .ok_or_else(|| format!("the token is not good for {}", self.audiences.join(" or ")))
     }
 
     /// The chain was verified by the handshake, which may be long ago.

@@ -42,8 +42,8 @@ struct News {
 }
 
 impl ProxyCatalog {
-    /// The catalog of what was generated. Secrets go to gateways, from their own namespace.
-    pub(crate) fn new(generated: Generated, secrets: Secrets, proxy: &translate::Proxy) -> Self {
+    /// The catalog of what was generated, with the secrets of a namespace, where the proxy may have them.
+    pub(crate) fn new(generated: Generated, secrets: Secrets, namespace: Option<String>) -> Self {
         let empty = Arc::<List>::default;
         Self {
             lists: [
@@ -60,7 +60,7 @@ impl ProxyCatalog {
             scoping: generated.scoping,
             at_start: generated.at_start,
             secrets,
-            namespace: proxy.is_router().then(|| proxy.namespace.to_string()),
+            namespace,
         }
     }
 

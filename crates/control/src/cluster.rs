@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use futures::future::BoxFuture;
 use lateen_base::ObjectRef;
-use lateen_kube::{Client, KubeError, Patch, ResourceKind};
+use lateen_kube::{Client, KubeError, Patch, ResourceKind, TokenIdentity};
 use serde_json::{Value, json};
 
 use crate::input::Watched;
@@ -29,12 +29,19 @@ pub enum Role {
 
 /// The requests that a control plane makes. Errors are words for the log.
 pub trait Cluster: Send + Sync + 'static {
-    /// The namespace and service account of a token that has one of the audiences; none when it is not good.
+    /// Whose a token is that has one of the audiences; none when it is not good.
     fn review<'a>(
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>>;
+    ) -> BoxFuture<'a, Result<Option<TokenIdentity>, String>>;
+
+    /// Whether a service account may list the secrets of its namespace.
+    fn may_list_secrets<'a>(
+        &'a self,
+        namespace: &'a str,
+        service_account: &'a str,
+    ) -> BoxFuture<'a, Result<bool, String>>;
 
     /// A secret; none when there is none.
     fn secret<'a>(
@@ -102,11 +109,20 @@ impl Cluster for Client {
         &'a self,
         token: &'a str,
         audiences: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>> {
+    ) -> BoxFuture<'a, Result<Option<TokenIdentity>, String>> {
         Box::pin(async move {
             let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
-            let identity = self.review_token(token, &audiences).await.map_err(|e| e.to_string())?;
-            Ok(identity.map(|identity| (identity.namespace, identity.service_account)))
+            self.review_token(token, &audiences).await.map_err(|e| e.to_string())
+        })
+    }
+
+    fn may_list_secrets<'a>(
+        &'a self,
+        namespace: &'a str,
+        service_account: &'a str,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(async move {
+            Client::may_list_secrets(self, namespace, service_account).await.map_err(|e| e.to_string())
         })
     }
 

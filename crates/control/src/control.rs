@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use lateen_base::Clock;
 use lateen_ca::Authority;
-use lateen_ca::service::Authenticator;
 use lateen_runtime::scopes::Scopes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -16,8 +15,9 @@ use crate::authority::{self, Keeper};
 use crate::callers::Callers;
 use crate::cluster::Cluster;
 use crate::debug::{self, Debug};
-use crate::discovery::Ads;
+use crate::discovery::{Ads, Streams};
 use crate::engine::{Engine, Outlets, Published};
+use crate::gate::Gate;
 use crate::input::{Input, Watched};
 use crate::jwks::{self, fetch::Fetcher};
 use crate::metrics::Metrics;
@@ -26,7 +26,7 @@ use crate::policies;
 use crate::proxies::Proxies;
 use crate::refusals::Refusals;
 use crate::roots::{Publisher, RootMaps};
-use crate::serve::{self, ListenError};
+use crate::serve::{self, ListenError, Port};
 use crate::settings::Settings;
 use crate::tls;
 use crate::webhook::{self, Webhooks};
@@ -127,11 +127,20 @@ impl Control {
             authority: ca,
             metrics: metrics.clone(),
         };
-        let debug = debug::router(debug);
-        tasks.spawn(serve::serve(ports.debug, None, debug.clone(), None));
-        tasks.spawn(serve::serve(ports.monitoring, None, debug, None));
+        let authenticator = Arc::new(Callers {
+            cluster: cluster.clone(),
+            audiences: settings.token_audiences.clone(),
+            published: published.clone(),
+            clock: clock.clone(),
+        });
+        let gate = Gate { settings: settings.clone(), authenticator: authenticator.clone() };
+        let debug = debug::router(debug, gate.clone());
+        let limits = settings.connections;
+        let port = |listener, tls, routes| Port { listener, tls, routes, age, limits };
+        tasks.spawn(serve::serve(port(ports.debug, None, debug.clone())));
+        tasks.spawn(serve::serve(port(ports.monitoring, None, debug)));
         if let Some(listener) = ports.introspection {
-            tasks.spawn(serve::serve(listener, None, SCOPES.router(), None));
+            tasks.spawn(serve::serve(port(listener, None, gate.before(SCOPES.router()))));
         }
 
         let trust_domain = trust_domain(published.clone()).await?;
@@ -152,16 +161,10 @@ impl Control {
         tasks.spawn(webhook::keep_trusted(settings.clone(), cluster.clone(), authority.clone(), webhooks));
         let tls = tls::start(settings.clone(), authority.clone(), clock.clone(), &trust_domain).await;
         let tls = tls.map_err(ControlError::Authority)?;
-        let webhook = Some(tls.webhook);
-        tasks.spawn(serve::serve(ports.webhook, webhook, webhook::router(published.clone()), None));
+        tasks.spawn(serve::serve(port(ports.webhook, Some(tls.webhook), webhook::router(published.clone()))));
 
-        let authenticator: Arc<dyn Authenticator> = Arc::new(Callers {
-            cluster: cluster.clone(),
-            audiences: settings.token_audiences.clone(),
-            published: published.clone(),
-            clock: clock.clone(),
-        });
-        let refusals = Refusals::start(settings.clone(), cluster);
+        let refusals = Refusals::start(settings.clone(), cluster.clone());
+        let streams = Streams::new(&settings.connections);
         tasks.spawn(patches::report(proxies.clone(), published.clone(), refusals.clone()));
         tasks.spawn(policies::report(published.clone(), refusals.clone()));
         let ads = |authenticator| {
@@ -169,6 +172,8 @@ impl Control {
                 proxies: proxies.clone(),
                 published: published.clone(),
                 authenticator,
+                cluster: cluster.clone(),
+                streams: streams.clone(),
                 metrics: metrics.clone(),
                 refusals: refusals.clone(),
                 clock: clock.clone(),
@@ -185,8 +190,8 @@ impl Control {
             },
         );
         let secure = ads(Some(authenticator)).add_service(certificates);
-        tasks.spawn(serve::serve(ports.plain, None, ads(None).into_axum_router(), Some(age)));
-        tasks.spawn(serve::serve(ports.secure, Some(tls.secure), secure.into_axum_router(), Some(age)));
+        tasks.spawn(serve::serve(port(ports.plain, None, ads(None).into_axum_router())));
+        tasks.spawn(serve::serve(port(ports.secure, Some(tls.secure), secure.into_axum_router())));
         tasks.spawn(push(proxies, published));
         tracing::info!("serving discovery on {} and {}", bound.plain, bound.secure);
         Ok(Self { bound, authority, tasks })

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::dump;
 use crate::engine::Published;
+use crate::gate::Gate;
 use crate::input::Watched;
 use crate::metrics::Metrics;
 use crate::proxies::{Connected, Proxies};
@@ -36,12 +37,18 @@ pub(crate) struct Debug {
     pub(crate) metrics: Metrics,
 }
 
-/// The routes.
-pub(crate) fn router(debug: Debug) -> Router {
-    Router::new()
+/// The routes, of which those of `/debug` are behind the gate.
+pub(crate) fn router(debug: Debug, gate: Gate) -> Router {
+    let open = Router::new()
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .with_state(debug.clone());
+    open.merge(gate.before(for_operators(debug)))
+}
+
+fn for_operators(debug: Debug) -> Router {
+    Router::new()
         .route("/debug/syncz", get(syncz))
         .route("/debug/connections", get(connections))
         .route("/debug/adsz", get(connections))

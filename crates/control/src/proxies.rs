@@ -32,6 +32,8 @@ pub(crate) struct Connected {
     pub(crate) since: SystemTime,
     pub(crate) address: String,
     pub(crate) dialect: Dialect,
+    /// Whether it may have the secrets of its namespace.
+    credentials: bool,
     pub(crate) status: Mutex<Vec<TypeStatus>>,
     /// The clusters that it asked for by name.
     pub(crate) asked: Mutex<Vec<Arc<str>>>,
@@ -60,6 +62,8 @@ pub(crate) struct Newcomer {
     pub(crate) proxy: Proxy,
     pub(crate) address: String,
     pub(crate) dialect: Dialect,
+    /// Whether it may have the secrets of its namespace.
+    pub(crate) credentials: bool,
 }
 
 impl Proxies {
@@ -70,9 +74,9 @@ impl Proxies {
         published: &Published,
         since: SystemTime,
     ) -> Result<(Registration, watch::Receiver<Arc<dyn Catalog>>), String> {
-        let Newcomer { node, mut proxy, address, dialect } = newcomer;
+        let Newcomer { node, mut proxy, address, dialect, credentials } = newcomer;
         proxy.state_of_the_world = dialect == Dialect::StateOfTheWorld;
-        let catalog = Arc::new(catalog_of(&proxy, published)?);
+        let catalog = Arc::new(catalog_of(&proxy, credentials, published)?);
         let (catalogs, receiver) = watch::channel::<Arc<dyn Catalog>>(catalog.clone());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let connected = Arc::new(Connected {
@@ -82,6 +86,7 @@ impl Proxies {
             since,
             address,
             dialect,
+            credentials,
             status: Mutex::default(),
             asked: Mutex::default(),
             current: ArcSwap::new(catalog),
@@ -148,7 +153,7 @@ impl Connected {
         if self.seen.fetch_max(published.number, Ordering::SeqCst) >= published.number {
             return;
         }
-        match catalog_of(&self.proxy, published) {
+        match catalog_of(&self.proxy, self.credentials, published) {
             Ok(mut catalog) => {
                 if catalog.follow(&self.current.load()) {
                     let catalog = Arc::new(catalog);
@@ -162,11 +167,14 @@ impl Connected {
 }
 
 /// Translation must not end the control plane: a panic costs the proxy this push, and is said.
-fn catalog_of(proxy: &Proxy, published: &Published) -> Result<ProxyCatalog, String> {
+fn catalog_of(proxy: &Proxy, credentials: bool, published: &Published) -> Result<ProxyCatalog, String> {
     let proxy = as_registered(proxy, published);
     let generated = catch_unwind(AssertUnwindSafe(|| generate_lists(&published.snapshot, &proxy)));
     match generated {
-        Ok(resources) => Ok(ProxyCatalog::new(resources, published.secrets.clone(), &proxy)),
+        Ok(resources) => {
+            let secrets_of = credentials.then(|| proxy.namespace.to_string());
+            Ok(ProxyCatalog::new(resources, published.secrets.clone(), secrets_of))
+        }
         Err(_) => Err("translation failed; the proxy keeps what it has".to_owned()),
     }
 }

@@ -129,7 +129,8 @@ impl Mass {
             ..Default::default()
         };
         let proxy = Proxy::from_node(&node).unwrap();
-        let newcomer = Newcomer { node: id, proxy, address: String::new(), dialect: Dialect::Delta };
+        let newcomer =
+            Newcomer { node: id, proxy, address: String::new(), dialect: Dialect::Delta, credentials: false };
         let (registration, catalogs) = self.proxies.add(newcomer, published, SystemTime::now()).unwrap();
         let mut session = Session::new(Dialect::Delta);
         let catalog = catalogs.borrow().clone();

@@ -28,14 +28,20 @@ pub struct Secrets {
     generation: u64,
 }
 
-/// The parts of a secret that TLS needs.
-#[derive(Debug, Default, PartialEq)]
+/// The parts of a secret that TLS needs. `Debug` tells none of them.
+#[derive(Default, PartialEq)]
 struct Credential {
     certificate: Vec<u8>,
     key: Vec<u8>,
     anchors: Vec<u8>,
     /// Certificates that the anchors' authorities revoked.
     revoked: Vec<u8>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credential").finish_non_exhaustive()
+    }
 }
 
 impl Secrets {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tower::Service as _;
 
+use crate::crowd::{Crowd, Full};
+use crate::settings::Connections;
 use crate::tls;
 
 /// How long a TLS handshake may take.
@@ -51,9 +54,21 @@ pub(crate) async fn bind(address: SocketAddr, what: &'static str) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|source| ListenError { address, what, source })
 }
 
-/// Serves routes (of axum or gRPC) on a port until the task is dropped. Connections older than `age` are told to come
-/// again, so that they spread over what control planes there are.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Router, age: Option<Duration>) {
+/// A port: what is served there (of axum or gRPC), and to how many.
+pub(crate) struct Port {
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) routes: Router,
+    /// Connections older than this are told to come again, so that they spread over what control planes there are.
+    pub(crate) age: Duration,
+    pub(crate) limits: Connections,
+}
+
+/// Serves a port until the task is dropped.
+pub(crate) async fn serve(port: Port) {
+    let Port { listener, tls, routes, age, limits } = port;
+    let crowd = Crowd::new(limits.most, limits.per_address);
+    let mut crowded = false;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -64,24 +79,43 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, routes: Route
                 continue;
             }
         };
+        let place = match crowd.enter(peer.ip().to_canonical()) {
+            Ok(place) => place,
+            Err(full) => {
+                // Told once: whoever floods the port must not flood the log.
+                if !std::mem::replace(&mut crowded, true) {
+                    tracing::warn!("connections of {} are closed: {}", peer.ip(), described(full));
+                }
+                continue;
+            }
+        };
+        crowded = false;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("{peer}: {error}");
         }
         let (routes, tls) = (routes.clone(), tls.clone());
         tokio::spawn(async move {
+            let _place = place;
             let Some(tls) = tls else {
-                return converse(stream, Caller { peer, holder: None }, routes, age).await;
+                return converse(stream, Caller { peer, holder: None }, routes, age, limits).await;
             };
             let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
             match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
                 Ok(Ok(stream)) => {
                     let holder = tls::holder(stream.get_ref().1);
-                    converse(stream, Caller { peer, holder }, routes, age).await;
+                    converse(stream, Caller { peer, holder }, routes, age, limits).await;
                 }
                 Ok(Err(error)) => tracing::debug!("TLS handshake of {peer}: {error}"),
                 Err(_) => tracing::debug!("TLS handshake of {peer} takes too long"),
             }
         });
+    }
+}
+
+fn described(full: Full) -> String {
+    match full {
+        Full::All(most) => format!("the port has {most} of them"),
+        Full::Key(each) => format!("it has {each} of them (LATEEN_CONNECTIONS_PER_ADDRESS)"),
     }
 }
 
@@ -91,12 +125,15 @@ struct Caller {
     holder: Option<Holder>,
 }
 
-async fn converse<S>(stream: S, caller: Caller, routes: Router, age: Option<Duration>)
+async fn converse<S>(stream: S, caller: Caller, routes: Router, age: Duration, limits: Connections)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Caller { peer, holder } = caller;
+    let asked = Arc::new(AtomicBool::new(false));
+    let hears = asked.clone();
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
+        hears.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(PeerAddress(peer));
         if let Some(holder) = &holder {
             request.extensions_mut().insert(holder.clone());
@@ -106,19 +143,25 @@ where
         async move { Ok::<_, Infallible>(routes.call(request).await.unwrap_or_else(|never| match never {})) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).max_concurrent_streams(1000);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .max_concurrent_streams(limits.streams);
     builder.http1().timer(TokioTimer::new());
     let mut connection =
         pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)));
-    let too_old = async {
-        match age {
-            // Within a tenth more or less: connections that were made together do not all end together.
-            Some(age) => tokio::time::sleep(age * (90 + u32::from(peer.port() % 21)) / 100).await,
-            None => std::future::pending().await,
+    // Within a tenth more or less: connections that were made together do not all end together.
+    let too_old = tokio::time::sleep(age * (90 + u32::from(peer.port() % 21)) / 100);
+    let silent = async {
+        tokio::time::sleep(limits.first_request).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
     };
     let done = tokio::select! {
         done = connection.as_mut() => done,
+        () = silent => return tracing::debug!("{peer} asks for nothing: its connection is closed"),
         () = too_old => {
             connection.as_mut().graceful_shutdown();
             // A discovery stream never ends by itself.

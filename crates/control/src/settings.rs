@@ -41,8 +41,56 @@ pub struct Settings {
     pub retry: Retry,
     /// How the keys of token issuers are fetched.
     pub jwks: JwksSettings,
+    /// Who may read debug endpoints.
+    pub debug: DebugAccess,
+    /// How much of it anybody may take up.
+    pub connections: Connections,
     /// Where it listens.
     pub ports: Ports,
+}
+
+/// Who may read debug endpoints, beside the control plane's own namespace and its own pod.
+#[derive(Clone, Debug)]
+pub struct DebugAccess {
+    /// Whether a token is wanted at all (`ENABLE_DEBUG_ENDPOINT_AUTH`).
+    pub authenticated: bool,
+    /// Namespaces that may read everything, too (`DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES`).
+    pub namespaces: Vec<String>,
+}
+
+impl Default for DebugAccess {
+    fn default() -> Self {
+        Self { authenticated: true, namespaces: Vec::new() }
+    }
+}
+
+/// How many connections and streams there may be at once. Of what is beyond, connections are closed, and streams answered
+/// with `RESOURCE_EXHAUSTED`.
+#[derive(Clone, Copy, Debug)]
+pub struct Connections {
+    /// Connections of a port.
+    pub most: usize,
+    /// Connections of a port from one address, and discovery streams from there. Proxies of another cluster may all come
+    /// by the address of one gateway (`LATEEN_CONNECTIONS_PER_ADDRESS`).
+    pub per_address: usize,
+    /// Requests under way on one connection.
+    pub streams: u32,
+    /// Discovery streams of one proxy.
+    pub per_proxy: usize,
+    /// How long a connection may ask for nothing.
+    pub first_request: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            most: 20_000,
+            per_address: 2_000,
+            streams: 128,
+            per_proxy: 16,
+            first_request: Duration::from_secs(10),
+        }
+    }
 }
 
 /// How the keys of token issuers are fetched.
@@ -117,7 +165,7 @@ pub struct Ports {
     pub debug: SocketAddr,
     /// Metrics, and the same.
     pub monitoring: SocketAddr,
-    /// Levels of the log, to be shown and changed (Istio's ControlZ). Whoever reaches it may change them.
+    /// Levels of the log, to be shown and changed (Istio's ControlZ), by whom debug endpoints are open to.
     pub introspection: SocketAddr,
 }
 
@@ -171,6 +219,8 @@ impl Default for Settings {
             custom_hosts: Vec::new(),
             retry: Retry::default(),
             jwks: JwksSettings::default(),
+            debug: DebugAccess::default(),
+            connections: Connections::default(),
             ports: Ports::on([0, 0, 0, 0].into()),
         }
     }

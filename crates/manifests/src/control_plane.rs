@@ -60,6 +60,7 @@ fn permissions(make: &Maker<'_>, name: &str, namespace: &str) -> Vec<Value> {
         named(rule(&["rbac.authorization.k8s.io"], &["clusterroles"], &["get"]), &cluster_role),
         rule(&["admissionregistration.k8s.io"], webhooks, &["list", "watch", "update"]),
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+        rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
     ];
     let own = vec![
         rule(&[""], &["configmaps"], watch),

@@ -10,7 +10,7 @@ use lateen_base::{ObjectRef, SpiffeId, SystemClock};
 use lateen_ca::Rate;
 use lateen_ca::request::KeyRequest;
 use lateen_control::{Cluster, Control, Deps, Input, Ports, Role, RootWrite, SecretData, Settings, Watched};
-use lateen_kube::WatchEvent;
+use lateen_kube::{TokenIdentity, WatchEvent};
 use lateen_xds::transport::Target;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -33,9 +33,17 @@ impl Cluster for Empty {
         &'a self,
         token: &'a str,
         _: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>> {
-        let known = (token == TOKEN).then(|| ("default".to_owned(), TOKEN.to_owned()));
+    ) -> BoxFuture<'a, Result<Option<TokenIdentity>, String>> {
+        let known = (token == TOKEN).then(|| TokenIdentity {
+            namespace: "default".to_owned(),
+            service_account: TOKEN.to_owned(),
+            pod: None,
+        });
         Box::pin(async move { Ok(known) })
+    }
+
+    fn may_list_secrets<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(async { Ok(false) })
     }
 
     fn secret<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<SecretData>, String>> {

@@ -4,6 +4,7 @@
 //! standard error and makes a test end early; `LATEEN_REQUIRE_TOOLS`, which `.ci/run` sets, makes a missing tool a failure instead.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod abuse;
 pub mod corpora;
 pub mod envoy;
 #[allow(clippy::unwrap_used)]

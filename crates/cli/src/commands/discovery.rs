@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use lateen_base::{SystemClock, parse_duration};
 use lateen_ca::service::Policy;
-use lateen_control::{Control, Debounce, Deps, JwksSettings, Ports, Settings, watch};
+use lateen_control::{
+    Connections, Control, Debounce, DebugAccess, Deps, JwksSettings, Ports, Settings, watch,
+};
 use lateen_kube::{Access, Client};
 
 use super::{CliError, Outcome};
@@ -92,6 +94,15 @@ pub(crate) struct Cmd {
     /// DNS server to ask for the names of token issuers
     #[arg(long, env = "LATEEN_DNS", hide = true)]
     dns: Option<SocketAddr>,
+    /// Whether debug endpoints want a token
+    #[arg(long, env = "ENABLE_DEBUG_ENDPOINT_AUTH", default_value_t = true, action = clap::ArgAction::Set, hide = true)]
+    debug_endpoint_auth: bool,
+    /// Namespaces whose tokens may read all debug endpoints
+    #[arg(long, env = "DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES", value_delimiter = ',', hide = true)]
+    debug_namespaces: Vec<String>,
+    /// Connections that a port takes from one address
+    #[arg(long, env = "LATEEN_CONNECTIONS_PER_ADDRESS", default_value_t = Connections::default().per_address, hide = true)]
+    connections_per_address: usize,
     /// Root of the pod's files
     #[arg(long, env = "LATEEN_POD_ROOT", default_value = "/", hide = true)]
     pod_root: PathBuf,
@@ -178,6 +189,11 @@ impl Cmd {
                 no_proxy: self.no_proxy.iter().filter(|host| !host.is_empty()).cloned().collect(),
                 dns: self.dns,
             },
+            debug: DebugAccess {
+                authenticated: self.debug_endpoint_auth,
+                namespaces: self.debug_namespaces.iter().map(|name| name.trim().to_owned()).collect(),
+            },
+            connections: Connections { per_address: self.connections_per_address, ..Connections::default() },
             ports: Ports {
                 plain: at("--grpcAddr", &self.grpc)?,
                 secure: at("--secureGRPCAddr", &self.secure_grpc)?,

@@ -9,7 +9,7 @@ use lateen_base::{ObjectRef, SystemClock};
 use lateen_control::{
     Cluster, Control, Deps, Input, Ports, Retry, Role, RootWrite, SecretData, Settings, Watched,
 };
-use lateen_kube::WatchEvent;
+use lateen_kube::{TokenIdentity, WatchEvent};
 use lateen_proto::envoy::config::core::v3::Node;
 use lateen_xds::client::{Config, Event, Handle, Update};
 use lateen_xds::transport::Target;
@@ -19,7 +19,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// A cluster that remembers what it was asked. The token `NAMESPACE:ACCOUNT` is that account's.
+/// A cluster that remembers what it was asked. The token `NAMESPACE:ACCOUNT` is that account's, `NAMESPACE:ACCOUNT:POD` its
+/// in that pod. The account `gateway` of the namespace `default` may list secrets.
 #[derive(Default)]
 pub(crate) struct FakeCluster {
     pub(crate) secrets: Mutex<BTreeMap<String, SecretData>>,
@@ -59,9 +60,23 @@ impl Cluster for FakeCluster {
         &'a self,
         token: &'a str,
         _: &'a [String],
-    ) -> BoxFuture<'a, Result<Option<(String, String)>, String>> {
-        let identity = token.split_once(':').map(|(ns, account)| (ns.to_owned(), account.to_owned()));
+    ) -> BoxFuture<'a, Result<Option<TokenIdentity>, String>> {
+        let mut parts = token.split(':').map(str::to_owned);
+        let identity = parts.next().zip(parts.next()).map(|(namespace, service_account)| TokenIdentity {
+            namespace,
+            service_account,
+            pod: parts.next(),
+        });
         Box::pin(async move { Ok(identity) })
+    }
+
+    fn may_list_secrets<'a>(
+        &'a self,
+        namespace: &'a str,
+        service_account: &'a str,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        let allowed = [namespace, service_account] == ["default", "gateway"];
+        Box::pin(async move { Ok(allowed) })
     }
 
     fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<SecretData>, String>> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod callers;
 mod envoy_filters;
 mod fake;

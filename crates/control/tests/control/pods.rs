@@ -112,6 +112,11 @@ pub(crate) async fn pod(
     Pod { address, agent, _plane: plane, root }
 }
 
+/// The token of a pod, bound to it; what is behind the last colon is nowhere else.
+pub(crate) fn token_of(pod: &str) -> String {
+    format!("default:{pod}:{pod}:the-token-of-{pod}-is-told-to-nobody-but-the-control-plane")
+}
+
 pub(crate) async fn agent(
     world: &World,
     name: &str,
@@ -120,7 +125,7 @@ pub(crate) async fn agent(
     more: &[(&str, &str)],
 ) -> (Agent, tempfile::TempDir) {
     let root = tempfile::tempdir().unwrap();
-    write(root.path(), "var/run/secrets/tokens/istio-token", &format!("default:{name}"));
+    write(root.path(), "var/run/secrets/tokens/istio-token", &token_of(name));
     write(root.path(), "var/run/secrets/istio/root-cert.pem", &world.control.root_pem());
     write(root.path(), "etc/istio/pod/labels", &format!("app=\"{name}\"\n"));
     let discovery = world.control.bound().secure.to_string();

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::future::BoxFuture;
@@ -24,16 +25,25 @@ use crate::Catalog;
 
 /// Responses that wait for the network. Beyond them a slow client's pushes merge into one.
 const OUTBOX: usize = 8;
+/// How long a stream may stay silent after it was opened.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
+const LATE: &str = "no discovery request within 10s of the stream's start";
 
 /// What a server of discovery has behind it.
 pub trait Discovery: Send + Sync + 'static {
+    /// A client opened a stream; nothing of what it says is read before it is admitted. What is learned of it goes into
+    /// [`Peer::extensions`].
+    fn admit<'a>(&'a self, _peer: &'a mut Peer) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// A client introduced itself. What it may see is published through [`Opened::catalogs`]; each publication
     /// replaces the one before, so that a slow client gets one merged push.
     fn open<'a>(&'a self, peer: Peer, node: &'a Node) -> BoxFuture<'a, Result<Opened, Status>>;
 }
 
-/// Who is at the other end, as the transport knows it.
-#[derive(Clone, Debug)]
+/// Who is at the other end, as the transport knows it. `Debug` leaves the token out.
+#[derive(Clone)]
 pub struct Peer {
     /// The form of the protocol that the client speaks.
     pub dialect: Dialect,
@@ -43,6 +53,13 @@ pub struct Peer {
     pub token: Option<String>,
     /// What an outer layer put into the request about the connection (such as a verified client certificate).
     pub extensions: http::Extensions,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { dialect, address, .. } = self;
+        f.debug_struct("Peer").field("dialect", dialect).field("address", address).finish_non_exhaustive()
+    }
 }
 
 /// An accepted connection.
@@ -191,11 +208,13 @@ fn start<F: Form, D: Discovery>(discovery: Arc<D>, request: Request<Streaming<F:
 
 async fn serve<F: Form, D: Discovery>(
     discovery: &D,
-    peer: Peer,
+    mut peer: Peer,
     mut requests: Streaming<F::In>,
     outbox: &mpsc::Sender<Result<F::Out, Status>>,
 ) -> Result<(), Status> {
-    let Some(first) = requests.next().await else { return Ok(()) };
+    discovery.admit(&mut peer).await?;
+    let first = tokio::time::timeout(FIRST_WITHIN, requests.next());
+    let Some(first) = first.await.map_err(|_| Status::deadline_exceeded(LATE))? else { return Ok(()) };
     let mut session = Session::new(F::DIALECT);
     let heard = F::hear(&mut session, first?).map_err(refuse)?;
     let node = session.node().cloned().unwrap_or_default();
