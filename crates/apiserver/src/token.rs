@@ -20,13 +20,19 @@ pub struct TokenRequest {
     pub pod: Option<String>,
 }
 
-/// A signed token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A signed token. `Debug` leaves the token out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct IssuedToken {
     /// The JWT.
     pub token: String,
     /// When it expires, seconds since 1970.
     pub expires_at: u64,
+}
+
+impl std::fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedToken").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }
 
 const HOUR: u64 = 3600;

@@ -107,8 +107,8 @@ pub struct Certificate {
     pub key: DataSource,
 }
 
-/// Bytes, or where they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Bytes, or where they are. Bytes may be a key: `Debug` tells how many there are.
+#[derive(Clone, PartialEq, Eq)]
 pub enum DataSource {
     /// The bytes themselves.
     Inline(Bytes),
@@ -116,6 +116,16 @@ pub enum DataSource {
     File(Arc<str>),
     /// An environment variable's name.
     Environment(Arc<str>),
+}
+
+impl std::fmt::Debug for DataSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(bytes) => write!(f, "Inline({} bytes)", bytes.len()),
+            Self::File(path) => write!(f, "File({path:?})"),
+            Self::Environment(name) => write!(f, "Environment({name:?})"),
+        }
+    }
 }
 
 /// How a peer's certificate is checked.

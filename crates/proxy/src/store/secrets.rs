@@ -6,13 +6,18 @@ use lateen_route::tls::{CertificateSource, CommonTls, Secret};
 
 use super::{Rejected, Source, Store, unpack};
 
-/// A secret.
-#[derive(Debug)]
+/// A secret. `Debug` leaves out what came, which has keys.
 pub(crate) struct SecretEntry {
     /// As it came.
     pub source: Source,
     /// What it holds.
     pub secret: Arc<Secret>,
+}
+
+impl std::fmt::Debug for SecretEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretEntry").field("secret", &self.secret).finish_non_exhaustive()
+    }
 }
 
 impl Store {

@@ -12,6 +12,7 @@ mod heads;
 mod http;
 mod lifecycle;
 mod limits;
+mod misuse;
 mod pressure;
 mod rate_limit;
 mod sides;
