@@ -36,13 +36,6 @@ impl PodName {
         Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
-    /// What `GET path` on one of its ports answers, as JSON.
-    pub(crate) async fn ask(&self, client: &Client, port: u16, path: &str) -> Result<Value, CliError> {
-        let Self { namespace, name } = self;
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy{path}");
-        Ok(client.raw_get(&path, "application/json").await?)
-    }
-
     /// What `GET path` on the admin interface of its proxy answers, as JSON.
     pub(crate) async fn ask_proxy(&self, client: &Client, path: &str) -> Result<Value, CliError> {
         let text = admin::ask(client, self, "GET", path).await?;

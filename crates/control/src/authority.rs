@@ -8,7 +8,7 @@ use std::time::Duration;
 use lateen_base::Clock;
 use lateen_ca::chain::Facts;
 use lateen_ca::{Authority, secret_keys};
-use lateen_kube::{TokenIdentity, WatchEvent};
+use lateen_kube::WatchEvent;
 use lateen_status as status;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
