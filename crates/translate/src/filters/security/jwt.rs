@@ -66,12 +66,32 @@ fn or_missing(provider: String) -> jwt::JwtRequirement {
     any(vec![requires(RequiresType::ProviderName(provider)), requires(RequiresType::AllowMissing(()))])
 }
 
-/// The keys; while they are not at hand, one that nobody has the private half of, so that no token is good.
+/// The keys; while none of use is at hand, one that nobody has the private half of, so that no token is good: stock Envoy
+/// refuses a listener with a set in which it understands no key.
 fn keys(rule: &JwtRule) -> &str {
-    match rule.jwks.as_str() {
-        "" => NOBODYS,
-        keys => keys,
-    }
+    if has_keys(rule) { &rule.jwks } else { NOBODYS }
+}
+
+/// Whether a key is at hand by which a token could be good.
+pub(super) fn has_keys(rule: &JwtRule) -> bool {
+    let set: Result<serde_json::Value, _> = serde_json::from_str(&rule.jwks);
+    set.is_ok_and(|set| set["keys"].as_array().is_some_and(|keys| keys.iter().any(is_understood)))
+}
+
+/// Whether a JSON Web Key is of a type, curve and algorithm that stock Envoy verifies by, with all its parts.
+fn is_understood(key: &serde_json::Value) -> bool {
+    let text = |name: &str| key[name].as_str();
+    let has = |names: &[&str]| names.iter().all(|name| text(name).is_some_and(|part| !part.is_empty()));
+    let algorithms: &[&str] = match (text("kty"), text("crv")) {
+        (Some("RSA"), _) if has(&["n", "e"]) => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+        (Some("EC"), Some("P-256") | None) if has(&["x", "y"]) => &["ES256"],
+        (Some("EC"), Some("P-384")) if has(&["x", "y"]) => &["ES384"],
+        (Some("EC"), Some("P-521")) if has(&["x", "y"]) => &["ES512"],
+        (Some("OKP"), Some("Ed25519")) if has(&["x"]) => &["EdDSA"],
+        (Some("oct"), _) if has(&["k"]) => &["HS256", "HS384", "HS512"],
+        _ => return false,
+    };
+    key["alg"].is_null() || text("alg").is_some_and(|asked| algorithms.contains(&asked))
 }
 
 fn provider(rule: &JwtRule, clear_route_cache: bool) -> jwt::JwtProvider {
@@ -105,5 +125,31 @@ fn provider(rule: &JwtRule, clear_route_cache: bool) -> jwt::JwtProvider {
             watched_directory: None,
         })),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(jwks: &str) -> JwtRule {
+        JwtRule { jwks: jwks.to_owned(), ..JwtRule::default() }
+    }
+
+    #[test]
+    fn a_set_without_a_key_of_use_is_replaced_by_one_that_nobody_can_sign_for() {
+        for jwks in [
+            "",
+            "{}",
+            r#"{"keys":[]}"#,
+            r#"{"keys":[{"kty":"XYZ","kid":"a"}]}"#,
+            r#"{"keys":[{"kty":"RSA","n":"AQ"}]}"#,
+            r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AQ","y":"AQ","alg":"RS256"}]}"#,
+        ] {
+            assert_eq!(keys(&rule(jwks)), NOBODYS, "{jwks}");
+        }
+        let mixed = r#"{"keys":[{"kty":"XYZ"},{"kty":"RSA","n":"AQ","e":"AQAB"}]}"#;
+        assert_eq!(keys(&rule(mixed)), mixed);
+        assert!(has_keys(&rule(NOBODYS)));
     }
 }

@@ -261,12 +261,19 @@ impl Builder<'_> {
         }
         if self.has(jwt::FILTER) {
             for (object, spec) in &given {
-                let keyless = spec.jwt_rules.iter().filter(|rule| rule.jwks.is_empty());
+                let keyless = spec.jwt_rules.iter().filter(|rule| !jwt::has_keys(rule));
                 for rule in keyless {
-                    let text = format!(
-                        "the keys of issuer {:?} ({}) are not at hand: its tokens are refused",
-                        rule.issuer, rule.jwks_uri
-                    );
+                    let issuer = &rule.issuer;
+                    let text = if rule.jwks.is_empty() {
+                        let from = &rule.jwks_uri;
+                        format!(
+                            "the keys of issuer {issuer:?} ({from}) are not at hand: its tokens are refused"
+                        )
+                    } else {
+                        format!(
+                            "no key of issuer {issuer:?} is of a type that is known: its tokens are refused"
+                        )
+                    };
                     notes.push(Note::on(&object.reference(), text));
                 }
             }
