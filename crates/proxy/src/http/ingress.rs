@@ -421,8 +421,7 @@ fn trace(exchange: &mut Exchange, sieve: Sieve) -> bool {
         }
     };
     let mut set = |name: HeaderName, text: String| {
-        if let Ok(mut value) = HeaderValue::try_from(text) {
-            differs(&mut value);
+        if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
     };
@@ -439,12 +438,6 @@ fn trace(exchange: &mut Exchange, sieve: Sieve) -> bool {
     context.sampled
 }
 
-/// Marks a value that no other request has: HTTP/2 is not to keep it in its table of headers, out of which it would push
-/// those that come again (HPACK's "never indexed", RFC 7541, 6.2.3).
-fn differs(value: &mut HeaderValue) {
-    value.set_sensitive(true);
-}
-
 /// Gives the request an identifier.
 fn identify(exchange: &mut Exchange, sampled: bool) {
     let rules = exchange.manager.compiled.request_id;
@@ -453,17 +446,13 @@ fn identify(exchange: &mut Exchange, sampled: bool) {
     if edge && !rules.preserve_external {
         headers.remove(names::REQUEST_ID);
     }
-    if let Some(known) = headers.get_mut(names::REQUEST_ID) {
-        return differs(known);
-    }
-    if !rules.generate {
+    if !rules.generate || headers.contains_key(names::REQUEST_ID) {
         return;
     }
     let random = (u128::from(exchange.worker.random()) << 64) | u128::from(exchange.worker.random());
     let reason =
         if sampled && rules.pack_trace_reason { TraceReason::Sampled } else { TraceReason::NotTraced };
-    if let Ok(mut value) = HeaderValue::try_from(request_id(random, reason)) {
-        differs(&mut value);
+    if let Ok(value) = HeaderValue::try_from(request_id(random, reason)) {
         headers.insert(names::REQUEST_ID, value);
     }
 }
