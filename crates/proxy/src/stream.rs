@@ -16,6 +16,7 @@ use tokio::time::Instant;
 pub(crate) use self::refusal::{Refusals, body_length};
 use crate::scratch;
 
+pub(crate) mod frames;
 mod refusal;
 
 macro_rules! each {

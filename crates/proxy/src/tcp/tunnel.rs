@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
@@ -20,6 +20,7 @@ use crate::failure::Reset;
 use crate::http::body::{RequestBody, UpstreamBody};
 use crate::http::send::{self, SendError};
 use crate::log::Record;
+use crate::stream::frames::Unread;
 use crate::upstream::cluster::{Caller, Cluster, Picked};
 use crate::upstream::pool::Lease;
 use crate::upstream::{http1, http2};
@@ -39,7 +40,7 @@ pub(super) enum Tunnel {
 pub(super) struct Posted {
     send: Option<PollSender<Bytes>>,
     receive: UpstreamBody,
-    rest: Bytes,
+    unread: Unread,
     _lease: Lease,
 }
 
@@ -87,7 +88,7 @@ pub(super) async fn open(
         Some(sender) => Ok(Tunnel::Posted(Box::new(Posted {
             send: Some(sender),
             receive: response.into_body(),
-            rest: Bytes::new(),
+            unread: Unread::default(),
             _lease: lease,
         }))),
         None => match (&mut lease, response.into_body()) {
@@ -149,27 +150,14 @@ fn head(ask: &Ask, rules: &Tunneling, http2: bool) -> Option<Request<()>> {
     Some(request)
 }
 
-fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
-}
-
 impl AsyncRead for Posted {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.rest.is_empty() {
-            match std::task::ready!(Pin::new(&mut self.receive).poll_frame(cx)) {
-                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Ok(())),
-            }
-        }
-        let length = self.rest.len().min(buf.remaining());
-        buf.put_slice(&self.rest[..length]);
-        self.rest.advance(length);
-        Poll::Ready(Ok(()))
+        let Self { receive, unread, .. } = &mut *self;
+        unread.poll_read(cx, buf, |cx| Pin::new(&mut *receive).poll_frame(cx))
     }
 }
 

@@ -4,29 +4,26 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::SendStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Body;
+use crate::stream::frames::{Unread, broken};
 
 /// A stream of HTTP/2 as a stream of bytes.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     send: SendStream<Bytes>,
     receive: Body,
-    rest: Bytes,
+    unread: Unread,
 }
 
 impl Tunnel {
     /// Joins the two directions.
     pub(crate) fn new(send: SendStream<Bytes>, receive: Body) -> Self {
-        Self { send, receive, rest: Bytes::new() }
+        Self { send, receive, unread: Unread::default() }
     }
-}
-
-fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
 
 impl AsyncRead for Tunnel {
@@ -35,17 +32,8 @@ impl AsyncRead for Tunnel {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.rest.is_empty() {
-            match ready!(self.receive.poll_frame(cx)) {
-                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Ok(())),
-            }
-        }
-        let length = self.rest.len().min(buf.remaining());
-        buf.put_slice(&self.rest[..length]);
-        self.rest.advance(length);
-        Poll::Ready(Ok(()))
+        let Self { receive, unread, .. } = &mut *self;
+        unread.poll_read(cx, buf, |cx| receive.poll_frame(cx))
     }
 }
 
