@@ -187,7 +187,10 @@ impl Checks {
             .enumerate()
             .filter(|(index, _)| !special(&set, *index).is_some_and(|check| check.disabled));
         if checked.all(|(_, member)| member.host.checked.done.load(Ordering::Relaxed)) {
-            cluster.checked.store(true, Ordering::Relaxed);
+            let before = cluster.checked.swap(true, Ordering::Relaxed);
+            if !before {
+                cluster.found.notify_one();
+            }
         }
         let count =
             |flag: fn(&Host) -> bool| set.hosts.iter().filter(|member| flag(&member.host)).count() as u64;

@@ -61,6 +61,13 @@ async fn a_host_that_fails_its_checks_is_left_out_until_it_passes() {
         one_is_well.store(true, Ordering::SeqCst);
         let healthy = || side.figure("cluster.both.membership_healthy");
         until("both are in", || healthy() == 2).await;
+        // A cluster counts its hosts before it is in force.
+        within("the cluster is in force", async {
+            while get(side.at("l"), "/").await.status != 200 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
         one_is_well.store(false, Ordering::SeqCst);
         until("one is out", || healthy() == 1).await;
         for _ in 0..8 {
