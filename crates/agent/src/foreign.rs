@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use crate::following;
 use crate::identity::{Published, Workload};
 use crate::secrets::{ROOT, WORKLOAD};
 use crate::workload_api;
@@ -45,16 +46,8 @@ pub(crate) async fn follow(path: PathBuf, node: String, wanted: SpiffeId, publis
             }
             Err(Broken::For(reason)) => reason,
         };
-        if follower.taken {
-            backoff.reset();
-        }
-        let wait = backoff.next(rand::random());
-        tracing::warn!(
-            target: "cache",
-            "secrets of {}: {reason}; what is in use stays; next try in {wait:?}",
-            path.display()
-        );
-        tokio::time::sleep(wait).await;
+        let socket = format!("secrets of {}", path.display());
+        following::pause(&mut backoff, follower.taken, socket, &reason).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod bootstrap;
 mod certificate_files;
 mod envoy;
 mod files;
+mod following;
 mod foreign;
 mod forwarder;
 mod health;

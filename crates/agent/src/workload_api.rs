@@ -15,6 +15,7 @@ use lateen_xds::transport::Target;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
+use crate::following;
 use crate::identity::{Published, Workload};
 
 /// The variable that names the socket (SPIFFE Workload Endpoint, section 4).
@@ -46,16 +47,8 @@ pub(crate) async fn follow(path: PathBuf, wanted: SpiffeId, publish: Published) 
             Ok(()) => "the stream ended".to_owned(),
             Err(reason) => reason,
         };
-        if follower.taken {
-            backoff.reset();
-        }
-        let wait = backoff.next(rand::random());
-        tracing::warn!(
-            target: "cache",
-            "SPIFFE Workload API at {}: {reason}; what is in use stays; next try in {wait:?}",
-            path.display()
-        );
-        tokio::time::sleep(wait).await;
+        let socket = format!("SPIFFE Workload API at {}", path.display());
+        following::pause(&mut backoff, follower.taken, socket, &reason).await;
     }
 }
 

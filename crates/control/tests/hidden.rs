@@ -23,8 +23,8 @@ use lateen_xds::transport::Target;
 use lateen_xds::types;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use fake::{World, deadline, node};
-use pods::{Pod, addresses, calls_arrive, has_envoy, objects, pod, ready, token_of};
+use fake::{deadline, node};
+use pods::{Pod, has_envoy, pair, token_of};
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -123,13 +123,7 @@ async fn keys_and_tokens_are_nowhere_to_be_read() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .init();
-    let (first, second, first_app, second_app) = addresses([236, 237]);
-    let world = World::start(objects(&[("ours", first), ("stock", second)])).await;
-    let ours = pod(&world, "ours", (first, first_app), true, &[]).await;
-    let stock = pod(&world, "stock", (second, second_app), false, &[]).await;
-    ready(&[&ours, &stock]).await;
-    calls_arrive(&ours, "stock", "URI=spiffe://cluster.local/ns/default/sa/ours").await;
-    calls_arrive(&stock, "ours", "URI=spiffe://cluster.local/ns/default/sa/stock").await;
+    let (world, ours, stock) = pair([236, 237]).await;
 
     let mut hidden = Hidden(Vec::new());
     for (name, pod) in [("ours", &ours), ("stock", &stock)] {

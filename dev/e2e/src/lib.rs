@@ -37,6 +37,29 @@ impl DataPlane {
             Self::Envoy => "envoy",
         }
     }
+
+    /// Runs on a cluster of this data plane, where there are these tools and what the data plane itself takes.
+    pub fn with_cluster(self, names: &[&str], run: impl FnOnce(&Cluster)) {
+        if tools(names) && (self == Self::Lateen || tools(&["envoy"])) {
+            run(&Cluster::up(self));
+        }
+    }
+}
+
+/// A test per data plane, each on a cluster of its own: `on_both!(&["kubectl"], run)`.
+#[macro_export]
+macro_rules! on_both {
+    ($tools:expr, $run:expr) => {
+        #[test]
+        fn on_our_proxy() {
+            $crate::DataPlane::Lateen.with_cluster($tools, $run);
+        }
+
+        #[test]
+        fn on_stock_envoy() {
+            $crate::DataPlane::Envoy.with_cluster($tools, $run);
+        }
+    };
 }
 
 /// A local cluster; dropping it takes it down.

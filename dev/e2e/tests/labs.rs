@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use e2e::{Cluster, DataPlane, eventually, tools};
+use e2e::{Cluster, eventually, on_both};
 
 /// A test per data plane.
 macro_rules! lab {
@@ -14,26 +14,16 @@ macro_rules! lab {
         mod $name {
             use super::*;
 
-            #[test]
-            fn on_our_proxy() {
-                if tools(&["kubectl", "curl"]) {
-                    $run(&bookinfo(DataPlane::Lateen));
-                }
-            }
-
-            #[test]
-            fn on_stock_envoy() {
-                if tools(&["kubectl", "curl", "envoy"]) {
-                    $run(&bookinfo(DataPlane::Envoy));
-                }
-            }
+            on_both!(&["kubectl", "curl"], |cluster| {
+                bookinfo(cluster);
+                $run(cluster);
+            });
         }
     };
 }
 
 /// Lab 2: Bookinfo with sidecars, behind the gateway.
-fn bookinfo(data_plane: DataPlane) -> Cluster {
-    let cluster = Cluster::up(data_plane);
+fn bookinfo(cluster: &Cluster) {
     cluster.apply_sample("bookinfo/platform/kube/bookinfo.yaml");
     cluster.apply_sample("bookinfo/networking/bookinfo-gateway.yaml");
     cluster.apply_sample("bookinfo/networking/destination-rule-all.yaml");
@@ -44,7 +34,6 @@ fn bookinfo(data_plane: DataPlane) -> Cluster {
         let whole = page.status == 200 && !page.body.contains("Error fetching");
         if whole { Ok(()) } else { Err(format!("{page:?}")) }
     });
-    cluster
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,21 +12,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use e2e::{Cluster, DataPlane, curl, eventually, repository, tools};
+use e2e::{Cluster, DataPlane, curl, eventually, repository};
 use serde_json::Value;
+
+const TOOLS: &[&str] = &["kubectl", "curl", "openssl"];
 
 #[test]
 fn on_our_proxy() {
-    if tools(&["kubectl", "curl", "openssl"]) {
-        rotations(&Cluster::up(DataPlane::Lateen), &[root, killed, turned_around]);
-    }
+    DataPlane::Lateen.with_cluster(TOOLS, |cluster| rotations(cluster, &[root, killed, turned_around]));
 }
 
 #[test]
 fn on_stock_envoy() {
-    if tools(&["kubectl", "curl", "openssl", "envoy"]) {
-        rotations(&Cluster::up(DataPlane::Envoy), &[root]);
-    }
+    DataPlane::Envoy.with_cluster(TOOLS, |cluster| rotations(cluster, &[root]));
 }
 
 /// The way to httpbin: through the gateway in the clear and by TLS, then by mutual TLS, each request on a connection of

@@ -6,21 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{Answer, Cluster, DataPlane, curl, eventually, repository, tools};
+use e2e::{Answer, Cluster, curl, eventually, on_both, repository};
 
-#[test]
-fn on_our_proxy() {
-    if tools(&["kubectl", "curl", "openssl"]) {
-        labs(&Cluster::up(DataPlane::Lateen));
-    }
-}
-
-#[test]
-fn on_stock_envoy() {
-    if tools(&["kubectl", "curl", "openssl", "envoy"]) {
-        labs(&Cluster::up(DataPlane::Envoy));
-    }
-}
+on_both!(&["kubectl", "curl", "openssl"], labs);
 
 fn labs(cluster: &Cluster) {
     lab_6_gateway(cluster);

@@ -13,7 +13,7 @@ use lateen_proto::envoy::config::core::v3::Node;
 use lateen_proto::istio::v1::auth::IstioCertificateRequest;
 use lateen_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use lateen_proto::json::from_value;
-use lateen_xds::client::{Config, Event};
+use lateen_xds::client::Config;
 use lateen_xds::transport::Target;
 use lateen_xds::types;
 use serde_json::{Value, json};
@@ -56,13 +56,7 @@ async fn is_served(world: &World) {
 /// Why a client was sent away.
 async fn refusal(mut client: Client) -> String {
     client.handle.subscribe(types::CLUSTER, ["*"]);
-    loop {
-        match deadline(client.events.recv()).await.unwrap() {
-            Event::Disconnected { reason, .. } => return reason,
-            Event::Update(update) => panic!("it was told {update:?}"),
-            Event::Connected => {}
-        }
-    }
+    client.refusal().await
 }
 
 fn claiming(id: &str, metadata: Value) -> Node {

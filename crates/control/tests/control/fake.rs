@@ -252,6 +252,17 @@ impl Client {
         }
     }
 
+    /// Why the connection was ended, before anything was told on it.
+    pub(crate) async fn refusal(&mut self) -> String {
+        loop {
+            match deadline(self.events.recv()).await.expect("the client lives") {
+                Event::Disconnected { reason, .. } => return reason,
+                Event::Update(update) => panic!("it was told {update:?}"),
+                Event::Connected => {}
+            }
+        }
+    }
+
     /// Accepts updates until one satisfies.
     pub(crate) async fn until(&mut self, type_url: &str, good: impl Fn(&Update) -> bool) -> Update {
         loop {

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::fake::{World, deadline, node};
 use crate::pods::{
-    addresses, agent, call, calls_arrive, endpoints_at, has_envoy, objects, pod, ready, sync_of,
+    addresses, agent, call, calls_arrive, endpoints_at, has_envoy, objects, pair, pod, ready, sync_of,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,13 +24,7 @@ async fn our_proxy_and_stock_envoy_speak_mtls_both_ways() {
     if !has_envoy() {
         return;
     }
-    let (first, second, first_app, second_app) = addresses([96, 97]);
-    let world = World::start(objects(&[("ours", first), ("stock", second)])).await;
-    let ours = pod(&world, "ours", (first, first_app), true, &[]).await;
-    let stock = pod(&world, "stock", (second, second_app), false, &[]).await;
-    ready(&[&ours, &stock]).await;
-    calls_arrive(&ours, "stock", "URI=spiffe://cluster.local/ns/default/sa/ours").await;
-    calls_arrive(&stock, "ours", "URI=spiffe://cluster.local/ns/default/sa/stock").await;
+    let (world, _ours, _stock) = pair([96, 97]).await;
     for proxy in ["ours.default", "stock.default"] {
         assert_eq!(sync_of(&world, proxy).await["dialect"], "delta");
     }

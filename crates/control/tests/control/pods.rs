@@ -227,3 +227,15 @@ pub(crate) async fn sync_of(world: &World, proxy: &str) -> Value {
     }
     sync
 }
+
+/// The pods `ours` (our proxy) and `stock` (stock Envoy), which call each other by mutual TLS.
+pub(crate) async fn pair(nets: [u8; 2]) -> (World, Pod, Pod) {
+    let (first, second, first_app, second_app) = addresses(nets);
+    let world = World::start(objects(&[("ours", first), ("stock", second)])).await;
+    let ours = pod(&world, "ours", (first, first_app), true, &[]).await;
+    let stock = pod(&world, "stock", (second, second_app), false, &[]).await;
+    ready(&[&ours, &stock]).await;
+    calls_arrive(&ours, "stock", "URI=spiffe://cluster.local/ns/default/sa/ours").await;
+    calls_arrive(&stock, "ours", "URI=spiffe://cluster.local/ns/default/sa/stock").await;
+    (world, ours, stock)
+}

@@ -6,10 +6,6 @@ use tokio::net::TcpStream;
 
 use crate::support::*;
 
-fn routes(cluster: &str) -> Value {
-    json!([{"match": {"prefix": "/"}, "route": {"cluster": cluster}}])
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_of_a_hundred_megabytes_is_not_read() {
     let origin = Origin::echo().await;

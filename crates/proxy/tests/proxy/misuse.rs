@@ -12,11 +12,7 @@ use crate::support::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misuse_of_http2_ends_or_is_held_back_and_others_are_served() {
     let origin = Origin::echo().await;
-    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "echo"}}]);
-    let resources = json!({
-        "listeners": [listener("l", json!([manager(routes)]))],
-        "clusters": [cluster("echo", &[origin.address])],
-    });
+    let resources = echoing(&origin);
     for side in sides(&resources) {
         for how in Abuse::ALL {
             let asked = origin.count();
@@ -44,11 +40,10 @@ async fn misuse_of_http2_ends_or_is_held_back_and_others_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_stand_still_are_ended_and_keep_nobody_waiting() {
     let origin = Origin::echo().await;
-    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "echo"}}]);
     let limits = json!({"request_headers_timeout": "0.5s", "request_timeout": "0.5s", "stream_idle_timeout": "0.5s",
                         "common_http_protocol_options": {"idle_timeout": "0.5s"}});
     let resources = json!({
-        "listeners": [listener("l", json!([manager_with(routes, limits)]))],
+        "listeners": [listener("l", json!([manager_with(routes("echo"), limits)]))],
         "clusters": [cluster("echo", &[origin.address])],
     });
     for side in sides(&resources) {
@@ -103,11 +98,7 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_smuggled_past_the_end_of_a_message() {
     let origin = Origin::echo().await;
-    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "echo"}}]);
-    let resources = json!({
-        "listeners": [listener("l", json!([manager(routes)]))],
-        "clusters": [cluster("echo", &[origin.address])],
-    });
+    let resources = echoing(&origin);
     let post =
         |headers: &str, body: &str| format!("POST /first HTTP/1.1\r\nhost: test\r\n{headers}\r\n{body}");
     let short = format!("0\r\n\r\n{SMUGGLED}");

@@ -155,6 +155,19 @@ pub(crate) fn listener(name: &str, filters: Value) -> Value {
     })
 }
 
+/// All paths to a cluster.
+pub(crate) fn routes(cluster: &str) -> Value {
+    json!([{"match": {"prefix": "/"}, "route": {"cluster": cluster}}])
+}
+
+/// Listener `l`, which sends everything to `origin`.
+pub(crate) fn echoing(origin: &Origin) -> Value {
+    json!({
+        "listeners": [listener("l", json!([manager(routes("echo"))]))],
+        "clusters": [cluster("echo", &[origin.address])],
+    })
+}
+
 /// A connection manager with these routes.
 pub(crate) fn manager(routes: Value) -> Value {
     manager_with(routes, json!({}))
